@@ -1,0 +1,336 @@
+"""The events that the analyzer raises and the values that they carry; no parsing and no decisions.
+
+The seven events of Zeek's POP3 analyzer keep their names and parameters. A proxy can say more than a
+passive monitor, so there are three more: ``pop3_connect``, ``pop3_login_attempt`` and ``pop3_session``.
+
+Text in events is ``str``: the bytes decoded as UTF-8, and what is not UTF-8 kept by ``surrogateescape``,
+so ``event.user.encode("utf-8", "surrogateescape")`` is exactly what the peer sent.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import ClassVar
+
+
+class Side(Enum):
+    """Which of the two peers bytes come from."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+    # Members are singletons, so identity is a sound hash, and a fast one: sides are looked up per chunk.
+    __hash__ = object.__hash__
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """Who talks to whom: the ``c`` of every event.
+
+    ``secrets`` is what the client of this session used to prove itself (bounded, long ones by their
+    beginning), kept so that whoever writes events down can mask a reply that repeats one of them.
+    """
+
+    uid: str
+    orig_h: str
+    orig_p: int
+    resp_h: str
+    resp_p: int
+    listener: str = ""
+    tls: str = ""
+    secrets: tuple[str, ...] = ()
+
+
+class Secret(Enum):
+    """Which part of a client line proves who the client is, and must not be written down."""
+
+    NOTHING = "nothing"
+    ARGUMENT = "the whole argument"
+    AFTER_FIRST_WORD = "what follows the argument's first word"
+    AFTER_LAST_BLANK = "what follows the argument's last blank"
+    LINE = "the whole line"
+
+
+class Reason(StrEnum):
+    """Why a login failed, from the response codes of RFC 2449, 3206 and 6856."""
+
+    CREDENTIALS = "credentials"
+    IN_USE = "in_use"
+    TEMPORARY = "temporary"
+    LOGIN_DELAY = "login_delay"
+    ACCOUNT = "account"
+    TLS_REQUIRED = "tls_required"
+    ABORTED = "aborted"
+    UNKNOWN = "unknown"
+
+
+class Oddity(StrEnum):
+    """The closed list of ``msg`` in ``pop3_unexpected``; each member's text explains it."""
+
+    text: str
+
+    def __new__(cls, value: str, text: str) -> "Oddity":
+        """Attach to the stable short name the sentence that the documentation prints."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.text = text
+        return member
+
+    UNKNOWN_COMMAND = (
+        "unknown_command",
+        "A client line whose first word is no POP3 command; an empty line too.",
+    )
+    BAD_ARGUMENTS = "bad_arguments", "A known command without the argument that it requires."
+    WRONG_STATE = (
+        "wrong_state",
+        "A command that its state does not allow (RFC 1939 section 4 and 5), a second login among them;"
+        " said when the server answers it, since only then the state is certain.",
+    )
+    NO_LOGIN_SEEN = (
+        "no_login_seen",
+        "The server accepts a mailbox command although no login was seen: a pre-authenticated session,"
+        " or the login was hidden from inspection.",
+    )
+    LINE_TOO_LONG = (
+        "line_too_long",
+        "A line over the limit of its kind; the events show its beginning, the peer gets all of it.",
+    )
+    BAD_SASL_RESPONSE = (
+        "bad_sasl_response",
+        "A SASL response that is not base64 or not of the mechanism's form; no user is read from it.",
+    )
+    TLS_FROM_FIRST_BYTE = (
+        "tls_from_first_byte",
+        "The session begins with a TLS record: implicit TLS on a clear listener, or the reverse;"
+        " inspection stops.",
+    )
+    NOT_POP3 = (
+        "not_pop3",
+        "The first line is that of HTTP, SSH, IMAP or SMTP; inspection stops.",
+    )
+    SECURITY_LAYER = (
+        "security_layer",
+        "After a login that negotiated a SASL security layer (RFC 5034 section 4) the client's bytes are"
+        " no POP3 any more; inspection stops.",
+    )
+    CLIENT_INJECTION = (
+        "client_injection",
+        "The client sent bytes behind STLS before the server answered it (RFC 2595 section 4;"
+        " CVE-2011-0411).",
+    )
+    SERVER_INJECTION = (
+        "server_injection",
+        "The server sent bytes behind its +OK to STLS before the TLS handshake began.",
+    )
+    UNSOLICITED_REPLY = (
+        "unsolicited_reply",
+        "A status line that answers nothing that was asked, such as a notice of an idle time-out.",
+    )
+    BAD_STATUS = "bad_status", "A status line that begins with +ERR; taken as -ERR."
+    STRAY_CHALLENGE = (
+        "stray_challenge",
+        "A SASL challenge ('+ ') while no AUTH waits for one.",
+    )
+    UNKNOWN_BODY = (
+        "unknown_body",
+        "A multi-line reply to a command of which that is not known; read to the next line of one dot.",
+    )
+    OUT_OF_STEP = (
+        "out_of_step",
+        "A server line that is no status line where one is due: the server does not byte-stuff (RFC 1939"
+        " section 3), or is no POP3 server. Until replies are certain again no login event is raised.",
+    )
+    MIXED_TERMINATOR = (
+        "mixed_terminator",
+        "The closing line of one dot, or the line before it, ends otherwise than the status line did.",
+    )
+    EARLY_REPLY = (
+        "early_reply",
+        "The server answers XTND XMIT before the client has ended the message.",
+    )
+    CUT_GREETING = "cut_greeting", "The connection ended before the greeting was complete."
+    CUT_REPLY = "cut_reply", "The connection ended inside a multi-line reply."
+    CUT_LOGIN = "cut_login", "The connection ended while a login waited for its answer."
+    CUT_LINE = "cut_line", "The connection ended inside a line."
+
+
+@dataclass(slots=True)
+class Event:
+    """What all events have: the connection, and the time of the bytes that completed the event.
+
+    ``ts`` is in seconds since the epoch, as the caller of the analyzer stamped them.
+    """
+
+    name: ClassVar[str] = ""
+    parameters: ClassVar[tuple[str, ...]] = ()
+
+    c: Connection
+    ts: float
+
+
+@dataclass(slots=True)
+class Connect(Event):
+    """A client was accepted; the mail server has not been dialled yet."""
+
+    name: ClassVar[str] = "pop3_connect"
+
+
+@dataclass(slots=True)
+class Request(Event):
+    """The client sent a command. ``command`` is in upper case, ``arg`` as sent."""
+
+    name: ClassVar[str] = "pop3_request"
+    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "command", "arg")
+    is_orig: ClassVar[bool] = True
+
+    command: str
+    arg: str
+    secret: Secret = Secret.NOTHING
+
+
+@dataclass(slots=True)
+class Reply(Event):
+    """The server sent a status line. ``cmd`` is ``OK`` or ``ERR``, ``msg`` the text behind it."""
+
+    name: ClassVar[str] = "pop3_reply"
+    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "cmd", "msg")
+    is_orig: ClassVar[bool] = False
+
+    cmd: str
+    msg: str
+
+
+@dataclass(slots=True)
+class Data(Event):
+    """One line of a multi-line body, its stuffed dot taken off; ``is_orig`` only for XTND XMIT."""
+
+    name: ClassVar[str] = "pop3_data"
+    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "data")
+
+    data: str
+    is_orig: bool = False
+
+
+@dataclass(slots=True)
+class LoginAttempt(Event):
+    """The client's credentials are complete; the server has not seen the bytes that complete them.
+
+    ``mechanism`` is ``USER/PASS``, ``APOP``, ``RPOP`` or the SASL mechanism in upper case.
+    """
+
+    name: ClassVar[str] = "pop3_login_attempt"
+    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "user", "password", "mechanism")
+    is_orig: ClassVar[bool] = True
+
+    user: str
+    password: str
+    mechanism: str
+
+
+@dataclass(slots=True)
+class LoginSuccess(Event):
+    """The server accepted a login. ``user`` is empty where the mechanism shows none."""
+
+    name: ClassVar[str] = "pop3_login_success"
+    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "user", "password", "mechanism")
+    is_orig: ClassVar[bool] = False
+
+    user: str
+    password: str
+    mechanism: str
+
+
+@dataclass(slots=True)
+class LoginFailure(Event):
+    """The server refused a login. ``code`` is its raw response code (RFC 2449 section 8), or empty."""
+
+    name: ClassVar[str] = "pop3_login_failure"
+    parameters: ClassVar[tuple[str, ...]] = (
+        "is_orig",
+        "user",
+        "password",
+        "mechanism",
+        "reason",
+        "code",
+    )
+    is_orig: ClassVar[bool] = False
+
+    user: str
+    password: str
+    mechanism: str
+    reason: Reason
+    code: str = ""
+
+
+@dataclass(slots=True)
+class StartTLS(Event):
+    """The server accepted STLS: what follows is encrypted and not inspected."""
+
+    name: ClassVar[str] = "pop3_starttls"
+
+
+@dataclass(slots=True)
+class Unexpected(Event):
+    """Something that the protocol does not provide for. ``detail`` is the input that caused it."""
+
+    name: ClassVar[str] = "pop3_unexpected"
+    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "msg", "detail")
+
+    is_orig: bool
+    msg: Oddity
+    detail: str
+    secret: Secret = Secret.NOTHING
+
+
+@dataclass(slots=True)
+class SessionEnd(Event):
+    """The session is over: raised exactly once, whatever ended it.
+
+    ``outcome`` is ``success``, ``failure`` (logins failed and none succeeded) or ``none``; ``duration``
+    is in seconds; octets are those relayed each way; ``unexpected`` counts all oddities, those beyond
+    the limit of each kind too; ``inspected`` is ``whole``, ``until_tls`` or ``lost:`` and why.
+    """
+
+    name: ClassVar[str] = "pop3_session"
+    parameters: ClassVar[tuple[str, ...]] = (
+        "user",
+        "outcome",
+        "commands",
+        "retr",
+        "top",
+        "dele",
+        "orig_octets",
+        "resp_octets",
+        "duration",
+        "reason",
+        "unexpected",
+        "inspected",
+    )
+
+    user: str
+    outcome: str
+    commands: int
+    retr: int
+    top: int
+    dele: int
+    orig_octets: int
+    resp_octets: int
+    duration: float
+    reason: str
+    unexpected: int
+    inspected: str
+
+
+ALL: frozenset[type[Event]] = frozenset(
+    {
+        Connect,
+        Request,
+        Reply,
+        Data,
+        LoginAttempt,
+        LoginSuccess,
+        LoginFailure,
+        StartTLS,
+        Unexpected,
+        SessionEnd,
+    }
+)

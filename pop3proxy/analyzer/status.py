@@ -1,0 +1,55 @@
+"""Reads a server's status line; knows nothing of what it answers."""
+
+import re
+from enum import Enum
+from typing import NamedTuple
+
+
+class Kind(Enum):
+    """What a status line says."""
+
+    OK = "OK"
+    ERR = "ERR"
+    PLUS_ERR = "+ERR"  # hMailServer's, meant as -ERR
+    CHALLENGE = "+"  # RFC 5034 section 4
+
+    __hash__ = object.__hash__
+
+
+class Status(NamedTuple):
+    """A status line: what it says, and the text behind the indicator and one blank."""
+
+    kind: Kind
+    text: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is positive."""
+        return self.kind is Kind.OK
+
+
+_INDICATORS = {
+    b"+OK": Kind.OK,
+    b"-ERR": Kind.ERR,
+    b"+ERR": Kind.PLUS_ERR,
+    b"+": Kind.CHALLENGE,
+}
+
+
+_LOOSE = re.compile(rb"[ \t]*(\+OK|[-+]ERR|\+)(?:[ \t](.*))?\Z", re.I | re.S)
+
+
+def parse_status(line: bytes) -> Status | None:
+    """Return the status, or None if the line is none (RFC 1939 section 3).
+
+    The indicator is taken in any case and behind leading blanks, since servers send both; a blank or the
+    line's end has to follow it, so ``+OKAY`` is no status line. The text may be missing.
+    """
+    indicator, _, text = line.partition(b" ")
+    kind = _INDICATORS.get(indicator)
+    if kind is None:
+        match = _LOOSE.match(line)
+        if match is None:
+            return None
+        kind, text = _INDICATORS[match[1].upper()], match[2] or b""
+    return Status(kind, text)
