@@ -1,0 +1,218 @@
+"""The pulled interface: what a step covers, what an open line may become, what waits at a barrier."""
+
+import base64
+
+import pytest
+
+from pop3proxy.analyzer.dialogue import Analyzer, Step
+from pop3proxy.analyzer.events import (
+    ALL,
+    Data,
+    Event,
+    LoginAttempt,
+    LoginFailure,
+    LoginSuccess,
+    Reply,
+    Request,
+    Side,
+    StartTLS,
+)
+
+from .player import new_connection
+
+C, S = Side.CLIENT, Side.SERVER
+RESPONSE = base64.b64encode(b"\0bob\0secret") + b"\r\n"
+
+
+def _pull(analyzer: Analyzer, side: Side) -> list[Step]:
+    """Pull one side to the end."""
+    steps = []
+    while (step := analyzer.next(side)) is not None:
+        steps.append(step)
+    return steps
+
+
+def _settle(analyzer: Analyzer, *said: tuple[Side, bytes]) -> list[Event]:
+    """Feed and pull, as an ungated session does, and return the last events."""
+    events: list[Event] = []
+    for side, data in said:
+        analyzer.feed(side, data, 0.0)
+        events = [event for step in _pull(analyzer, side) for event in step.events]
+    return events
+
+
+@pytest.fixture
+def analyzer() -> Analyzer:
+    """Return an ungated analyzer behind its greeting."""
+    analyzer = Analyzer(new_connection())
+    _settle(analyzer, (S, b"+OK ready\r\n"))
+    return analyzer
+
+
+@pytest.fixture
+def gated() -> Analyzer:
+    """Return a gated analyzer behind its greeting."""
+    analyzer = Analyzer(new_connection(), gated=True)
+    _settle(analyzer, (S, b"+OK ready\r\n"))
+    return analyzer
+
+
+def _open_step(analyzer: Analyzer, side: Side, data: bytes) -> Step:
+    analyzer.feed(side, data, 0.0)
+    (step,) = _pull(analyzer, side)
+    assert step.open
+    assert step.size == len(data)
+    assert not step.events
+    return step
+
+
+def test_nothing_fed_is_no_step(analyzer: Analyzer) -> None:
+    assert analyzer.next(C) is None
+    assert analyzer.next(S) is None
+
+
+def test_a_complete_line_is_no_open_step(analyzer: Analyzer) -> None:
+    analyzer.feed(C, b"NOOP\r\n", 0.0)
+    (step,) = _pull(analyzer, C)
+    assert (step.size, step.open) == (6, False)
+
+
+@pytest.mark.parametrize(
+    "head", [b"P", b"PASS", b"pass ", b"PASS sec", b"A", b"APOP b", b"AUTH PLAIN AG", b"RP"]
+)
+def test_an_unfinished_login_may_become_an_attempt(analyzer: Analyzer, head: bytes) -> None:
+    step = _open_step(analyzer, C, head)
+    assert step.may >= {Request, LoginAttempt}
+
+
+@pytest.mark.parametrize("head", [b"N", b"NOOP", b"USER bob", b"PASSS", b"QUIT "])
+def test_an_unfinished_other_command_may_become_a_request_only(
+    analyzer: Analyzer, head: bytes
+) -> None:
+    step = _open_step(analyzer, C, head)
+    assert Request in step.may
+    assert LoginAttempt not in step.may
+
+
+def test_an_unfinished_sasl_response_may_become_an_attempt(analyzer: Analyzer) -> None:
+    _settle(analyzer, (C, b"AUTH PLAIN\r\n"), (S, b"+ \r\n"))
+    step = _open_step(analyzer, C, b"AG")
+    assert LoginAttempt in step.may
+    assert Request not in step.may
+
+
+def test_an_unfinished_status_line_may_become_a_reply_and_a_login(analyzer: Analyzer) -> None:
+    _settle(analyzer, (C, b"USER bob\r\nPASS x\r\n"), (S, b"+OK\r\n"))
+    step = _open_step(analyzer, S, b"+O")
+    assert step.may >= {Reply, LoginSuccess, LoginFailure}
+    assert Data not in step.may
+
+
+def test_an_unfinished_status_line_may_become_starttls(analyzer: Analyzer) -> None:
+    _settle(analyzer, (C, b"STLS\r\n"))
+    assert StartTLS in _open_step(analyzer, S, b"+OK").may
+
+
+def test_an_unfinished_line_of_a_body_may_become_data(analyzer: Analyzer) -> None:
+    _settle(analyzer, (C, b"CAPA\r\n"), (S, b"+OK\r\n"))
+    step = _open_step(analyzer, S, b"US")
+    assert Data in step.may
+    assert not step.may & {Reply, LoginSuccess, LoginFailure}
+
+
+def test_an_unfinished_line_of_a_sent_message_may_become_data(analyzer: Analyzer) -> None:
+    _settle(
+        analyzer,
+        (C, b"USER bob\r\nPASS x\r\nXTND XMIT\r\n"),
+        (S, b"+OK\r\n+OK\r\n+OK\r\n"),
+    )
+    step = _open_step(analyzer, C, b"PASS")
+    assert Data in step.may
+    assert not step.may & {Request, LoginAttempt}
+
+
+def test_each_command_is_a_step_of_its_own(gated: Analyzer) -> None:
+    gated.feed(C, b"NOOP\r\nUSER bob\r\nPASS x", 0.0)
+    assert [step.size for step in _pull(gated, C)] == [6, 10, 6]
+
+
+def test_each_status_line_is_a_step_of_its_own(gated: Analyzer) -> None:
+    _settle(gated, (C, b"USER bob\r\nPASS x\r\nNOOP\r\n"))
+    gated.feed(S, b"+OK\r\n-ERR no\r\n+OK\r\n", 0.0)
+    assert [step.size for step in _pull(gated, S)] == [5, 9, 5]
+
+
+def test_no_event_comes_of_bytes_that_were_not_pulled(gated: Analyzer) -> None:
+    gated.feed(C, b"NOOP\r\nUSER bob\r\n", 0.0)
+    step = gated.next(C)
+    assert step is not None
+    assert [event.name for event in step.events] == ["pop3_request"]
+    assert gated.owed == 1
+
+
+@pytest.mark.parametrize("barrier", [b"AUTH FOO\r\n", b"STLS\r\n", b"XTND XMIT\r\n"])
+def test_a_gated_analyzer_holds_what_is_behind_a_barrier(gated: Analyzer, barrier: bytes) -> None:
+    gated.feed(C, barrier + b"USER bob\r\n", 0.0)
+    assert [step.size for step in _pull(gated, C)] == [len(barrier)]
+    gated.feed(C, b"PASS x\r\n", 0.0)
+    assert gated.next(C) is None
+
+
+@pytest.mark.parametrize("barrier", [b"AUTH FOO\r\n", b"STLS\r\n", b"XTND XMIT\r\n"])
+def test_an_ungated_analyzer_passes_what_is_behind_a_barrier(
+    analyzer: Analyzer, barrier: bytes
+) -> None:
+    analyzer.feed(C, barrier + b"USER bob\r\nPASS x\r\n", 0.0)
+    first, *others = _pull(analyzer, C)
+    assert first.size == len(barrier)
+    assert sum(step.size for step in others) == len(b"USER bob\r\nPASS x\r\n")
+    assert not any(step.events for step in others)
+
+
+def test_a_gated_analyzer_lets_one_sasl_response_pass_a_challenge(gated: Analyzer) -> None:
+    gated.feed(C, b"AUTH PLAIN\r\n" + RESPONSE + b"STAT\r\n", 0.0)
+    _pull(gated, C)
+    _settle(gated, (S, b"+ \r\n"))
+    steps = _pull(gated, C)
+    assert [step.size for step in steps] == [len(RESPONSE)]
+    assert [event.name for event in steps[0].events] == ["pop3_login_attempt"]
+
+
+def test_events_bear_the_time_of_the_bytes_that_completed_them(analyzer: Analyzer) -> None:
+    analyzer.feed(C, b"USER bob\r\nPASS x", 1.0)
+    (user,) = [event for step in _pull(analyzer, C) for event in step.events]
+    analyzer.feed(C, b"\r\n", 2.0)
+    events = [event for step in _pull(analyzer, C) for event in step.events]
+    assert user.ts == 1.0
+    assert [event.ts for event in events] == [2.0, 2.0]
+
+
+def test_a_login_event_bears_the_time_of_its_reply(analyzer: Analyzer) -> None:
+    _settle(analyzer, (C, b"USER bob\r\nPASS x\r\n"), (S, b"+OK\r\n"))
+    analyzer.feed(S, b"-ERR", 7.0)
+    _pull(analyzer, S)
+    analyzer.feed(S, b" no\r\n", 8.0)
+    events = [event for step in _pull(analyzer, S) for event in step.events]
+    assert [(event.name, event.ts) for event in events] == [
+        ("pop3_login_failure", 8.0),
+        ("pop3_reply", 8.0),
+    ]
+
+
+def test_all_events_are_of_the_session_s_connection() -> None:
+    connection = new_connection()
+    events = _settle(Analyzer(connection), (S, b"+OK\r\n"))
+    assert [event.c for event in events] == [connection]
+
+
+def test_a_body_that_nobody_wants_is_one_step_a_chunk() -> None:
+    analyzer = Analyzer(new_connection(), wants=ALL - {Data})
+    _settle(
+        analyzer,
+        (S, b"+OK\r\n"),
+        (C, b"USER bob\r\nPASS x\r\nRETR 1\r\n"),
+        (S, b"+OK\r\n+OK\r\n+OK\r\n"),
+    )
+    analyzer.feed(S, b"a line of mail\r\n" * 4000, 0.0)
+    (step,) = _pull(analyzer, S)
+    assert (step.size, len(step.events)) == (64_000, 0)
