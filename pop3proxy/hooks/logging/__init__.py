@@ -1,0 +1,1 @@
+"""Hooks that write events down."""

@@ -1,0 +1,77 @@
+"""The hook that writes events as JSON Lines; how a record looks and how it gets to disk is said beside it."""
+
+from typing import Any, Literal
+
+from ...analyzer.events import ALL, Data, Event, LoginFailure, LoginSuccess
+from ..api import EndSession, Hook
+from ..masking import in_clear, masked
+from .output import Output
+from .records import line
+
+_LOGINS = frozenset({LoginSuccess, LoginFailure})
+
+
+class JsonLines(Hook):
+    """Writes one JSON object a line for every event.
+
+    A login's result is written before its method returns, with all that was queued before it, so that
+    the client cannot know it sooner than the file; other events are written in batches.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        data: bool = False,
+        show_secrets: bool = False,
+        on_error: Literal["pass", "deny"] = "pass",
+    ) -> None:
+        """Write to ``path``, or to standard output if it is ``-``.
+
+        ``data`` adds ``pop3_data``, the lines of the mail itself. ``show_secrets`` writes passwords in
+        clear. ``on_error`` says what becomes of a session whose login cannot be written: ``pass`` lets
+        it go on, ``deny`` ends it. Raises ValueError for any other.
+        """
+        if on_error not in ("pass", "deny"):
+            raise ValueError(f"on_error is {on_error!r}; it can be 'pass' or 'deny'")
+        self.output = Output(path)
+        self._shown = in_clear if show_secrets else masked
+        self._ends_sessions = on_error == "deny"
+        # Listeners are what the dispatcher finds by name, and what nobody listens to is never built.
+        for kind in ALL:
+            if kind is not Data or data:
+                setattr(self, kind.name, self._login if kind in _LOGINS else self._event)
+
+    @property
+    def written(self) -> int:
+        """Records that reached the file."""
+        return self.output.written
+
+    @property
+    def dropped(self) -> int:
+        """Records that were given up."""
+        return self.output.dropped
+
+    @property
+    def late(self) -> int:
+        """Login records that could not be written before the client got its answer."""
+        return self.output.late
+
+    def start(self, reactor: Any) -> None:
+        """Open the file. Raises OutputError, an OSError whose text is one line for the operator."""
+        self.output.open(reactor)
+
+    def stop(self) -> None:
+        """Write what is queued, say what was lost, and close."""
+        self.output.close()
+
+    def reopen(self) -> None:
+        """Open the file anew by its name; the old one gets what was queued before."""
+        self.output.reopen()
+
+    def _event(self, event: Event) -> None:
+        self.output.add(line(self._shown(event)))
+
+    def _login(self, event: Event) -> None:
+        """Write a login's result at once. Raises EndSession if that fails and the operator wants it so."""
+        if not self.output.add_now(line(self._shown(event))) and self._ends_sessions:
+            raise EndSession("a login could not be written down")

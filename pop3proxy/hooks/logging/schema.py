@@ -1,0 +1,58 @@
+"""The JSON Schema of the records, made from the events' definitions; nothing is validated here."""
+
+import inspect
+from enum import StrEnum
+from typing import Any, ClassVar, Final, get_origin, get_type_hints
+
+from ...analyzer.events import ALL, Event
+from .records import VERSION
+
+_PORT: Final = {"type": "integer", "minimum": 0, "maximum": 65535}
+_TYPES: Final = {str: "string", bool: "boolean", int: "integer", float: "number"}
+
+
+def schema() -> dict[str, Any]:
+    """Describe the records in JSON Schema (2020-12): one definition an event, and nothing else allowed."""
+    kinds = sorted(ALL, key=lambda kind: kind.name)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A record of pop3proxy: one event",
+        "oneOf": [{"$ref": f"#/$defs/{kind.name}"} for kind in kinds],
+        "$defs": {kind.name: _record(kind) for kind in kinds},
+    }
+
+
+def _record(kind: type[Event]) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    properties = _common(kind) | {
+        name: _parameter(kind, name, hints[name]) for name in kind.parameters
+    }
+    return {
+        "description": inspect.getdoc(kind),
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _common(kind: type[Event]) -> dict[str, Any]:
+    """Describe what every record begins with, in its order."""
+    return {
+        "v": {"const": VERSION},
+        "ts": {"type": "number", "description": "seconds since the epoch"},
+        "event": {"const": kind.name},
+        "uid": {"type": "string", "description": "the session: the same in all of its records"},
+        "id.orig_h": {"type": "string", "description": "the client's address"},
+        "id.orig_p": _PORT,
+        "id.resp_h": {"type": "string", "description": "the mail server's address"},
+        "id.resp_p": _PORT,
+    }
+
+
+def _parameter(kind: type[Event], name: str, hint: Any) -> dict[str, Any]:
+    if get_origin(hint) is ClassVar:
+        return {"const": getattr(kind, name)}
+    if issubclass(hint, StrEnum):
+        return {"enum": [member.value for member in hint]}
+    return {"type": _TYPES[hint]}

@@ -1,0 +1,1 @@
+"""Tests of the hooks, their delivery, and what they write."""

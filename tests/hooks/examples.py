@@ -1,0 +1,44 @@
+"""One session's events, one of each kind at least, for tests that need any event and not a certain one."""
+
+from pop3proxy.analyzer.events import (
+    Connect,
+    Connection,
+    Data,
+    Event,
+    LoginAttempt,
+    LoginFailure,
+    LoginSuccess,
+    Oddity,
+    Reason,
+    Reply,
+    Request,
+    Secret,
+    SessionEnd,
+    StartTLS,
+    Unexpected,
+)
+
+TS = 1764000000.123456
+
+
+def connection(*secrets: str) -> Connection:
+    """A client at 192.0.2.17 that proved itself by these secrets."""
+    return Connection(
+        "CHhAvVGS1DHFjwGM9", "192.0.2.17", 51234, "198.51.100.4", 110, secrets=secrets
+    )
+
+
+def every_event(c: Connection) -> list[Event]:
+    """Build an event of every kind."""
+    return [
+        Connect(c, TS),
+        Request(c, TS, "PASS", "hunter2", Secret.ARGUMENT),
+        Reply(c, TS, "OK", "Logged in."),
+        Data(c, TS, "Subject: hello"),
+        LoginAttempt(c, TS, "bob", "hunter2", "USER/PASS"),
+        LoginSuccess(c, TS, "bob", "hunter2", "USER/PASS"),
+        LoginFailure(c, TS, "bob", "hunter2", "USER/PASS", Reason.CREDENTIALS, "AUTH"),
+        StartTLS(c, TS),
+        Unexpected(c, TS, True, Oddity.UNKNOWN_COMMAND, "PASSS hunter2"),
+        SessionEnd(c, TS, "bob", "success", 4, 1, 0, 0, 60, 4000, 2.25, "quit", 1, "whole"),
+    ]

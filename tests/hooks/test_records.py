@@ -1,0 +1,110 @@
+"""What a record looks like: valid JSON, the fields in their order, nothing lost."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pop3proxy.analyzer.events import ALL, Connect, Event, Reply, Request, SessionEnd
+from pop3proxy.hooks.logging.records import line
+
+from .examples import TS, connection, every_event
+
+COMMON = ["v", "ts", "event", "uid", "id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p"]
+
+C = connection()
+
+
+def record(event: Event) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(line(event))
+    return loaded
+
+
+def data_of(text: str) -> Any:
+    return record(Reply(C, TS, "OK", text))["msg"]
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_a_record_is_what_all_have_and_then_the_parameters_by_name(kind: type[Event]) -> None:
+    (event,) = (event for event in every_event(C) if type(event) is kind)
+    common = [1, TS, kind.name, C.uid, C.orig_h, C.orig_p, C.resp_h, C.resp_p]
+    own = [getattr(event, name) for name in kind.parameters]
+    names = [*COMMON, *kind.parameters]
+    # As pairs: the order counts, and two keys of one name would be seen.
+    assert json.loads(line(event), object_pairs_hook=list) == [
+        *zip(names, [*common, *own], strict=True)
+    ]
+
+
+def test_a_record_is_one_line_of_compact_json() -> None:
+    assert line(Request(C, TS, "USER", "bob")) == (
+        b'{"v":1,"ts":1764000000.123456,"event":"pop3_request","uid":"CHhAvVGS1DHFjwGM9",'
+        b'"id.orig_h":"192.0.2.17","id.orig_p":51234,"id.resp_h":"198.51.100.4","id.resp_p":110,'
+        b'"is_orig":true,"command":"USER","arg":"bob"}\n'
+    )
+
+
+def test_the_server_that_is_known_after_connect_is_in_later_records() -> None:
+    c = connection()
+    c.resp_h, c.resp_p = "", 0
+    before = record(Connect(c, TS))
+    c.resp_h, c.resp_p = "2001:db8::4", 995
+    after = record(Reply(c, TS, "OK", ""))
+    assert (before["id.resp_h"], before["id.resp_p"]) == ("", 0)
+    assert (after["id.resp_h"], after["id.resp_p"]) == ("2001:db8::4", 995)
+
+
+@pytest.mark.parametrize("ts", [0.0, 0.000001, 1764000000.999999, 1764000000.0, 4102444799.123456])
+def test_microseconds_are_kept(ts: float) -> None:
+    assert record(Connect(C, ts))["ts"] == ts
+
+
+def test_a_duration_is_a_number_without_an_exponent() -> None:
+    event = SessionEnd(C, TS, "", "none", 0, 0, 0, 0, 0, 0, 1e-05, "quit", 0, "whole")
+    assert b'"duration":0.000010,' in line(event)
+
+
+def test_bytes_that_are_no_utf8_are_shown_in_hexadecimal() -> None:
+    text = b"m\xfcller \xff\xfe".decode("utf-8", "surrogateescape")
+    assert data_of(text) == r"m\xfcller \xff\xfe"
+
+
+def test_utf8_is_written_as_it_is() -> None:
+    assert '"msg":"grüße 日本 😀"'.encode() in line(Reply(C, TS, "OK", "grüße 日本 😀"))
+
+
+@pytest.mark.parametrize(
+    "text", ["a\\b", r"\x41", "\x00\x01\x1f", "\x7f", 'say "hi"', "\r\t", "</"]
+)
+def test_other_text_is_escaped_by_json_alone(text: str) -> None:
+    assert data_of(text) == text
+
+
+def test_half_a_pair_of_utf16_fails_no_record() -> None:
+    assert data_of("\ud83d!") == r"\xed\xa0\xbd!"
+
+
+@given(st.text())
+def test_any_text_comes_back(text: str) -> None:
+    assert data_of(text) == text
+
+
+@given(st.binary())
+def test_any_bytes_come_back(octets: bytes) -> None:
+    """Save for a peer that sends such an escape itself: a backslash stays a backslash."""
+    octets = octets.replace(b"\\", b"")
+    shown: str = data_of(octets.decode("utf-8", "surrogateescape"))
+    parts = shown.split("\\x")
+    back = parts[0].encode() + b"".join(
+        bytes.fromhex(part[:2]) + part[2:].encode() for part in parts[1:]
+    )
+    assert back == octets
+
+
+@given(st.binary())
+def test_a_record_is_one_line_whatever_it_holds(octets: bytes) -> None:
+    written = line(Reply(C, TS, "OK", octets.decode("utf-8", "surrogateescape")))
+    assert written.count(b"\n") == 1
+    assert written.endswith(b"}\n")
