@@ -1,0 +1,202 @@
+"""The proxy as one Twisted service: listens, keeps the sessions and their time, stops; relays nothing itself."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..analyzer.dialogue import Analyzer
+from ..analyzer.events import Connection
+from ..config import Config
+from ..hooks.api import Hook
+from ..hooks.dispatcher import Dispatcher
+from .addresses import host_and_port
+from .listeners import Admission, Listener, send_at_once
+from .session import Session
+from .uids import new_uid
+from .upstream import Upstream
+
+SWEEP = 1.0
+"""Seconds between two looks at the sessions' time limits: one timer for all costs less than one each."""
+
+
+class ListenError(OSError):
+    """A listener cannot listen; the text is one line for the operator."""
+
+
+class ProxyService(Service):
+    """Relays the clients of all listeners to the mail server.
+
+    ``started`` fires when all listen, or fails with ListenError or what a hook raised. ``counts`` has
+    what is worth knowing of what went by. ``now`` gives the time of events, in seconds since the epoch.
+    """
+
+    _log = Logger(namespace="pop3proxy.service")
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: Config,
+        hooks: Sequence[Hook],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Prepare; nothing is opened yet. Raises UnknownEvent for a hook with a misnamed method."""
+        self.timeouts = config.timeouts
+        self.counts: Counter[str] = Counter()
+        self.ports: list[IListeningPort] = []
+        self.sessions: set[Session] = set()
+        self.started: Deferred[None] = Deferred()
+        self.now = now
+        self._reactor = reactor
+        self._config = config
+        self._dispatcher = Dispatcher(hooks)
+        self._admission = Admission(config.limits)
+        self._upstream = Upstream(reactor, config.upstream)
+        self._sweep = LoopingCall(self.sweep)
+        self._sweep.clock = reactor
+        self._empty: Deferred[None] | None = None
+        self._hooks_started = False
+        # What a session's dispatch comes down to, without a layer in between.
+        self.dispatch = self._dispatcher.dispatch
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where clients can connect, as ``host:port``."""
+        return [":".join(map(str, host_and_port(port.getHost()))) for port in self.ports]
+
+    # --- start and stop ---------------------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Start the hooks and listen."""
+        super().startService()  # type: ignore[no-untyped-call]
+        try:
+            for hook in self._dispatcher.hooks:
+                hook.start(self._reactor)
+            self._hooks_started = True
+        except Exception:
+            self.started.errback(Failure())
+            return
+        self._sweep.start(SWEEP, now=False)
+        listening = [self._listen(endpoint) for endpoint in self._config.listen]
+        gatherResults(listening, consumeErrors=True).addCallbacks(
+            self._listening, self._not_listening
+        )
+
+    def _listen(self, endpoint: str) -> Deferred[None]:
+        factory = Listener(endpoint, self._admission, self)
+        waiting: Deferred[IListeningPort] = serverFromString(self._reactor, endpoint).listen(
+            factory
+        )
+        return waiting.addCallbacks(
+            self._listens, self._cannot_listen, (endpoint,), {}, (endpoint,)
+        )
+
+    def _listens(self, port: IListeningPort, endpoint: str) -> None:
+        self.ports.append(port)
+        send_at_once(port)
+        self._log.info(
+            "listening on {address}, relaying to {upstream}; sessions are inspected until STLS",
+            address=":".join(map(str, host_and_port(port.getHost()))),
+            upstream=self._upstream.name,
+        )
+
+    def _cannot_listen(self, failure: Failure, endpoint: str) -> None:
+        raise ListenError(
+            f"cannot listen on {endpoint}: {failure.getErrorMessage()}; choose another --listen"
+        )
+
+    def _listening(self, _: object) -> None:
+        self.started.callback(None)
+
+    def _not_listening(self, failure: Failure) -> None:
+        first = failure.value
+        self.started.errback(first.subFailure if isinstance(first, FirstError) else failure)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, let sessions end until ``drain`` has run out, stop the hooks."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        closing = [port.stopListening() for port in self.ports]
+        if self.sessions:
+            self._log.info("waiting for {count} sessions to end", count=len(self.sessions))
+            self._empty = Deferred()
+            closing.append(self._empty)
+            limit = self._reactor.callLater(self.timeouts.drain, self._drain_over)
+            self._empty.addBoth(self._stop_waiting, limit)
+        return gatherResults([d for d in closing if d is not None]).addBoth(self._stopped)
+
+    def _stop_waiting(self, result: object, limit: Any) -> object:
+        if limit.active():
+            limit.cancel()
+        return result
+
+    def _drain_over(self) -> None:
+        """Close what still runs, and give it no more time."""
+        self.count("drain_over")
+        for session in list(self.sessions):
+            session.shut_down()
+        for session in list(self.sessions):
+            session.shut_down()
+
+    def _stopped(self, _: object) -> None:
+        if self._sweep.running:
+            self._sweep.stop()
+        if self._hooks_started:
+            for hook in self._dispatcher.hooks:
+                hook.stop()
+        counts = ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
+        self._log.info("stopped; counted: {counts}", counts=counts or "nothing")
+
+    def reopen(self) -> None:
+        """Have the hooks open anew what they write to."""
+        for hook in self._dispatcher.hooks:
+            hook.reopen()
+
+    # --- sessions ---------------------------------------------------------------------------------------
+
+    def session(self, host: str, port: int, listener: str) -> Session:
+        """Make the session of a client that has connected."""
+        upstream = self._upstream
+        connection = Connection(new_uid(), host, port, upstream.host, upstream.port, listener)
+        analyzer = Analyzer(
+            connection,
+            wants=self._dispatcher.wants,
+            auth_resp_code=self._config.analyzer.auth_resp_code,
+        )
+        session = Session(connection, analyzer, self)
+        self.sessions.add(session)
+        self.counts["sessions"] += 1
+        return session
+
+    def dial(self, session: Session) -> Callable[[], None]:
+        """Connect a session to the mail server."""
+        return self._upstream.open(session)
+
+    def count(self, what: str) -> int:
+        """Count something worth knowing; return the count."""
+        self.counts[what] += 1
+        return self.counts[what]
+
+    def over(self, session: Session) -> None:
+        """Forget a session that has ended."""
+        self.sessions.discard(session)
+        self._admission.leave(session.connection.orig_h)
+        self.counts[f"inspected_{session.analyzer.inspected.partition(':')[0]}"] += 1
+        if self._empty is not None and not self.sessions:
+            empty, self._empty = self._empty, None
+            empty.callback(None)
+
+    def sweep(self) -> None:
+        """End the sessions whose time has run out."""
+        now = self.now()
+        for session in list(self.sessions):
+            limit = session.overdue(now)
+            if limit:
+                session.expired(limit)
