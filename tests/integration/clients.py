@@ -1,0 +1,132 @@
+"""Mail clients, each run once: what to fetch from where, who asks, and what it has written down."""
+
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .dovecot import Account
+from .processes import program
+from .proxy import Visit, Watch
+
+TIME_LIMIT = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a client ended, and what it said about it."""
+
+    status: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An errand for one client: fetch the mail of ``account`` from 127.0.0.1, ``port``."""
+
+    port: int
+    account: Account
+    folder: Path
+    watch: Watch
+    server: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def run(self, name: str, *arguments: str | Path, stdin: str = "") -> Outcome:
+        home = {"HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
+        done = subprocess.run(
+            [program(name), *arguments],
+            env={**os.environ, **home, **self.environment},
+            input=stdin.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TIME_LIMIT,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout.decode(errors="replace"))
+
+    def visit(self) -> Visit:
+        """The one session that the client made of it."""
+        return self.watch.visit()
+
+
+def curl(job: Job, messages: str, *options: str | Path) -> Outcome:
+    """Fetch a message, or several given like ``[1-3]`` over one connection."""
+    output = job.folder / ("mail-#1" if messages.startswith("[") else "mail-1")
+    target = f"pop3://127.0.0.1:{job.port}/{messages}"
+    return job.run("curl", "--silent", "--show-error", *options, "--output", output, target)
+
+
+def fetched_by_curl(job: Job) -> list[bytes]:
+    """In order."""
+    return _contents(sorted(job.folder.glob("mail-*")))
+
+
+def _delivery_program(job: Job) -> Path:
+    """Stores what it reads as a file in ``incoming``; for clients that hand mail on."""
+    incoming = job.folder / "incoming"
+    incoming.mkdir()
+    path = job.folder / "deliver"
+    path.write_text(f"#!/bin/sh\nexec cat >\"$(mktemp '{incoming}/XXXXXX')\"\n")
+    path.chmod(0o700)
+    return path
+
+
+def fetched_by_delivery(job: Job) -> list[bytes]:
+    """In no certain order."""
+    return _contents((job.folder / "incoming").iterdir())
+
+
+def fetchmail(job: Job, options: str, tls: str = "sslproto ''") -> Outcome:
+    """Fetch everything, and delete it there."""
+    settings = job.folder / "fetchmailrc"
+    settings.write_text(
+        f"poll 127.0.0.1 port {job.port} {options}"
+        f' username "{job.account.user}" password "{job.account.password}"'
+        f' {tls} fetchall no rewrite mda "{_delivery_program(job)}"\n'
+    )
+    settings.chmod(0o600)
+    return job.run(
+        *("fetchmail", "--fetchmailrc", settings, "--pidfile", job.folder / "pid"),
+        *("--nosyslog", "--invisible"),
+    )
+
+
+def mpop(job: Job, auth: str, password: str, *settings: str) -> Outcome:
+    """Fetch everything into a Maildir."""
+    for name in ("cur", "new", "tmp"):
+        (job.folder / "mail" / name).mkdir(parents=True)
+    path = job.folder / "mpoprc"
+    path.write_text(
+        "account test\n"
+        f"host 127.0.0.1\nport {job.port}\nauth {auth}\n"
+        f'user {job.account.user}\npassword "{password}"\n'
+        "keep on\nonly_new off\nreceived_header off\n"
+        f"uidls_file {job.folder / 'uidls'}\ndelivery maildir {job.folder / 'mail'}\n"
+        + "".join(f"{line}\n" for line in settings or ("tls off",))
+    )
+    path.chmod(0o600)
+    return job.run("mpop", "--file", path, "test")
+
+
+def getmail(job: Job, *settings: str) -> Outcome:
+    """Fetch everything."""
+    (job.folder / "getmailrc").write_text(
+        "[retriever]\ntype = SimplePOP3Retriever\n"
+        f"server = 127.0.0.1\nport = {job.port}\n"
+        f"username = {job.account.user}\npassword = {job.account.password}\n"
+        + "".join(f"{line}\n" for line in settings)
+        + f"[destination]\ntype = MDA_external\npath = {_delivery_program(job)}\n"
+        "allow_root_commands = true\n"
+        "[options]\nread_all = true\ndelete = false\nreceived = false\ndelivered_to = false\n"
+    )
+    return job.run("getmail", f"--getmaildir={job.folder}", "--rcfile=getmailrc")
+
+
+def fetched_into_maildir(job: Job) -> list[bytes]:
+    """In no certain order."""
+    return _contents((job.folder / "mail" / "new").iterdir())
+
+
+def _contents(paths: Iterable[Path]) -> list[bytes]:
+    return [path.read_bytes() for path in paths]

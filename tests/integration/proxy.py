@@ -1,0 +1,111 @@
+"""The proxy as an operator starts it, between two taps."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pop3proxy
+
+from .processes import eventually, stopped_at_the_end
+from .records import EventsFile, RecordedSession
+from .servers import serving
+from .tap import Conversation, Tap
+from .transcript import Transcript, read
+
+CHECKOUT = Path(pop3proxy.__file__).parents[1]
+READY = re.compile(rb"listening on 127\.0\.0\.1:(\d+)\b.*\n")
+TROUBLE = re.compile(rb"^\S+ (error|critical) .*|^Traceback.*", re.MULTILINE)
+
+
+class Proxy:
+    """A running ``pop3proxy serve``, and its log."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    @property
+    def port(self) -> int:
+        """Where it listens, as soon as it does."""
+        eventually(
+            lambda: self._announcement() or self.process.poll() is not None, "the proxy listens"
+        )
+        announcement = self._announcement()
+        assert announcement, self._log.read_text()
+        return int(announcement[1])
+
+    def _announcement(self) -> re.Match[bytes] | None:
+        return READY.search(self._log.read_bytes())
+
+    def assert_untroubled(self) -> None:
+        """Nothing in its log is an error."""
+        trouble = TROUBLE.search(self._log.read_bytes())
+        assert trouble is None, self._log.read_text()
+
+
+def start_proxy(upstream_port: int, events: Path, log: Path, *options: str) -> Proxy:
+    """Start a proxy and do not wait until it is ready."""
+    command = [sys.executable, "-m", "pop3proxy", "serve", "--listen", "tcp:0:interface=127.0.0.1"]
+    command += ["--upstream", f"tcp:127.0.0.1:{upstream_port}", "--events", str(events), *options]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=output)
+    return Proxy(process, log)
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One session: what was said, and what the proxy recorded of it."""
+
+    said: Conversation
+    recorded: RecordedSession
+    upstream_port: int
+
+    @property
+    def transcript(self) -> Transcript:
+        return read(bytes(self.said.client), bytes(self.said.server))
+
+
+class Route:
+    """The way from a client to a server: tap, proxy, tap."""
+
+    def __init__(self, front: Tap, back: Tap, events: EventsFile) -> None:
+        self.port = front.port
+        self.events = events
+        self._front = front
+        self._back = back
+
+    def watch(self) -> "Watch":
+        return Watch(self._front, self._back, self.events)
+
+
+class Watch:
+    """What happens on a route from now on."""
+
+    def __init__(self, front: Tap, back: Tap, events: EventsFile) -> None:
+        self._front, self._fronts = front, len(front.conversations)
+        self._back, self._backs = back, len(back.conversations)
+        self._events, self._start = events, events.size
+
+    def visit(self) -> Visit:
+        """The only session since, once it is over; it arrived as it was sent, both ways."""
+        front = self._front.only_one_since(self._fronts)
+        back = self._back.only_one_since(self._backs)
+        (recorded,) = self._events.sessions(self._start, 1)
+        assert front.client == back.client
+        assert front.server == back.server
+        return Visit(front, recorded, self._back.port)
+
+
+@contextmanager
+def running_route(server_port: int, events: EventsFile, *options: str) -> Iterator[Route]:
+    """Lay a way to a server, with a proxy of its own."""
+    log = events.path.with_suffix(".log")
+    with serving(Tap(server_port)) as back:
+        proxy = start_proxy(back.port, events.path, log, *options)
+        with stopped_at_the_end(proxy.process), serving(Tap(proxy.port)) as front:
+            yield Route(front, back, events)
+        proxy.assert_untroubled()
