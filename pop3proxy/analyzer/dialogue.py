@@ -979,7 +979,11 @@ class Analyzer:
                 user = owed.user
             elif isinstance(owed, _OwedToExchange):
                 exchange = owed.exchange
-                if not exchange.cancelled:
+                if exchange.announced:
+                    # The server has said no, and only its -ERR was not waited for.
+                    why, code = verdict.reason(b"", True, self.auth_resp_code)
+                    self._failed(exchange.user, exchange.password, exchange.mechanism, why, code)
+                elif not exchange.cancelled:
                     complete = exchange.complete and greeted
                     self._aborted(exchange.user, exchange.password, exchange.mechanism, complete)
                 return

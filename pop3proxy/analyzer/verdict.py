@@ -19,8 +19,8 @@ _REASONS = {
     "PRIVACYREQUIRED": Reason.TLS_REQUIRED,
 }
 
-# Dovecot: "[AUTH] Plaintext authentication disallowed on non-secure (SSL/TLS) connections.";
-# Cyrus: "[AUTH] USER command only available under a layer". No RFC has a code for it.
+# Dovecot says "[AUTH] Plaintext authentication disallowed on non-secure (SSL/TLS) connections." and
+# Cyrus "[AUTH] USER command only available under a layer". No RFC has a code for it.
 _NEEDS_TLS = re.compile(
     rb"plain ?text auth\w* (?:is )?(?:disallowed|not allowed|disabled)"
     rb"|only available under a layer|(?:must|need to|requires?) .{0,30}(?:STLS|STARTTLS|TLS|SSL)",

@@ -1,4 +1,4 @@
-"""The proxy as one Twisted service: listens, keeps the sessions and their time, stops; relays nothing itself."""
+"""The proxy as one Twisted service: listens, keeps sessions and their time, stops; relays nothing."""
 
 import time
 from collections import Counter

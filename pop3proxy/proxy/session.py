@@ -218,7 +218,7 @@ class Session:
                 self._held += data
                 self._release()
                 return False
-            while (step := analyzer.next(side)) is not None:
+            while passed < len(data) and (step := analyzer.next(side)) is not None:
                 passed += step.size
                 if step.events and not self._tell(step.events):
                     return False

@@ -99,7 +99,7 @@ def test_a_token_refused_by_a_challenge_is_recorded_as_a_failure_of_oauthbearer(
     ran("OAUTHBEARER", with_version("curl"), job.server, "wrong token")
 
 
-def test_a_client_that_leaves_when_its_token_is_refused_has_made_an_attempt_without_success(
+def test_a_client_that_leaves_when_its_token_is_refused_has_failed(
     xoauth2_job: Job, ran: Ran
 ) -> None:
     """Curl does not answer the challenge with the error, so that the server says no -ERR."""
@@ -108,6 +108,7 @@ def test_a_client_that_leaves_when_its_token_is_refused_has_made_an_attempt_with
     recorded = xoauth2_job.visit().recorded
     attempt = (xoauth2_job.account.user, "XOAUTH2")
     assert recorded.said("pop3_login_attempt", "user", "mechanism") == [attempt]
+    assert recorded.said("pop3_login_failure", "user", "mechanism") == [attempt]
     assert recorded.of("pop3_login_success") == []
     ran("XOAUTH2", with_version("curl"), xoauth2_job.server, "wrong token; the client leaves")
 

@@ -1,0 +1,299 @@
+"""What a configuration may say, and what its author is told about mistakes in it; nothing acts on it here."""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+from twisted.internet.endpoints import clientFromString, serverFromString
+
+
+class ConfigError(ValueError):
+    """Mistakes in a configuration; the text has one line each: the key, and what would be right."""
+
+    def __init__(self, mistakes: Iterable[str]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("\n".join(self.mistakes))
+
+
+def _checked_by(make: Callable[[Any, str], object], example: str) -> AfterValidator:
+    """Check an endpoint string by making the endpoint, without using it.
+
+    That needs a reactor; where the validation's context has none, the string is taken as it is.
+    """
+
+    def check(text: str, info: ValidationInfo) -> str:
+        if info.context is not None:
+            problem = _endpoint_problem(make, info.context["reactor"], text)
+            if problem:
+                raise ValueError(f"{json.dumps(text)}: {problem}; write it like {example}")
+        return text
+
+    return AfterValidator(check)
+
+
+ServerEndpoint = Annotated[
+    str, _checked_by(serverFromString, '"tcp:1110" or "tcp:1110:interface=127.0.0.1"')
+]
+ClientEndpoint = Annotated[
+    str, _checked_by(clientFromString, '"tcp:mail.example.org:110" or "tls:mail.example.org:995"')
+]
+
+
+def _at_least_one(found: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse an empty list. A minimal length would also complain of a list whose items are refused."""
+    if not found:
+        raise PydanticCustomError("missing", "is missing")
+    return found
+
+
+Count = Annotated[int, Strict()]
+Switch = Annotated[bool, Strict()]
+Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+SecondsOrNone = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Events(_Table):
+    """Where events are written down, and what of them."""
+
+    path: str | None = None
+    """The file that events are appended to as JSON Lines; ``-`` is standard output, None writes none."""
+    data: Switch = False
+    """Write pop3_data too, which is the mail itself."""
+    show_secrets: Switch = False
+    """Write passwords and other secrets in clear."""
+    on_error: Literal["pass", "deny"] = "pass"
+    """What becomes of a login while its record cannot be written: it goes on, or its session ends."""
+
+    @model_validator(mode="after")
+    def _data_goes_somewhere(self) -> Self:
+        if self.data and self.path is None:
+            raise ValueError(
+                "data is on, but nothing is written: name a file (events.path, or --events)"
+            )
+        return self
+
+
+class ConnectionLimits(_Table):
+    """How many clients are served at a time; those beyond it get ``-ERR [SYS/TEMP]``."""
+
+    connections: Count = Field(default=8_000, ge=1)
+    """Sessions in all."""
+    connections_per_address: Count = Field(default=0, ge=0)
+    """Sessions of one client address; 0 sets no limit, since many users may share an address."""
+
+
+class Timeouts(_Table):
+    """How long is waited, in seconds, named for what each guards."""
+
+    connect: Seconds = 10
+    """Until the mail server has accepted the connection."""
+    greeting: Seconds = 30
+    """From there until its greeting is complete."""
+    login: Seconds = 180
+    """From the greeting until a login succeeds."""
+    idle: Seconds = Field(default=600, ge=600)
+    """Without a byte either way once logged in; RFC 1939 section 3 asks for 10 minutes at least."""
+    drain: SecondsOrNone = 30
+    """Until what is still on its way when a session ends, or when the proxy stops, is given up."""
+
+
+class AnalyzerOptions(_Table):
+    """What inspection cannot find out by itself."""
+
+    auth_resp_code: Switch = False
+    """The server announces AUTH-RESP-CODE (RFC 3206): a refusal without a code is no wrong password."""
+
+
+class HookEntry(_Table):
+    """One hook, by name, and what its constructor is given."""
+
+    name: str
+    """``package.module:Class``, or the name of an entry point of the group ``pop3proxy.hooks``."""
+    options: dict[str, Any] = {}
+    """Keyword arguments."""
+
+
+class Config(_Table):
+    """A whole configuration: values only, checked."""
+
+    listen: Annotated[tuple[ServerEndpoint, ...], AfterValidator(_at_least_one)]
+    """Where clients connect: Twisted server endpoint strings."""
+    upstream: ClientEndpoint
+    """The mail server: a Twisted client endpoint string."""
+    events: Events = Events()
+    limits: ConnectionLimits = ConnectionLimits()
+    timeouts: Timeouts = Timeouts()
+    analyzer: AnalyzerOptions = AnalyzerOptions()
+    hooks: tuple[HookEntry, ...] = ()
+    """Hooks besides the file of events, in the order in which they hear each event."""
+
+
+def load(path: str | None, overrides: Mapping[str, Any], reactor: Any = None) -> Config:
+    """Read a configuration file and lay the command line over it.
+
+    ``path`` names a TOML file, or is None for no file. ``overrides`` is shaped like the file, and wins.
+    ``reactor`` is what endpoint strings are tried with; the global one if None.
+
+    Raises ConfigError with every mistake.
+    """
+    if reactor is None:
+        from twisted.internet import reactor
+    values = _merged({} if path is None else _read(path), overrides)
+    try:
+        return Config.model_validate(values, context={"reactor": reactor})
+    except ValidationError as problems:
+        raise ConfigError(_explain(error) for error in problems.errors()) from None
+
+
+def _read(path: str) -> dict[str, Any]:
+    text = ""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return tomllib.loads(text)
+    except OSError as problem:
+        mistake = f"{path}: cannot be read: {problem.strerror}"
+    except UnicodeDecodeError as problem:
+        line = problem.object[: problem.start].count(b"\n") + 1
+        mistake = f"{path}: line {line}: is not UTF-8, as TOML must be"
+    except tomllib.TOMLDecodeError as problem:
+        end = f"at line {len(text.splitlines())}, the end of the file"
+        mistake = f"{path}: is not TOML: {problem}".replace("at end of document", end)
+    raise ConfigError([mistake])
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one tree of tables over another; a mistaken non-table below stays, to be reported."""
+    merged = dict(below)
+    for key, value in above.items():
+        if not isinstance(value, Mapping):
+            merged[key] = value
+        elif isinstance(under := below.get(key, {}), Mapping):
+            merged[key] = _merged(under, value)
+    return merged
+
+
+_MUST_BE = {
+    "greater_than": "must be more than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be a string",
+    "string_unicode": "must be UTF-8",
+    "literal_error": "must be {expected}",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+}
+
+_EXAMPLES = {
+    "listen": '["tcp:1110"], or on the command line --listen tcp:1110',
+    "upstream": '"tcp:mail.example.org:110", or on the command line --upstream tcp:mail.example.org:110',
+    "name": '"package.module:Class"',
+}
+
+
+def _explain(error: ErrorDetails) -> str:
+    """Turn one of pydantic's errors into the line that the configuration's author reads."""
+    return f"{_dotted(error['loc'])}: {_what_would_be_right(error)}"
+
+
+def _what_would_be_right(error: ErrorDetails) -> str:
+    kind, place, context = error["type"], error["loc"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _nearest_key(place)
+    if kind == "missing":
+        return f"is missing; it could be {_EXAMPLES[str(place[-1])]}"
+    if kind == "value_error":
+        return str(context["error"])
+    must_be = _MUST_BE[kind].format_map(context)
+    unit = " (seconds)" if place[0] == "timeouts" else ""
+    return f"{must_be}{unit}, not {_shown(error['input'])}"
+
+
+def _shown(value: object) -> str:
+    """Write a value as TOML has it, or nearly so, and never at length."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _dotted(place: Iterable[str | int]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return text.removeprefix(".")
+
+
+def _nearest_key(place: tuple[str | int, ...]) -> str:
+    """Name the known key that was probably meant: one of the same table, else one of any table."""
+    key = _dotted(part for part in place if isinstance(part, str))
+    table, _, name = key.rpartition(".")
+    known = list(_keys(Config))
+    siblings = [k for k in known if k.rpartition(".")[0] == table]
+    for candidates in (siblings, known):
+        names = {candidate.rpartition(".")[2]: candidate for candidate in candidates}
+        nearest = difflib.get_close_matches(name, names, n=1)
+        if nearest:
+            return f"is no known key; did you mean {names[nearest[0]]}?"
+    return f"is no known key; known are {', '.join(siblings)}"
+
+
+def _keys(table: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield all keys in dotted form, tables included."""
+    for name, field in table.model_fields.items():
+        yield prefix + name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _keys(kind, f"{prefix}{name}.")
+
+
+def _endpoint_problem(make: Callable[[Any, str], object], reactor: Any, text: str) -> str | None:
+    """Say in a few words why an endpoint string makes no endpoint; None if it makes one."""
+    try:
+        make(reactor, text)
+    except OSError as problem:
+        return f"{problem.strerror or type(problem).__name__}: {problem.filename}"
+    except LookupError:
+        return "systemd has passed no such socket"
+    except TypeError as problem:
+        return _call_problem(str(problem))
+    # Kinds of endpoints are plug-ins, and each has errors of its own.
+    except Exception as problem:
+        return str(problem) or type(problem).__name__
+    return _port_problem(text)
+
+
+def _call_problem(text: str) -> str:
+    """Reword a complaint about a call's arguments: they are what stood between the colons."""
+    if missing := re.search(r"missing \d+ required positional arguments?: (.*)", text):
+        return f"lacks {missing[1]}".replace("'", "")
+    if unknown := re.search(r"unexpected keyword argument '(.*)'", text):
+        return f"has no option {unknown[1]}"
+    return "has a part too many, or an unknown option"
+
+
+def _port_problem(text: str) -> str | None:
+    """Find a port that no endpoint can use; Twisted would not look at it before listening."""
+    for part in text.split(":")[1:]:
+        number = part.removeprefix("port=")
+        if re.fullmatch(r"-?\d+", number) and not 0 <= int(number) <= 65535:
+            return f"port {number} is not between 0 and 65535"
+    return None

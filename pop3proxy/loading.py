@@ -1,0 +1,102 @@
+"""Finds and makes the hooks that a configuration names; what they hear is the dispatcher's business."""
+
+import inspect
+import re
+from functools import reduce
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from .config import Config, ConfigError
+from .hooks.api import Hook
+from .hooks.dispatcher import Dispatcher, UnknownEvent
+from .hooks.logging.jsonlines import JsonLines
+
+GROUP = "pop3proxy.hooks"
+"""The entry-point group in which packages announce hooks by a short name."""
+
+
+class _Unusable(Exception):
+    """A hook cannot be had; the text says what would be right."""
+
+
+def load_hooks(config: Config) -> list[Hook]:
+    """Make the hooks of a configuration, in its order, behind the one that writes the file of events.
+
+    Nothing is started yet. Raises ConfigError with every mistake.
+    """
+    hooks: list[Hook] = []
+    mistakes: list[str] = []
+    if config.events.path is not None:
+        try:
+            hooks.append(_made(JsonLines, config.events.model_dump()))
+        except _Unusable as problem:
+            mistakes.append(f"events.path: {problem}")
+    for index, entry in enumerate(config.hooks):
+        try:
+            hooks.append(_made(_found(entry.name), entry.options))
+        except _Unusable as problem:
+            mistakes.append(f"hooks[{index}]: {entry.name}: {problem}")
+    if mistakes:
+        raise ConfigError(mistakes)
+    return hooks
+
+
+def _found(name: str) -> type[Hook]:
+    """Import the class that a name stands for."""
+    target = name if ":" in name else _announced(name)
+    if not re.fullmatch(r"[\w.]+:[\w.]+", target):
+        raise _Unusable('is no name of a hook; write it like "package.module:Class"')
+    module, _, path = target.partition(":")
+    try:
+        found = reduce(getattr, path.split("."), _imported(module))
+    except AttributeError:
+        raise _Unusable(f"the module {module} has no {path}") from None
+    if not (isinstance(found, type) and issubclass(found, Hook)):
+        raise _Unusable("is no hook; derive the class from pop3proxy.hooks.api.Hook")
+    return found
+
+
+def _announced(name: str) -> str:
+    """Look a short name up among those that installed packages announce."""
+    known = {point.name: point.value for point in entry_points(group=GROUP)}
+    if name not in known:
+        names = ", ".join(sorted(known)) or "none"
+        raise _Unusable(
+            f'no installed package announces it; write it like "package.module:Class" (announced: {names})'
+        )
+    return known[name]
+
+
+def _imported(module: str) -> object:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as problem:
+        raise _Unusable(
+            f"there is no module {problem.name}; install it, or mend the name"
+        ) from None
+    # Importing runs the module, which can fail in any way.
+    except Exception as problem:
+        raise _Unusable(f"importing {module} fails with {_in_one_line(problem)}") from None
+
+
+def _made(kind: type[Hook], options: dict[str, Any]) -> Hook:
+    """Make a hook, and see that all its methods for events are named after one."""
+    try:
+        inspect.signature(kind).bind(**options)
+    except TypeError as problem:
+        takes = ", ".join(inspect.signature(kind).parameters) or "none"
+        raise _Unusable(f"wrong options: {problem} (it takes {takes})") from None
+    try:
+        hook = kind(**options)
+        Dispatcher([hook])
+    except UnknownEvent as problem:
+        raise _Unusable(str(problem)) from None
+    # What its author lets the constructor raise.
+    except Exception as problem:
+        raise _Unusable(f"its options are refused with {_in_one_line(problem)}") from None
+    return hook
+
+
+def _in_one_line(problem: Exception) -> str:
+    return " ".join(f"{type(problem).__name__}: {problem}".split())
