@@ -2,9 +2,11 @@
 
 import inspect
 import re
+from collections.abc import Mapping
 from functools import reduce
 from importlib import import_module
 from importlib.metadata import entry_points
+from inspect import Parameter
 from typing import Any
 
 from .config import Config, ConfigError
@@ -14,6 +16,9 @@ from .hooks.logging.jsonlines import JsonLines
 
 GROUP = "pop3proxy.hooks"
 """The entry-point group in which packages announce hooks by a short name."""
+
+
+_ANY = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 class _Unusable(Exception):
@@ -82,11 +87,7 @@ def _imported(module: str) -> object:
 
 def _made(kind: type[Hook], options: dict[str, Any]) -> Hook:
     """Make a hook, and see that all its methods for events are named after one."""
-    try:
-        inspect.signature(kind).bind(**options)
-    except TypeError as problem:
-        takes = ", ".join(inspect.signature(kind).parameters) or "none"
-        raise _Unusable(f"wrong options: {problem} (it takes {takes})") from None
+    _check_options(inspect.signature(kind).parameters, options)
     try:
         hook = kind(**options)
         Dispatcher([hook])
@@ -96,6 +97,24 @@ def _made(kind: type[Hook], options: dict[str, Any]) -> Hook:
     except Exception as problem:
         raise _Unusable(f"its options are refused with {_in_one_line(problem)}") from None
     return hook
+
+
+def _check_options(takes: Mapping[str, Parameter], options: Mapping[str, object]) -> None:
+    """Hold options against the constructor's parameters."""
+    kinds = {parameter.kind for parameter in takes.values()}
+    unknown = [name for name in options if name not in takes]
+    missing = [
+        name
+        for name, parameter in takes.items()
+        if name not in options
+        and parameter.default is Parameter.empty
+        and parameter.kind not in _ANY
+    ]
+    complaints = [f"option {name} is missing" for name in missing]
+    if Parameter.VAR_KEYWORD not in kinds:
+        complaints += [f"there is no option {name}" for name in unknown]
+    if complaints:
+        raise _Unusable(f"{', '.join(complaints)}; it takes {', '.join(takes) or 'none'}")
 
 
 def _in_one_line(problem: Exception) -> str:

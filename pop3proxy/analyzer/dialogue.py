@@ -979,8 +979,8 @@ class Analyzer:
                 user = owed.user
             elif isinstance(owed, _OwedToExchange):
                 exchange = owed.exchange
-                if exchange.announced:
-                    # The server has said no, and only its -ERR was not waited for.
+                if exchange.announced and Side.CLIENT in self._ended:
+                    # The server has said no, and the client did not wait for its -ERR.
                     why, code = verdict.reason(b"", True, self.auth_resp_code)
                     self._failed(exchange.user, exchange.password, exchange.mechanism, why, code)
                 elif not exchange.cancelled:
