@@ -1,59 +1,27 @@
 """The example configurations: each can be started as it is, but for its addresses, and says the truth."""
 
-import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
-from pop3proxy.config import AnalyzerOptions, ConnectionLimits, Events, Timeouts
+from pop3proxy.config import (
+    AnalyzerOptions,
+    Config,
+    ConnectionLimits,
+    Events,
+    HookEntry,
+    Timeouts,
+)
+from pop3proxy.loading import load_hooks
 
-ROOT = Path(__file__).parent.parent
+from .serving import PATIENCE, ROOT, serving
+
 EXAMPLES = sorted((ROOT / "conf").glob("*.toml"))
-PATIENCE = 20.0
-
-
-@contextmanager
-def serving(*arguments: str, cwd: Path) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    """Run ``pop3proxy serve`` on a free port until the block ends; give the port and the process."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "pop3proxy",
-            "serve",
-            "--listen",
-            "tcp:0:interface=127.0.0.1",
-            *arguments,
-        ],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if match := re.search(r"listening on 127\.0\.0\.1:(\d+)", line):
-                yield int(match[1]), process
-                break
-        else:
-            pytest.fail("it does not listen: " + "".join(said))
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
@@ -95,3 +63,12 @@ def test_the_commented_example_shows_each_key_with_its_default(table: str, key: 
         assert shown[table][key]
     else:
         assert shown[table][key] == default
+
+
+def test_what_the_commented_example_has_out_of_force_can_be_put_in_force() -> None:
+    text = (ROOT / "conf" / "commented.toml").read_text()
+    shown = tomllib.loads(re.sub(r"^#(?=\S)", "", text, flags=re.MULTILINE))
+    config = Config.model_validate(shown)
+    assert set(shown) == set(Config.model_fields)
+    assert set(shown["hooks"][0]) == set(HookEntry.model_fields)
+    assert len(load_hooks(config)) == 2
