@@ -75,7 +75,7 @@ class Events(_Table):
     """Where events are written down, and what of them."""
 
     path: str | None = None
-    """The file that events are appended to as JSON Lines; ``-`` is standard output, None writes none."""
+    """The file that events are appended to as JSON Lines; ``-`` is standard output, without it nothing is written."""
     data: Switch = False
     """Write pop3_data too, which is the mail itself."""
     show_secrets: Switch = False
@@ -107,11 +107,11 @@ class Timeouts(_Table):
     connect: Seconds = 10
     """Until the mail server has accepted the connection."""
     greeting: Seconds = 30
-    """From there until its greeting is complete."""
+    """From there until its first words."""
     login: Seconds = 180
-    """From the greeting until a login succeeds."""
+    """From the connection to the mail server until a login succeeds; not after STLS."""
     idle: Seconds = Field(default=600, ge=600)
-    """Without a byte either way once logged in; RFC 1939 section 3 asks for 10 minutes at least."""
+    """Without a byte either way; RFC 1939 section 3 asks for 10 minutes at least once logged in."""
     drain: SecondsOrNone = 30
     """Until what is still on its way when a session ends, or when the proxy stops, is given up."""
 

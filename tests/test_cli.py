@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -205,7 +206,7 @@ def test_that_nobody_hears_the_events_is_said(tmp_path: Path) -> None:
 
 
 def test_the_limit_of_open_files_is_raised_to_the_hard_one(tmp_path: Path) -> None:
-    with serving(cwd=tmp_path, limits="ulimit -Hn 300; ulimit -Sn 100;") as serve:
+    with serving(cwd=tmp_path, limits="ulimit -Sn 100; ulimit -Hn 300;") as serve:
         assert resource.prlimit(serve.process.pid, resource.RLIMIT_NOFILE) == (300, 300)
 
 

@@ -1,5 +1,6 @@
 """The example configurations: each can be started as it is, but for its addresses, and says the truth."""
 
+import re
 import signal
 import socket
 import tomllib

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
 from . import grammar, verdict
+from .doubt import Doubt
 from .events import (
     ALL,
     Connection,
@@ -34,6 +35,7 @@ from .events import (
 from .grammar import Command, Role, State
 from .limits import Limits
 from .lines import Body, BodyEnd, LineCutter
+from .owed import Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import foreign_client, foreign_server, is_tls
 from .sasl import LAYERED, Exchange, is_mechanism
 from .status import Kind, Status, parse_status
@@ -71,79 +73,13 @@ class Step:
         self.open = bool(may)
 
 
-class _Owed:
-    """A reply that the server owes: the command it answers, and whether its +OK opens a body."""
-
-    __slots__ = ("command", "multiline")
-
-    def __init__(self, command: Command, multiline: bool = False) -> None:
-        self.command = command
-        self.multiline = multiline
-
-    @property
-    def octets(self) -> int:
-        """What it keeps of the client's line."""
-        return 0
-
-
-class _OwedToUser(_Owed):
-    """The reply to a USER."""
-
-    __slots__ = ("user",)
-
-    def __init__(self, command: Command, user: str) -> None:
-        super().__init__(command)
-        self.user = user
-
-    @property
-    def octets(self) -> int:
-        return len(self.user)
-
-
-class _OwedToLogin(_Owed):
-    """The reply to a login in one line: PASS, APOP or RPOP.
-
-    ``user`` is what the line itself names, None for PASS. ``complete`` is False for an APOP without a digest.
-    """
-
-    __slots__ = ("complete", "mechanism", "password", "user")
-
-    def __init__(
-        self,
-        command: Command,
-        mechanism: str,
-        user: str | None,
-        password: str = "",
-        complete: bool = True,
-    ) -> None:
-        super().__init__(command)
-        self.mechanism = mechanism
-        self.user = user
-        self.password = password
-        self.complete = complete
-
-    @property
-    def octets(self) -> int:
-        return len(self.user or "") + len(self.password)
-
-
-class _OwedToExchange(_Owed):
-    """The reply that ends a SASL exchange."""
-
-    __slots__ = ("exchange",)
-
-    def __init__(self, command: Command, exchange: Exchange) -> None:
-        super().__init__(command)
-        self.exchange = exchange
-
-
 # Most commands leave nothing to remember, so one value serves all sessions.
-_SINGLE = {row: _Owed(row) for row in grammar.ROWS}
-_MULTI = {row: _Owed(row, True) for row in grammar.ROWS}
+_SINGLE = {row: Owed(row) for row in grammar.ROWS}
+_MULTI = {row: Owed(row, True) for row in grammar.ROWS}
 _NO_TALLY: dict[str, int] = {}
 _COUNTED = frozenset({"RETR", "TOP", "DELE"})
-_GREETING = _Owed(grammar.GREETING)
-_AFTER_XMIT = _Owed(grammar.AFTER_XMIT)
+_GREETING = Owed(grammar.GREETING)
+_AFTER_XMIT = Owed(grammar.AFTER_XMIT)
 
 
 class _Expect(Enum):
@@ -159,30 +95,6 @@ class _Expect(Enum):
     DOUBT = "doubtful"
 
     __hash__ = object.__hash__
-
-
-class _Doubt:
-    """What is known while the server's lines are out of step with the commands.
-
-    Doubt ends in one of two ways. Behind a line of one dot come as many status lines as replies are owed, and
-    nothing else. Or the client sent one command since, one status line came, and then the client went on.
-    """
-
-    __slots__ = ("after_dot", "answer", "client_spoke", "commands", "lines")
-
-    def __init__(self) -> None:
-        self.after_dot: list[Status] | None = (
-            None  # the status lines behind the last dot, if nothing else
-        )
-        self.commands = 0  # sent in the client's last run, if that began in doubt
-        self.lines = 0  # that the server sent since
-        self.answer: Status | None = None  # the only one of them, if it is a status line
-        self.client_spoke = False  # since the server's last line
-
-    @property
-    def answered(self) -> bool:
-        """Whether one status line, and nothing else, came for one command."""
-        return self.commands == 1 and self.lines == 1 and self.answer is not None
 
 
 class Analyzer:
@@ -274,7 +186,7 @@ class Analyzer:
         self._server = LineCutter()
         self._server_expects = _Expect.STATUS
         self._server_fresh = True
-        self._owed: list[_Owed] = [_GREETING]
+        self._owed: list[Owed] = [_GREETING]
         self._credentials = 0  # octets of what the client said in commands whose reply is owed
         self._body: Body | None = None
         self._body_end: BodyEnd | None = None
@@ -282,7 +194,7 @@ class Analyzer:
         self._after_unknown = False
         self._handshake_due = False
         self._injected = 0  # octets that waited behind STLS when it was accepted
-        self._doubt: _Doubt | None = None
+        self._doubt: Doubt | None = None
 
         # Who USER named: as the client sends, for attempts; and as the server accepts, for its verdicts.
         # Each since the last login command, and at all.
@@ -530,35 +442,35 @@ class Analyzer:
             )
         self._odd(Oddity.UNKNOWN_COMMAND, True, text, secret)
 
-    def _request_user(self, row: Command, arg: bytes) -> _Owed:
+    def _request_user(self, row: Command, arg: bytes) -> Owed:
         self._user = self._user_last = decode(arg)
-        return _OwedToUser(row, self._user)
+        return OwedToUser(row, self._user)
 
-    def _request_pass(self, row: Command, arg: bytes) -> _Owed:
+    def _request_pass(self, row: Command, arg: bytes) -> Owed:
         """RFC 1939 section 7: the password is the rest of the line, blanks included."""
         password = decode(arg)
         self._remember(arg)
         self._attempt(
             self._user if self._user is not None else self._user_last, password, USER_PASS
         )
-        return _OwedToLogin(row, USER_PASS, None, password)
+        return OwedToLogin(row, USER_PASS, None, password)
 
-    def _request_apop(self, row: Command, arg: bytes) -> _Owed:
+    def _request_apop(self, row: Command, arg: bytes) -> Owed:
         """RFC 1939 section 7: a name, a blank and the digest; the name may hold blanks."""
         user, blank, digest = arg.rpartition(b" ")
         if not blank:
-            return _OwedToLogin(row, "APOP", decode(arg), complete=False)
+            return OwedToLogin(row, "APOP", decode(arg), complete=False)
         self._remember(digest)
         self._attempt(decode(user), "", "APOP")
-        return _OwedToLogin(row, "APOP", decode(user))
+        return OwedToLogin(row, "APOP", decode(user))
 
-    def _request_rpop(self, row: Command, arg: bytes) -> _Owed:
+    def _request_rpop(self, row: Command, arg: bytes) -> Owed:
         """RFC 1081: the server trusts the client's address; USER, or else the argument, names the user."""
         user = decode(arg)
         self._attempt(self._user if self._user is not None else user, "", "RPOP")
-        return _OwedToLogin(row, "RPOP", user)
+        return OwedToLogin(row, "RPOP", user)
 
-    def _request_auth(self, row: Command, arg: bytes) -> _Owed:
+    def _request_auth(self, row: Command, arg: bytes) -> Owed:
         """RFC 5034 section 4: a mechanism and perhaps an initial response; then the server's turn."""
         mechanism, _, initial = arg.strip(b" ").partition(b" ")
         exchange = Exchange(mechanism)
@@ -568,9 +480,9 @@ class Analyzer:
             self._remember(initial)
             exchange.initial(initial)
             self._responded(exchange, False)
-        return _OwedToExchange(row, exchange)
+        return OwedToExchange(row, exchange)
 
-    def _request_barrier(self, row: Command, arg: bytes) -> _Owed:
+    def _request_barrier(self, row: Command, arg: bytes) -> Owed:
         """STLS and XTND XMIT: what the client sends next depends on the answer."""
         self._client_expects = _Expect.ANSWER
         if row.role is Role.XMIT:
@@ -580,7 +492,7 @@ class Analyzer:
     def _sasl_response(self, text: bytes) -> None:
         """Read a line of a SASL exchange; an empty one is a response too."""
         owed = self._owed[-1]
-        assert isinstance(owed, _OwedToExchange)
+        assert isinstance(owed, OwedToExchange)
         if self._client.truncated:
             self._odd(Oddity.LINE_TOO_LONG, True, text, Secret.LINE)
         self._remember(text)
@@ -671,7 +583,7 @@ class Analyzer:
     def _challenge(self, text: bytes) -> None:
         """Take ``+ ``: the client's next line is a SASL response (RFC 5034 section 4)."""
         owed = self._owed[0] if self._owed else None
-        if not isinstance(owed, _OwedToExchange) or self._client_expects is not _Expect.ANSWER:
+        if not isinstance(owed, OwedToExchange) or self._client_expects is not _Expect.ANSWER:
             self._odd(Oddity.STRAY_CHALLENGE, False, b"+ " + text)
             return
         owed.exchange.challenge(text)
@@ -721,16 +633,16 @@ class Analyzer:
         else:
             self._odd(Oddity.WRONG_STATE, True, row.name.encode("ascii"))
 
-    def _answer_user(self, owed: _Owed, status: Status, certain: bool) -> None:
-        assert isinstance(owed, _OwedToUser)
+    def _answer_user(self, owed: Owed, status: Status, certain: bool) -> None:
+        assert isinstance(owed, OwedToUser)
         self._named_last = owed.user
         if status.ok:
             self._named = owed.user
         elif self._user == owed.user:
             self._user = self._named
 
-    def _answer_login(self, owed: _Owed, status: Status, certain: bool) -> None:
-        assert isinstance(owed, _OwedToLogin)
+    def _answer_login(self, owed: Owed, status: Status, certain: bool) -> None:
+        assert isinstance(owed, OwedToLogin)
         if self.state is State.TRANSACTION:
             return
         user = self._named if owed.user is None or owed.command.role is Role.RPOP else owed.user
@@ -741,8 +653,8 @@ class Analyzer:
             return
         self._judge(user, owed.password, owed.mechanism, status, True, certain)
 
-    def _answer_auth(self, owed: _Owed, status: Status, certain: bool) -> None:
-        assert isinstance(owed, _OwedToExchange)
+    def _answer_auth(self, owed: Owed, status: Status, certain: bool) -> None:
+        assert isinstance(owed, OwedToExchange)
         exchange = owed.exchange
         self._client_expects = _Expect.COMMAND
         if not status.ok:
@@ -791,7 +703,7 @@ class Analyzer:
                 LoginFailure(self.connection, self.ts, user, password, mechanism, reason, code)
             )
 
-    def _answer_stls(self, owed: _Owed, status: Status, certain: bool) -> None:
+    def _answer_stls(self, owed: Owed, status: Status, certain: bool) -> None:
         """RFC 2595 section 4: the handshake follows the +OK at once, and nothing may come before it."""
         self._client_expects = _Expect.COMMAND
         if not status.ok:
@@ -809,7 +721,7 @@ class Analyzer:
         self._stop("until_tls")
         self._handshake_due = True
 
-    def _answer_xmit(self, owed: _Owed, status: Status, certain: bool) -> None:
+    def _answer_xmit(self, owed: Owed, status: Status, certain: bool) -> None:
         if status.ok:
             self._client_expects = _Expect.MESSAGE
             self._owed.append(_AFTER_XMIT)
@@ -817,14 +729,14 @@ class Analyzer:
             self._client_expects = _Expect.COMMAND
             self._message = None
 
-    def _answer_message(self, owed: _Owed, status: Status, certain: bool) -> None:
+    def _answer_message(self, owed: Owed, status: Status, certain: bool) -> None:
         if self._client_expects is _Expect.MESSAGE:
             self._odd(Oddity.EARLY_REPLY, False, status.text)
 
-    def _answer_capa(self, owed: _Owed, status: Status, certain: bool) -> None:
+    def _answer_capa(self, owed: Owed, status: Status, certain: bool) -> None:
         self._in_capa = status.ok
 
-    def _answer_unknown(self, owed: _Owed, status: Status, certain: bool) -> None:
+    def _answer_unknown(self, owed: Owed, status: Status, certain: bool) -> None:
         """A body may follow: kept ready as it would have to be read."""
         self._after_unknown = status.ok
         self._body = Body(self._server.crlf)
@@ -885,7 +797,7 @@ class Analyzer:
             return
         self._odd(Oddity.OUT_OF_STEP, False, text)
         self._server_expects = _Expect.DOUBT
-        self._doubt = _Doubt()
+        self._doubt = Doubt()
         self._doubtful_line(text)
 
     def _doubtful_line(self, text: bytes) -> None:
@@ -916,7 +828,7 @@ class Analyzer:
             for answer, owed in zip(answers[:-1], self._owed, strict=False)
         )
 
-    def _client_speaks_in_doubt(self, doubt: _Doubt) -> None:
+    def _client_speaks_in_doubt(self, doubt: Doubt) -> None:
         """Look for the second way out of doubt: one status line for the one command of the last run."""
         if not doubt.client_spoke:
             return
@@ -930,7 +842,7 @@ class Analyzer:
             doubt.commands = doubt.lines = 0
             doubt.answer = None
 
-    def _settle_doubt(self, doubt: _Doubt) -> None:
+    def _settle_doubt(self, doubt: Doubt) -> None:
         """Take the one status line that came as the reply to the one command that was sent."""
         self._end_doubt()
         del self._owed[:-1]
@@ -975,9 +887,9 @@ class Analyzer:
         greeted = not self._owed or self._owed[0] is not _GREETING
         user = self._named
         for owed in self._owed:
-            if isinstance(owed, _OwedToUser):
+            if isinstance(owed, OwedToUser):
                 user = owed.user
-            elif isinstance(owed, _OwedToExchange):
+            elif isinstance(owed, OwedToExchange):
                 exchange = owed.exchange
                 if exchange.announced and Side.CLIENT in self._ended:
                     # The server has said no, and the client did not wait for its -ERR.
@@ -987,7 +899,7 @@ class Analyzer:
                     complete = exchange.complete and greeted
                     self._aborted(exchange.user, exchange.password, exchange.mechanism, complete)
                 return
-            elif isinstance(owed, _OwedToLogin):
+            elif isinstance(owed, OwedToLogin):
                 if owed.command.role is Role.APOP or user is None:
                     user = owed.user
                 complete = owed.complete and user is not None and greeted
@@ -1063,7 +975,7 @@ _READ_SERVER: Mapping[_Expect, Callable[[Analyzer, bytes], None]] = {
     _Expect.DOUBT: Analyzer._doubtful_line,
 }
 
-_ON_REQUEST: Mapping[Role, Callable[[Analyzer, Command, bytes], _Owed]] = {
+_ON_REQUEST: Mapping[Role, Callable[[Analyzer, Command, bytes], Owed]] = {
     Role.USER: Analyzer._request_user,
     Role.PASS: Analyzer._request_pass,
     Role.APOP: Analyzer._request_apop,
@@ -1073,7 +985,7 @@ _ON_REQUEST: Mapping[Role, Callable[[Analyzer, Command, bytes], _Owed]] = {
     Role.XMIT: Analyzer._request_barrier,
 }
 
-_ON_REPLY: Mapping[Role, Callable[[Analyzer, _Owed, Status, bool], None]] = {
+_ON_REPLY: Mapping[Role, Callable[[Analyzer, Owed, Status, bool], None]] = {
     Role.USER: Analyzer._answer_user,
     Role.PASS: Analyzer._answer_login,
     Role.APOP: Analyzer._answer_login,

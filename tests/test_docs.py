@@ -1,0 +1,205 @@
+"""The documents say what the code says; run as a script, this file writes their tables anew."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from pop3proxy.analyzer import sasl
+from pop3proxy.analyzer.events import ALL, Oddity, Reason
+from pop3proxy.analyzer.limits import Limits
+from pop3proxy.config import Config
+from pop3proxy.hooks.api import Hook
+from pop3proxy.hooks.dispatcher import Dispatcher
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def _markdown(text: str | None) -> str:
+    """Put a docstring into one table cell."""
+    return " ".join((text or "").replace("``", "`").replace("|", "\\|").split())
+
+
+def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _events() -> Iterator[tuple[str, ...]]:
+    for kind in sorted(ALL, key=lambda kind: kind.name):
+        parameters = ", ".join(f"`{name}`" for name in kind.parameters) or "none"
+        yield f"`{kind.name}`", parameters, _markdown(inspect.getdoc(kind))
+
+
+def _oddities() -> Iterator[tuple[str, ...]]:
+    for oddity in Oddity:
+        yield f"`{oddity.value}`", _markdown(oddity.text)
+
+
+def _keys(table: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, ...]]:
+    """Yield a row for each key that is no table itself."""
+    for name, field in table.model_fields.items():
+        models = [
+            kind
+            for kind in (field.annotation, *get_args(field.annotation))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if models:
+            mark = "[]" if get_args(field.annotation) else ""
+            yield from _keys(models[0], f"{prefix}{name}{mark}.")
+        else:
+            default = "required" if field.is_required() else _default(field.default)
+            yield f"`{prefix}{name}`", default, _markdown(field.description)
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return "none"
+    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{shown}`"
+
+
+GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
+    "events": ("events.md", lambda: _table(("event", "parameters", "what it says"), _events())),
+    "oddities": ("events.md", lambda: _table(("`msg`", "what it says"), _oddities())),
+    "keys": ("operating.md", lambda: _table(("key", "default", "what it says"), _keys(Config))),
+}
+
+
+def _part(document: str, name: str) -> re.Match[str]:
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    found = re.search(rf"(<!-- {name}: [^\n]*-->\n)(.*?)(?=<!-- end -->)", text, re.S)
+    assert found, f"docs/{document} has no part {name}"
+    return found
+
+
+def _first_cells(text: str) -> list[str]:
+    """Return what stands in backticks in the first cell of each row."""
+    cells = re.findall(r"^\| ((?:`[^`]+`(?:, )?)+) \|", text, re.M)
+    return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def _rows_under(document: str, head: str) -> list[str]:
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    return _first_cells(text.partition(head)[2].partition("\n\n")[0].partition("|---")[2])
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_table_is_what_the_code_says(name: str) -> None:
+    document, generate = GENERATED[name]
+    assert _part(document, name)[2] == generate()
+
+
+def test_every_reason_of_a_failure_is_explained() -> None:
+    assert sorted(_rows_under("events.md", "| `reason` | when |")) == sorted(Reason)
+
+
+def test_every_mechanism_is_explained() -> None:
+    known = {"USER/PASS", "APOP", "RPOP", "SCRAM-*", *sasl._MECHANISMS}
+    assert set(_rows_under("events.md", "| `mechanism` |")) == known
+
+
+def test_every_limit_of_the_analyzer_has_its_value() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", _part("operating.md", "limits")[2], re.M)
+    values = {field.name: str(field.default) for field in dataclasses.fields(Limits)}
+    assert dict(rows) == values
+
+
+def test_every_time_limit_is_explained() -> None:
+    limits = Config.model_fields["timeouts"].default
+    assert set(_rows_under("operating.md", "| limit | runs |")) == set(type(limits).model_fields)
+
+
+def test_every_count_is_explained() -> None:
+    explained = set(_rows_under("operating.md", "| count | of what |"))
+    assert set(_counted()) <= explained
+
+
+def _counted() -> Iterator[str]:
+    """Yield the names that the source counts by, as far as they are written out there."""
+    for path in (ROOT / "pop3proxy" / "proxy").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "count"
+                and node.args
+                and isinstance(node.args[0], ast.Constant)
+                and isinstance(node.args[0].value, str)
+            ):
+                yield node.args[0].value
+
+
+def test_first_screen_of_the_readme_says_that_stls_hides_logins() -> None:
+    first = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:24]
+    assert "With STLS passed through nobody sees the logins." in "\n".join(first)
+
+
+def test_session_of_the_readme_has_the_parameters_of_its_events() -> None:
+    kinds = {kind.name: kind for kind in ALL}
+    for line in _block("json").splitlines():
+        record = json.loads(line)
+        own = [name for name in record if name not in {"ts", "event", "uid", "id.orig_h"}]
+        assert own == list(kinds[record["event"]].parameters)
+
+
+def _block(language: str) -> str:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+    assert found
+    return found[1]
+
+
+def test_hook_of_the_readme_is_a_hook() -> None:
+    names: dict[str, Any] = {}
+    exec(_block("python"), names)
+    hook = names["Announce"](**_readme_config().hooks[0].options)
+    assert isinstance(hook, Hook)
+    assert {kind.name for kind in Dispatcher([hook]).wants} == {"pop3_login_failure"}
+
+
+def _readme_config() -> Config:
+    return Config.model_validate(tomllib.loads(_block("toml")))
+
+
+def test_configuration_of_the_readme_is_one() -> None:
+    assert _readme_config().hooks[0].name == "announce:Announce"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^):]+)\)", document.read_text(encoding="utf-8"))
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_layout_names_every_module() -> None:
+    layout = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
+    modules = [
+        path.name
+        for room in ("analyzer", "hooks", "proxy")
+        for path in (ROOT / "pop3proxy" / room).glob("*.py")
+        if not path.name.startswith("__")
+    ]
+    assert [name for name in modules if f" {name} " not in layout] == []
+
+
+def _write_tables() -> None:
+    for name, (document, generate) in GENERATED.items():
+        part = _part(document, name)
+        path = ROOT / "docs" / document
+        path.write_text(
+            part.string[: part.start(2)] + generate() + part.string[part.end(2) :], encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    _write_tables()
