@@ -75,7 +75,7 @@ class Events(_Table):
     """Where events are written down, and what of them."""
 
     path: str | None = None
-    """The file that events are appended to as JSON Lines; ``-`` is standard output, without it nothing is written."""
+    """The file of events, as JSON Lines; ``-`` is standard output. Without it nothing is written."""
     data: Switch = False
     """Write pop3_data too, which is the mail itself."""
     show_secrets: Switch = False
