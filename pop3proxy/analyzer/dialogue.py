@@ -47,6 +47,7 @@ Kinds = frozenset[type[Event]]
 DEFAULT_LIMITS = Limits()
 
 _NONE: Events = ()
+_SPENT: list[Event] = []  # stands where events were handed out; nothing is ever put into it
 _NO_KINDS: Kinds = frozenset()
 
 _COMMAND_MAY: Kinds = frozenset({Request, Unexpected})
@@ -257,12 +258,11 @@ class Analyzer:
             return self._opaque(side, cutter)
         self._out = []
         size = self._server_step() if side is Side.SERVER else self._client_step()
+        events, self._out = self._out, _SPENT
         if size < 0:
             # Bytes that arrived may have said something even though they have to wait.
-            return Step(0, self._out) if self._out else None
-        if cutter.unfinished:
-            return Step(size, self._out, self._may_become(side))
-        return Step(size, self._out)
+            return Step(0, events) if events else None
+        return Step(size, events, self._may_become(side) if cutter.unfinished else _NO_KINDS)
 
     def ended(self, side: Side, ts: float) -> Events:
         """Take the end of one side's bytes and return the events that it completes.

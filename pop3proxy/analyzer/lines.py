@@ -56,9 +56,15 @@ class LineCutter:
     def take(self, size: int) -> bytes:
         """Cut off up to ``size`` bytes of the chunk, whatever they are."""
         data = self._chunk[self._pos : self._pos + size]
-        self._pos += len(data)
+        self._move(self._pos + len(data))
         self.taken = len(data)
         return data
+
+    def _move(self, position: int) -> None:
+        """Go on at a position, and let go of a chunk that is used up."""
+        if position == len(self._chunk):
+            self._chunk, position = b"", 0
+        self._pos = position
 
     def drop(self) -> None:
         """Forget the unfinished line."""
@@ -73,12 +79,12 @@ class LineCutter:
         chunk, start = self._chunk, self._pos
         end = chunk.find(b"\n", start)
         if end < 0:
-            self._pos = len(chunk)
+            self._move(len(chunk))
             self.taken = len(chunk) - start
             if self.taken:
                 self._keep(chunk[start:], limit)
             return None
-        self._pos = end + 1
+        self._move(end + 1)
         self.taken = end + 1 - start
         if self._head is not None:
             return self._join(chunk[start:end], limit)

@@ -1,0 +1,180 @@
+"""What holds for every session, whatever the peers send: made-up sessions try to refute it.
+
+Each property is also shown to notice three planted faults, so that it is known to look.
+"""
+
+import os
+import random
+import sys
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from pop3proxy.analyzer.dialogue import Analyzer
+from pop3proxy.analyzer.events import ALL, Data, Event, Side
+from pop3proxy.analyzer.grammar import Command
+from pop3proxy.analyzer.limits import Limits
+
+from .faults import CUTTING, KEEPING, RAISING, TILING, Plant
+from .player import Player, new_connection
+from .sessions import Run, floods, sessions
+
+EXAMPLES = 2000 if os.environ.get("CI") else 200
+FLOODS = EXAMPLES // 20
+"""Each takes as long as a hundred sessions."""
+
+SMALL = Limits(
+    pending=6,
+    command_line=32,
+    sasl_line=64,
+    status_line=40,
+    data_line=40,
+    undecided=100,
+    credentials=60,
+    doubtful=3,
+)
+
+Property = Callable[[list[Run], random.Random], None]
+
+
+def hunt(
+    rule: Property,
+    made_up: st.SearchStrategy[list[Run]],
+    examples: int,
+    phases: tuple[Phase, ...] = tuple(Phase),
+) -> None:
+    """Try a property on so many examples, always the same ones."""
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(made_up, st.integers(0, 1 << 32))
+    def on(runs: list[Run], seed: int) -> None:
+        rule(runs, random.Random(seed))
+
+    on()
+
+
+def analyzers(source: random.Random) -> Callable[[], Analyzer]:
+    """Make analyzers of one kind, as chance will have it."""
+    limits = source.choice([Limits(), SMALL])
+    wants = source.choice([ALL, ALL - {Data}])
+    gated = source.choice([False, False, True])
+    return lambda: Analyzer(new_connection(), limits, wants, gated)
+
+
+def pieces(data: bytes, source: random.Random) -> list[bytes]:
+    size = source.choice([1, 2, 5, 30])
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def shown(event: Event) -> tuple[Any, ...]:
+    """Give what of an event must not depend on the cutting: all but its time."""
+    return (event.name, *(getattr(event, name) for name in event.parameters))
+
+
+def played(analyzer: Analyzer, runs: list[Run], source: random.Random | None) -> list[Any]:
+    player = Player(analyzer)
+    events: list[Event] = []
+    for side, data in runs:
+        for piece in [data] if source is None else pieces(data, source):
+            events += player.say(side, piece)
+    events += player.end(Side.CLIENT)
+    events += player.end(Side.SERVER)
+    return [shown(event) for event in events]
+
+
+def any_cutting_gives_the_same_events(runs: list[Run], source: random.Random) -> None:
+    make = analyzers(source)
+    assert played(make(), runs, source) == played(make(), runs, None)
+
+
+def steps_tile_the_input(runs: list[Run], source: random.Random) -> None:
+    """What no step covers still waits in the analyzer, and comes as soon as it may go."""
+    analyzer = analyzers(source)()
+    player = Player(analyzer)
+    for side, data in runs:
+        for piece in pieces(data, source):
+            player.say(side, piece)
+    assert player.waiting == analyzer._client.waiting
+    analyzer.give_up("the test's end")
+    player.say(Side.CLIENT, b"")
+    assert player.waiting == 0
+
+
+def no_input_raises(runs: list[Run], source: random.Random) -> None:
+    played(analyzers(source)(), runs, source)
+
+
+def what_is_kept_is_bounded(runs: list[Run], source: random.Random) -> None:
+    """Play as a session does: client bytes that have to wait stop the client."""
+    analyzer = Analyzer(new_connection(), SMALL)
+    player = Player(analyzer)
+    for side, data in runs:
+        for at in range(0, len(data), 4096):
+            if side is Side.SERVER or not player.waiting:
+                player.say(side, data[at : at + 4096])
+            assert kept(analyzer) < SMALL.retained + 4096
+
+
+_SHARED = (type, Enum, Command, Limits, frozenset)
+
+
+def kept(value: Any) -> int:
+    """Give the octets of a value and of all that it holds, but for what all sessions share."""
+    if isinstance(value, _SHARED) or callable(value):
+        return 0
+    size = sys.getsizeof(value)
+    if isinstance(value, list | tuple | set):
+        return size + sum(map(kept, value))
+    if isinstance(value, dict):
+        return size + sum(kept(key) + kept(item) for key, item in value.items())
+    for owner in type(value).__mro__:
+        for name in getattr(owner, "__slots__", ()):
+            size += kept(getattr(value, name, None))
+    return size
+
+
+def test_any_cutting_of_a_session_gives_the_same_events() -> None:
+    hunt(any_cutting_gives_the_same_events, sessions(), EXAMPLES)
+
+
+def test_the_steps_of_a_session_tile_its_bytes() -> None:
+    hunt(steps_tile_the_input, sessions(), EXAMPLES)
+
+
+def test_no_session_raises() -> None:
+    hunt(no_input_raises, sessions(), EXAMPLES)
+
+
+def test_what_is_kept_of_a_flood_is_bounded() -> None:
+    hunt(what_is_kept_is_bounded, floods(), FLOODS)
+
+
+@pytest.mark.parametrize(
+    ("rule", "made_up", "plant"),
+    [
+        *((any_cutting_gives_the_same_events, sessions(), plant) for plant in CUTTING),
+        *((steps_tile_the_input, sessions(), plant) for plant in TILING),
+        *((no_input_raises, sessions(), plant) for plant in RAISING),
+        *((what_is_kept_is_bounded, floods(), plant) for plant in KEEPING),
+    ],
+)
+def test_a_planted_fault_is_noticed(
+    rule: Property,
+    made_up: st.SearchStrategy[list[Run]],
+    plant: Plant,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(Exception, match=r"."):
+        hunt(rule, made_up, 500, (Phase.generate,))
