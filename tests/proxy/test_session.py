@@ -51,6 +51,15 @@ class Around:
         self.left.append(session)
 
 
+class Transport(StringTransport):
+    """An in-memory transport that remembers a reset."""
+
+    aborted = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+
 class Pair:
     """A session whose client is there, and whose server comes when it is told to."""
 
@@ -59,8 +68,8 @@ class Pair:
         connection = Connection("Cuid", "192.0.2.1", 4000, "198.51.100.1", 110)
         self.analyzer = Analyzer(connection, limits or Limits())
         self.session = Session(connection, self.analyzer, self.around)
-        self.client = StringTransport()
-        self.server = StringTransport()
+        self.client = Transport()
+        self.server = Transport()
         self.session.client.makeConnection(self.client)
 
     def connect(self) -> "Pair":
@@ -176,7 +185,8 @@ def test_what_is_not_flushed_in_time_is_reset() -> None:
     pair.session.shut_down()
     assert pair.wait(29) == ""
     assert pair.wait(2) == "drain"
-    assert pair.client.aborting
+    assert pair.client.aborted
+    assert pair.server.aborted
 
 
 def test_a_limit_of_ours_is_no_login_that_the_server_aborted() -> None:
