@@ -156,8 +156,9 @@ class Session:
             self.client.pause()
 
     def drained(self, side: Side) -> None:
-        """Read on what goes to ``side``."""
-        if self.tunnel is not None and not (side is Side.SERVER and self._held):
+        """Read on what goes to ``side``, if more can come from there and nothing is held."""
+        over = self._client_ended if side is Side.SERVER else self._server_ended
+        if self.tunnel is not None and not over and not (side is Side.SERVER and self._held):
             self.tunnel.drained(side)
 
     def ended(self, side: Side) -> None:
