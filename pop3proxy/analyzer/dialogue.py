@@ -543,8 +543,10 @@ class Analyzer:
         """Take the next run of the server's bytes and return its size."""
         if self._server_expects is _Expect.BODY_END:
             return self._skip_body()
+        # A reply ends its step even if a body follows: client bytes that waited for it come first then.
+        in_body = self._server_expects is _Expect.BODY
         size = self._server_line()
-        while self._server_expects is _Expect.BODY and self._server.waiting:
+        while in_body and self._server_expects is _Expect.BODY and self._server.waiting:
             size += self._server_line()
         return size
 

@@ -148,6 +148,16 @@ def test_any_cutting_of_a_session_gives_the_same_events() -> None:
     hunt(any_cutting_gives_the_same_events, sessions(), EXAMPLES)
 
 
+def test_a_command_that_waits_for_room_comes_before_the_body_for_any_cutting() -> None:
+    runs = [
+        (Side.SERVER, b"+OK\r\n"),
+        (Side.CLIENT, b"LIST\r\n" + b"NOOP\r\n" * SMALL.pending),
+        (Side.SERVER, b"+OK\r\n1 2\r\n.\r\n"),
+    ]
+    whole = played(Analyzer(new_connection(), SMALL), runs, None)
+    assert played(Analyzer(new_connection(), SMALL), runs, random.Random(1)) == whole
+
+
 def test_the_steps_of_a_session_tile_its_bytes() -> None:
     hunt(steps_tile_the_input, sessions(), EXAMPLES)
 
