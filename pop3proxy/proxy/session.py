@@ -135,11 +135,11 @@ class Session:
         self.mode = Mode.RELAY
         self._mark = self._active = self._surroundings.now()
         self.tunnel = Tunnel(self.client, self.server)
-        if self._held:
-            early, self._held = self._held, b""
+        early, self._held = self._held, b""
+        if early:
             self.client.resume()
             self.data(Side.CLIENT, early)
-        elif self._client_end_due:
+        if self._client_end_due:
             self._released()
 
     def data(self, side: Side, data: bytes) -> None:
@@ -157,6 +157,8 @@ class Session:
 
     def drained(self, side: Side) -> None:
         """Read on what goes to ``side``, if more can come from there and nothing is held."""
+        if self.mode is Mode.ENDING:
+            return
         over = self._client_ended if side is Side.SERVER else self._server_ended
         if self.tunnel is not None and not over and not (side is Side.SERVER and self._held):
             self.tunnel.drained(side)
@@ -201,6 +203,8 @@ class Session:
             if side is Side.CLIENT and not clean and other is not None and not other_closed:
                 other.abort()
                 other_closed = True
+            if side is Side.SERVER:
+                self._answer(b"the mail server closed the connection, please try again later")
             self._end(self.reason or f"{side.value}_{'closed' if clean else 'lost'}")
         self._finish()
 
@@ -287,7 +291,8 @@ class Session:
             count=count,
         )
         self.analyzer.give_up("error")
-        self.mode = Mode.TUNNEL
+        if self.mode is Mode.RELAY:
+            self.mode = Mode.TUNNEL
 
     def _pass_on(self, side: Side, data: bytes) -> None:
         assert self.tunnel is not None
@@ -330,9 +335,10 @@ class Session:
             return "drain" if now - self._mark > timeouts.drain else ""
         if self.mode is Mode.CONNECTING:
             return "connect" if now - self._started > timeouts.connect else ""
+        assert self.tunnel is not None
+        if not self.tunnel.from_server and now - self._mark > timeouts.greeting:
+            return "greeting"
         if self.mode is Mode.RELAY:
-            if self._silent and now - self._mark > timeouts.greeting:
-                return "greeting"
             if (
                 self.analyzer.state is State.AUTHORIZATION
                 and now - self._mark > timeouts.login

@@ -1,0 +1,110 @@
+"""A session between two in-memory transports, with a clock that is turned by hand."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from pop3proxy.analyzer.dialogue import Analyzer
+from pop3proxy.analyzer.events import Connection, Event, SessionEnd, Side
+from pop3proxy.analyzer.limits import Limits
+from pop3proxy.config import Timeouts
+from pop3proxy.hooks.api import EndSession
+from pop3proxy.proxy.session import Session
+from pop3proxy.proxy.wire import Wire
+
+
+class Around:
+    """The surroundings of one session: a clock turned by hand, and everything that was told or counted."""
+
+    def __init__(self) -> None:
+        self.timeouts = Timeouts()
+        self.clock = 1000.0
+        self.told: list[Event] = []
+        self.counts: Counter[str] = Counter()
+        self.gave_up = False
+        self.left: list[Session] = []
+        self.refuses: type[Event] | None = None
+
+    def now(self) -> float:
+        return self.clock
+
+    def dispatch(self, events: Sequence[Event]) -> None:
+        self.told += events
+        if any(type(event) is self.refuses for event in events):
+            raise EndSession
+
+    def dial(self, session: Session) -> Callable[[], None]:
+        def give_up() -> None:
+            self.gave_up = True
+
+        return give_up
+
+    def count(self, what: str) -> int:
+        self.counts[what] += 1
+        return self.counts[what]
+
+    def over(self, session: Session) -> None:
+        self.left.append(session)
+
+
+class Transport(StringTransport):
+    """An in-memory transport that remembers a reset."""
+
+    aborted = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+    def unregisterProducer(self) -> None:
+        """Like the real transports, take no offence if there is none."""
+        self.producer = None
+
+
+class Pair:
+    """A session whose client is there, and whose server comes when it is told to."""
+
+    def __init__(self, limits: Limits | None = None, refuses: type[Event] | None = None) -> None:
+        self.around = Around()
+        self.around.refuses = refuses
+        connection = Connection("Cuid", "192.0.2.1", 4000, "198.51.100.1", 110)
+        self.analyzer = Analyzer(connection, limits or Limits())
+        self.session = Session(connection, self.analyzer, self.around)
+        self.client = Transport()
+        self.server = Transport()
+        self.session.client.makeConnection(self.client)
+
+    def connect(self) -> "Pair":
+        self.session.server = Wire(self.session, Side.SERVER)
+        self.session.server.makeConnection(self.server)
+        return self
+
+    @property
+    def server_wire(self) -> Wire:
+        assert self.session.server is not None
+        return self.session.server
+
+    def client_says(self, data: bytes) -> None:
+        self.session.client.dataReceived(data)
+
+    def server_says(self, data: bytes) -> None:
+        self.server_wire.dataReceived(data)
+
+    def both_gone(self) -> SessionEnd:
+        """Let both transports say that they are closed, and return the summary."""
+        for wire in (self.session.client, self.session.server):
+            if wire is not None:
+                wire.connectionLost(Failure(ConnectionDone()))
+        (summary,) = [event for event in self.around.told if isinstance(event, SessionEnd)]
+        assert self.around.left == [self.session]
+        return summary
+
+    def wait(self, seconds: float) -> str:
+        """Turn the clock, and end the session if a limit has run out; return the limit."""
+        self.around.clock += seconds
+        limit = self.session.overdue(self.around.clock)
+        if limit:
+            self.session.expired(limit)
+        return limit

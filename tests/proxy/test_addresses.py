@@ -1,0 +1,44 @@
+"""Hosts and ports out of Twisted's addresses and endpoint strings."""
+
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+
+from pop3proxy.proxy.addresses import destination, host_and_port
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (IPv4Address("TCP", "192.0.2.1", 110), ("192.0.2.1", 110)),
+        (IPv6Address("TCP", "2001:db8::1", 110), ("2001:db8::1", 110)),
+        (IPv6Address("TCP", "::ffff:192.0.2.1", 4000), ("192.0.2.1", 4000)),
+        (IPv6Address("TCP", "::ffff:192.0.2.1%eth0", 4000), ("192.0.2.1", 4000)),
+        (IPv6Address("TCP", "fe80::1%eth0", 110), ("fe80::1%eth0", 110)),
+        (IPv6Address("TCP", "::ffff:0:192.0.2.1", 1), ("::ffff:0:192.0.2.1", 1)),
+        (UNIXAddress(b"/run/pop3"), ("/run/pop3", 0)),
+        (UNIXAddress(b"/run/\xff"), ("/run/\udcff", 0)),
+        (UNIXAddress(None), ("", 0)),
+        (None, ("", 0)),
+    ],
+)
+def test_an_address_has_a_host_and_a_port(address: Any, expected: tuple[str, int]) -> None:
+    assert host_and_port(address) == expected
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("tcp:mail.example.org:110", ("mail.example.org", 110)),
+        ("tcp:host=mail.example.org:port=110", ("mail.example.org", 110)),
+        ("tcp:port=110:host=mail.example.org", ("mail.example.org", 110)),
+        ("tcp:mail.example.org:110:timeout=5", ("mail.example.org", 110)),
+        ("tls:mail.example.org:995", ("mail.example.org", 995)),
+        (r"tcp:2001\:db8\:\:1:110", ("2001:db8::1", 110)),
+        (r"tcp:host=2001\:db8\:\:1:port=110", ("2001:db8::1", 110)),
+        ("unix:/run/pop3", ("/run/pop3", 0)),
+    ],
+)
+def test_an_endpoint_names_a_host_and_a_port(endpoint: str, expected: tuple[str, int]) -> None:
+    assert destination(endpoint) == expected
