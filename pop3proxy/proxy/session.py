@@ -338,13 +338,13 @@ class Session:
         assert self.tunnel is not None
         if not self.tunnel.from_server and now - self._mark > timeouts.greeting:
             return "greeting"
-        if self.mode is Mode.RELAY:
-            if (
-                self.analyzer.state is State.AUTHORIZATION
-                and now - self._mark > timeouts.login
-                and not (self._client_ended or self._server_ended)
-            ):
-                return "login"
+        if (
+            self.mode is Mode.RELAY
+            and self.analyzer.state is State.AUTHORIZATION
+            and now - self._mark > timeouts.login
+            and not (self._client_ended or self._server_ended)
+        ):
+            return "login"
         return "idle" if now - self._active > timeouts.idle else ""
 
     def expired(self, limit: str) -> None:
