@@ -1,7 +1,6 @@
 """The example configurations: each can be started as it is, but for its addresses, and says the truth."""
 
 import re
-import signal
 import socket
 import tomllib
 from pathlib import Path
@@ -20,26 +19,23 @@ from pop3proxy.config import (
 )
 from pop3proxy.loading import load_hooks
 
-from .serving import PATIENCE, ROOT, serving
+from .proxy.live import CHECKOUT, PATIENCE, running
 
-EXAMPLES = sorted((ROOT / "conf").glob("*.toml"))
+EXAMPLES = sorted((CHECKOUT / "conf").glob("*.toml"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_started_and_relays_a_session(example: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(PATIENCE)
-        upstream = f"tcp:127.0.0.1:{server.getsockname()[1]}"
-        arguments = ("--config", str(example), "--upstream", upstream)
-        with serving(*arguments, cwd=tmp_path) as (port, process):
-            with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+        port = server.getsockname()[1]
+        with running(port, "--config", str(example), folder=tmp_path) as proxy:
+            with proxy.connect() as client:
                 behind, _ = server.accept()
                 with behind:
                     behind.sendall(b"+OK ready\r\n")
                     assert client.recv(100) == b"+OK ready\r\n"
-            process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=PATIENCE)
-            assert process.returncode == 0
+            proxy.stop()
     written = (tmp_path / "pop3-events.jsonl").read_text()
     assert '"event":"pop3_reply"' in written
     assert '"event":"pop3_session"' in written
@@ -58,7 +54,7 @@ TABLES: dict[str, type[BaseModel]] = {
     [(table, key) for table, model in TABLES.items() for key in model.model_fields],
 )
 def test_the_commented_example_shows_each_key_with_its_default(table: str, key: str) -> None:
-    shown: dict[str, Any] = tomllib.loads((ROOT / "conf" / "commented.toml").read_text())
+    shown: dict[str, Any] = tomllib.loads((CHECKOUT / "conf" / "commented.toml").read_text())
     default = TABLES[table].model_fields[key].default
     if default is None:
         assert shown[table][key]
@@ -67,7 +63,7 @@ def test_the_commented_example_shows_each_key_with_its_default(table: str, key: 
 
 
 def test_what_the_commented_example_has_out_of_force_can_be_put_in_force() -> None:
-    text = (ROOT / "conf" / "commented.toml").read_text()
+    text = (CHECKOUT / "conf" / "commented.toml").read_text()
     shown = tomllib.loads(re.sub(r"^#(?=\S)", "", text, flags=re.MULTILINE))
     config = Config.model_validate(shown)
     assert set(shown) == set(Config.model_fields)

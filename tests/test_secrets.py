@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .serving import PATIENCE, serving
+from .proxy.live import PATIENCE, running
 
 PASSWORD = "hunter2-in-clear"
 TOKEN = "ya29.bearer-token-of-bob-0123456789"
@@ -79,21 +79,17 @@ def everything_written(folder: Path, *arguments: str) -> str:
         server.settimeout(PATIENCE)
         answering = threading.Thread(target=echo, args=(server,))
         answering.start()
-        upstream = f"tcp:127.0.0.1:{server.getsockname()[1]}"
-        with serving(
-            "--upstream", upstream, "--events", str(folder / "events"), *arguments, cwd=folder
-        ) as (port, process):
-            with (
-                socket.create_connection(("127.0.0.1", port), PATIENCE) as client,
-                client.makefile("rwb", buffering=0) as stream,
-            ):
+        events = str(folder / "events")
+        with running(
+            server.getsockname()[1], "--events", events, *arguments, folder=folder
+        ) as proxy:
+            with proxy.connect() as client, client.makefile("rwb", buffering=0) as stream:
                 assert stream.readline() == b"+OK ready\r\n"
                 for line in LINES:
                     stream.write(line.encode() + b"\r\n")
                     assert stream.readline()
             answering.join(PATIENCE)
-            process.terminate()
-            _, log = process.communicate(timeout=PATIENCE)
+            log = proxy.stop()
     return (folder / "events").read_text() + log
 
 

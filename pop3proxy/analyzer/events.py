@@ -36,7 +36,6 @@ class Connection:
     resp_h: str
     resp_p: int
     listener: str = ""
-    tls: str = ""
     secrets: tuple[str, ...] = ()
 
 

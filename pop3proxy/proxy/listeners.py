@@ -27,8 +27,6 @@ class SessionMaker(Protocol):
 class Admission:
     """Who may come in: so many sessions in all, so many from one address."""
 
-    _log = Logger(namespace="pop3proxy.listeners")
-
     def __init__(self, limits: ConnectionLimits) -> None:
         """Begin with nobody inside."""
         self._limits = limits

@@ -140,10 +140,10 @@ class ProxyService(Service):
     def _drain_over(self) -> None:
         """Close what still runs, and give it no more time."""
         self.count("drain_over")
-        for session in list(self.sessions):
-            session.shut_down()
-        for session in list(self.sessions):
-            session.shut_down()
+        # The first call closes, and the second resets what could not be closed at once.
+        for _ in range(2):
+            for session in list(self.sessions):
+                session.shut_down()
 
     def _stopped(self, _: object) -> None:
         if self._sweep.running:

@@ -30,6 +30,8 @@ from .wire import Wire
 TRY_LATER = b"-ERR [SYS/TEMP] %s\r\n"
 """How the proxy speaks for itself: RFC 3206 section 3 tells clients to try again later."""
 
+_SERVER_GONE = b"the mail server closed the connection, please try again later"
+
 
 class Mode(Enum):
     """What a session does with its input."""
@@ -103,9 +105,8 @@ class Session:
         self.tunnel: Tunnel | None = None
         self._surroundings = surroundings
         self._give_up: Callable[[], None] | None = None
-        self._held = (
-            b""  # of the client: before the server is there, or while the analyzer says wait
-        )
+        # Of the client: before the server is there, or while the analyzer says wait.
+        self._held = b""
         self._client_ended = self._server_ended = False  # no more bytes will come from there
         self._client_end_due = False  # the client has ended, behind bytes that are held
         self._client_closed = self._server_closed = False  # the wire is gone
@@ -183,7 +184,7 @@ class Session:
         if self.mode is Mode.ENDING:
             return
         if side is Side.SERVER and self._silent:
-            self._answer(b"the mail server closed the connection, please try again later")
+            self._answer(_SERVER_GONE)
             self._end("server_closed")
         elif self._client_ended and self._server_ended:
             self._end(self.reason)
@@ -195,16 +196,13 @@ class Session:
         """Close the other side: by a reset if the client reset, else after what is still on its way."""
         if side is Side.CLIENT:
             self._client_closed = self._client_ended = True
-            other, other_closed = self.server, self._server_closed
         else:
             self._server_closed = self._server_ended = True
-            other, other_closed = self.client, self._client_closed
         if self.mode is not Mode.ENDING:
-            if side is Side.CLIENT and not clean and other is not None and not other_closed:
-                other.abort()
-                other_closed = True
             if side is Side.SERVER:
-                self._answer(b"the mail server closed the connection, please try again later")
+                self._answer(_SERVER_GONE)
+            elif not clean and self.server is not None and not self._server_closed:
+                self.server.abort()
             self._end(self.reason or f"{side.value}_{'closed' if clean else 'lost'}")
         self._finish()
 
@@ -231,7 +229,7 @@ class Session:
                     return False
         except Exception as problem:
             self._inspection_failed(problem)
-            return self._let_go(side, data)
+            return self._let_go(side)
         if analyzer.done:
             self.mode = Mode.TUNNEL
         if passed < len(data):
@@ -271,8 +269,8 @@ class Session:
         elif self.server is not None and not self.server.unsent and not self._client_ended:
             self.client.resume()
 
-    def _let_go(self, side: Side, data: bytes) -> bool:
-        """Pass on all that is held, since nobody will look at it; return whether ``data`` may pass."""
+    def _let_go(self, side: Side) -> bool:
+        """Pass on all that is held, since nobody will look at it; return whether the chunk may pass."""
         if not self._held:
             return True
         held, self._held = self._held, b""

@@ -105,11 +105,20 @@ class Proxy:
 
 
 @contextmanager
-def running(upstream_port: int, *options: str, stdout: int = subprocess.DEVNULL) -> Iterator[Proxy]:
-    """Run a proxy until the end of the block."""
+def running(
+    upstream_port: int,
+    *options: str,
+    stdout: int = subprocess.DEVNULL,
+    folder: Path = CHECKOUT,
+) -> Iterator[Proxy]:
+    """Run a proxy in a folder until the end of the block."""
+    path = os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
     command = [sys.executable, "-m", "pop3proxy", "serve", "--listen", "tcp:0:interface=127.0.0.1"]
     command += ["--upstream", f"tcp:127.0.0.1:{upstream_port}", *options]
-    with subprocess.Popen(command, cwd=CHECKOUT, stdout=stdout, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=stdout, stderr=subprocess.PIPE
+    ) as process:
         try:
             yield Proxy(process)
         finally:
