@@ -11,7 +11,7 @@ from typing import Any
 
 from .config import Config, ConfigError
 from .hooks.api import Hook
-from .hooks.dispatcher import Dispatcher, UnknownEvent
+from .hooks.dispatcher import UnusableHook, methods_of
 from .hooks.logging.jsonlines import JsonLines
 
 GROUP = "pop3proxy.hooks"
@@ -90,8 +90,8 @@ def _made(kind: type[Hook], options: dict[str, Any]) -> Hook:
     _check_options(inspect.signature(kind).parameters, options)
     try:
         hook = kind(**options)
-        Dispatcher([hook])
-    except UnknownEvent as problem:
+        methods_of(hook)
+    except UnusableHook as problem:
         raise _Unusable(str(problem)) from None
     # What its author lets the constructor raise.
     except Exception as problem:

@@ -30,9 +30,10 @@ from .events import (
     Secret,
     Side,
     StartTLS,
+    State,
     Unexpected,
 )
-from .grammar import Command, Role, State
+from .grammar import Command, Role
 from .limits import Limits
 from .lines import Body, BodyEnd, LineCutter
 from .owed import Owed, OwedToExchange, OwedToLogin, OwedToUser
@@ -145,7 +146,6 @@ class Analyzer:
         "connection",
         "failures",
         "inspected",
-        "state",
         "tally",
         "ts",
         "user",
@@ -161,7 +161,6 @@ class Analyzer:
     ) -> None:
         """Begin before the greeting, which is the first reply that the server owes."""
         self.connection = connection
-        self.state = State.AUTHORIZATION
         self.user: str | None = None  # who is logged in
         self.failures = 0  # logins that failed
         self.commands = 0
@@ -211,6 +210,11 @@ class Analyzer:
         """The number of replies that the client still expects, one whose body is under way among them."""
         body = self._server_expects in (_Expect.BODY, _Expect.BODY_END)
         return len(self._owed) + body
+
+    @property
+    def state(self) -> State:
+        """The session's state, as far as the server has answered."""
+        return self.connection.state
 
     @property
     def blind(self) -> bool:
@@ -512,7 +516,7 @@ class Analyzer:
     def _attempt(self, user: str, password: str, mechanism: str) -> None:
         """Raise the attempt, unless the client is logged in already: then the server does not judge it."""
         self._user = None
-        if self.state is State.AUTHORIZATION and LoginAttempt in self._wants:
+        if self.connection.state is State.AUTHORIZATION and LoginAttempt in self._wants:
             self._out.append(LoginAttempt(self.connection, self.ts, user, password, mechanism))
 
     def _message_line(self, text: bytes) -> None:
@@ -602,7 +606,7 @@ class Analyzer:
         owed = self._owed.pop(0)
         self._credentials -= owed.octets
         row = owed.command
-        misplaced = self.state not in row.states
+        misplaced = self.connection.state not in row.states
         answer = _ON_REPLY.get(row.role)
         if answer is not None:
             answer(self, owed, status, certain)
@@ -630,7 +634,7 @@ class Analyzer:
     def _misplaced(self, row: Command, ok: bool) -> None:
         """Report a command that the state does not allow, now that the state is certain."""
         if ok and row.role is Role.MAILBOX:
-            self.state = State.TRANSACTION
+            self.connection.state = State.TRANSACTION
             self._odd(Oddity.NO_LOGIN_SEEN, True, row.name.encode("ascii"))
         else:
             self._odd(Oddity.WRONG_STATE, True, row.name.encode("ascii"))
@@ -645,7 +649,7 @@ class Analyzer:
 
     def _answer_login(self, owed: Owed, status: Status, certain: bool) -> None:
         assert isinstance(owed, OwedToLogin)
-        if self.state is State.TRANSACTION:
+        if self.connection.state is State.TRANSACTION:
             return
         user = self._named if owed.user is None or owed.command.role is Role.RPOP else owed.user
         if user is None:
@@ -661,7 +665,7 @@ class Analyzer:
         self._client_expects = _Expect.COMMAND
         if not status.ok:
             self._auth_refused = True
-        if self.state is State.AUTHORIZATION and (status.ok or exchange.judged):
+        if self.connection.state is State.AUTHORIZATION and (status.ok or exchange.judged):
             self._judge(
                 exchange.user,
                 exchange.password,
@@ -689,7 +693,7 @@ class Analyzer:
         if not certain:
             return
         if status.ok:
-            self.state = State.TRANSACTION
+            self.connection.state = State.TRANSACTION
             self.user = user
             self._layer_due = mechanism in LAYERED
             if LoginSuccess in self._wants:
@@ -881,7 +885,7 @@ class Analyzer:
             self._odd(Oddity.CUT_GREETING, False, b"")
         elif self._server_expects in (_Expect.BODY, _Expect.BODY_END):
             self._odd(Oddity.CUT_REPLY, False, b"")
-        if self._doubt is None and self.state is State.AUTHORIZATION:
+        if self._doubt is None and self.connection.state is State.AUTHORIZATION:
             self._cut_login()
 
     def _cut_login(self) -> None:

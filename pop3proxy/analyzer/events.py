@@ -22,10 +22,22 @@ class Side(Enum):
     __hash__ = object.__hash__
 
 
+class State(Enum):
+    """The states of RFC 1939 section 3 in which a client can send commands."""
+
+    AUTHORIZATION = "authorization"
+    TRANSACTION = "transaction"
+
+    # Members are singletons, so identity is a sound hash, and a fast one: states are looked up per reply.
+    __hash__ = object.__hash__
+
+
 @dataclass(slots=True, eq=False)
 class Connection:
     """Who talks to whom: the ``c`` of every event.
 
+    ``state`` is the session's as far as the server has answered; ``tls``: the client talks TLS to the proxy,
+    which ends it (an ``ssl:`` listener).
     ``secrets`` is what the client of this session used to prove itself (bounded, long ones by their
     beginning), kept so that whoever writes events down can mask a reply that repeats one of them.
     """
@@ -36,6 +48,8 @@ class Connection:
     resp_h: str
     resp_p: int
     listener: str = ""
+    tls: bool = False
+    state: State = State.AUTHORIZATION
     secrets: tuple[str, ...] = ()
 
 

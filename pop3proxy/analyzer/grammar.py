@@ -9,17 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from .events import Secret
-
-
-class State(Enum):
-    """The states of RFC 1939 section 3 in which a client can send commands."""
-
-    AUTHORIZATION = "authorization"
-    TRANSACTION = "transaction"
-
-    # Members are singletons, so identity is a sound hash, and a fast one: states are looked up per reply.
-    __hash__ = object.__hash__
+from .events import Secret, State
 
 
 class Role(Enum):

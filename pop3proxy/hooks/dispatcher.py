@@ -1,103 +1,237 @@
-"""Brings each event to the hooks that want to hear it; knows nothing of sessions and sockets."""
+"""Brings each event to the hooks that hear it or decide about it; knows nothing of sessions and sockets."""
 
-import sys
+import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, get_args, get_type_hints
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..analyzer.events import ALL, Event
-from .api import EndSession, Hook
+from .api import VERDICTS, EndSession, Hook, Verdict
+from .asking import Asker, NoVerdict, Pending, Question, TimeLimit
 
-Listener = Callable[[Any], None]
+Method = Callable[[Any], Any]
+
+MAX_PENDING = 1_000
+"""Awaitables of one listening hook that run at a time; what would be one more is not called, and counted."""
 
 _BY_NAME = {kind.name: kind for kind in ALL}
 
 
-class UnknownEvent(ValueError):
+class UnusableHook(ValueError):
+    """A hook that can't do what it seems to be meant for; the text says what would be right."""
+
+
+class UnknownEvent(UnusableHook):
     """A hook has a method for an event that does not exist."""
+
+
+class ImpossibleVerdict(UnusableHook):
+    """A hook says that it returns a verdict which its event can't get, or that it is not asked for."""
 
 
 def _label(hook: Hook) -> str:
     return hook.label or type(hook).__name__
 
 
-def _listeners(hook: Hook) -> dict[type[Event], Listener]:
+def methods_of(hook: Hook) -> dict[type[Event], Method]:
     """Find the hook's methods that are named after events.
 
     Raises UnknownEvent for a method that begins with ``pop3_`` and is no event: a slip of the pen there
-    would otherwise be a hook that silently hears nothing.
+    would otherwise be a hook that silently hears nothing. Raises ImpossibleVerdict for a method whose
+    return annotation names a verdict that it can't have.
     """
-    found: dict[type[Event], Listener] = {}
+    found: dict[type[Event], Method] = {}
     for name in dir(hook):
         if not name.startswith("pop3_"):
             continue
         if name not in _BY_NAME:
             known = ", ".join(sorted(_BY_NAME))
             raise UnknownEvent(f"{_label(hook)}.{name} is no event; the events are {known}")
-        found[_BY_NAME[name]] = getattr(hook, name)
+        method = getattr(hook, name)
+        _check_verdicts(hook, _BY_NAME[name], method)
+        found[_BY_NAME[name]] = method
     return found
 
 
-class Dispatcher:
-    """Delivers events to hooks in the configuration's order.
+def _check_verdicts(hook: Hook, kind: type[Event], method: Method) -> None:
+    """Hold the verdicts of a method's return annotation against those that its event may get."""
+    declared = set(_verdicts_in(_return_annotation(method)))
+    if declared and not hook.blocking:
+        raise ImpossibleVerdict(
+            f"{_label(hook)}.{kind.name} returns {_names(declared)}, but the hook only listens;"
+            " set blocking = True"
+        )
+    possible = VERDICTS.get(kind, ())
+    impossible = declared.difference(possible)
+    if impossible:
+        raise ImpossibleVerdict(
+            f"{_label(hook)}.{kind.name} returns {_names(impossible)}; {kind.name} can get"
+            f" {_names(possible) or 'no verdict'}"
+        )
 
-    ``wants`` is the set of event types that anyone listens to: what is not in it need not be built.
-    ``failures`` counts exceptions by hook.
+
+def _names(kinds: Iterable[type[Verdict]]) -> str:
+    return ", ".join(sorted(kind.__name__ for kind in kinds))
+
+
+def _return_annotation(method: Method) -> Any:
+    try:
+        return get_type_hints(method).get("return")
+    except Exception:
+        # An annotation may name what is only imported for the type checker, or anything else.
+        return None
+
+
+def _verdicts_in(annotation: Any) -> Iterator[type[Verdict]]:
+    """Yield the verdicts that an annotation names, however deep: ``Deferred[Deny | None]``, say."""
+    if isinstance(annotation, type) and issubclass(annotation, Verdict):
+        if annotation is not Verdict:
+            yield annotation
+        return
+    for part in get_args(annotation):
+        yield from _verdicts_in(part)
+
+
+class Dispatcher:
+    """Delivers events to hooks, in the configuration's order.
+
+    ``wants`` is the set of event types that anyone hears: what is not in it need not be built.
+    ``blocking`` are those of them that someone decides about. ``failures`` counts what went wrong by hook.
     """
 
     _log = Logger(namespace="pop3proxy.hooks")
 
     def __init__(self, hooks: Sequence[Hook]) -> None:
-        """Look up once which hook listens to what. Raises UnknownEvent."""
+        """Look up once which hook hears what. Raises UnusableHook."""
         self.hooks = tuple(hooks)
         self.failures: Counter[str] = Counter()
-        listeners: dict[type[Event], list[tuple[str, Listener]]] = {}
+        self._started: list[Hook] = []
+        self._clock: IReactorTime | None = None
+        self._pending: dict[str, set[Pending]] = {}
+        listeners: dict[type[Event], list[tuple[str, Hook, Method]]] = {}
+        askers: dict[type[Event], list[Asker]] = {}
         for hook in self.hooks:
-            for kind, listener in _listeners(hook).items():
-                listeners.setdefault(kind, []).append((_label(hook), listener))
+            label = _label(hook)
+            for kind, method in methods_of(hook).items():
+                if hook.blocking:
+                    askers.setdefault(kind, []).append(Asker(hook, label, method, self._failed))
+                else:
+                    listeners.setdefault(kind, []).append((label, hook, method))
         self._listeners = listeners
-        self.wants: frozenset[type[Event]] = frozenset(listeners)
+        self._askers = askers
+        self.wants: frozenset[type[Event]] = frozenset(listeners) | frozenset(askers)
+        self.blocking: frozenset[type[Event]] = frozenset(askers).intersection(VERDICTS)
+        self.has_blocking = any(hook.blocking for hook in self.hooks)
+
+    # --- start and stop ---------------------------------------------------------------------------------
+
+    def start(self, reactor: Any) -> None:
+        """Start the hooks. Raises what a hook raises; those started before it are stopped."""
+        self._clock = reactor
+        try:
+            for hook in self.hooks:
+                hook.start(reactor)
+                self._started.append(hook)
+        except Exception:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Cancel what hooks still do, and stop those that were started."""
+        for running in self._pending.values():
+            for pending in list(running):
+                pending.cancel()
+        self._pending.clear()
+        while self._started:
+            self._started.pop(0).stop()
+
+    # --- events -----------------------------------------------------------------------------------------
 
     def dispatch(self, events: Iterable[Event]) -> None:
-        """Tell every listener of each event.
+        """Tell every listening hook of each event.
 
         Raises EndSession, after all have heard, if a hook wants the session ended; any other exception
         of a hook is logged and counted.
         """
         end: EndSession | None = None
         for event in events:
-            for label, listener in self._listeners.get(type(event), ()):
+            for label, hook, method in self._listeners.get(type(event), ()):
                 try:
-                    listener(event)
+                    result = method(event)
+                    if result is not None and inspect.isawaitable(result):
+                        self._run(label, hook, event, result)
                 except EndSession as wish:
                     end = wish
-                except Exception:
-                    self._failed(label, event)
+                except Exception as problem:
+                    self._failed(label, event, problem)
         if end is not None:
             raise end
 
-    def _failed(self, label: str, event: Event) -> None:
+    def ask(self, events: Sequence[Event]) -> Question | None:
+        """Ask the blocking hooks about the events of a step; None if there is nobody to ask."""
+        for event in events:
+            if type(event) in self.blocking:
+                assert self._clock is not None, "hooks are started before they are asked"
+                return Question(self._clock, self._askers, events)
+        return None
+
+    def inform(self, events: Iterable[Event]) -> None:
+        """Tell the blocking hooks what nobody can decide about any more, such as the end of a session."""
+        for event in events:
+            for asker in self._askers.get(type(event), ()):
+                answer = asker.ask(event)
+                if not isinstance(answer, Verdict):
+                    self._run(asker.label, asker.hook, event, answer)
+
+    def _run(self, label: str, hook: Hook, event: Event, awaitable: Awaitable[Any]) -> None:
+        """Let an awaitable come to its end, with nobody waiting for it."""
+        running = self._pending.setdefault(label, set())
+        if len(running) >= MAX_PENDING:
+            if inspect.iscoroutine(awaitable):
+                awaitable.close()
+            self._failed(label, event, TimeLimit(f"{MAX_PENDING} calls have not ended"))
+            return
+        assert self._clock is not None, "hooks are started before they hear events"
+        over = False
+
+        def done(_: Any, problem: BaseException | None) -> None:
+            nonlocal over
+            over = True
+            running.discard(pending)
+            if problem is not None:
+                self._failed(label, event, problem)
+
+        pending: Any = None
+        pending = Pending(self._clock, awaitable, hook.time_limit, done)
+        if not over:
+            running.add(pending)
+
+    def _failed(self, label: str, event: Event, problem: BaseException) -> None:
         """Report a failure in full at first, then at every power of two: a broken hook fails often."""
         self.failures[label] += 1
         count = self.failures[label]
         if count & (count - 1) == 0:
-            # The exception's text and frames may hold the event, and with it a password: name its
-            # type and place only.
             self._log.error(
                 "hook {label} failed on {event} ({count} times by now): {problem}",
                 label=label,
                 event=event.name,
                 count=count,
-                problem=_describe_failure(),
+                problem=_describe(problem),
             )
 
 
-def _describe_failure() -> str:
-    """Name the type of the exception being handled, and where it was raised."""
-    kind, _, trace = sys.exc_info()
+def _describe(problem: BaseException) -> str:
+    """Name the type of an exception, and where it was raised.
+
+    Its text and frames may hold the event, and with it a password; those of our own are known not to.
+    """
+    if isinstance(problem, (TimeLimit, NoVerdict)):
+        return f"{type(problem).__name__}: {problem}"
+    trace = problem.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
-    return f"{kind.__name__ if kind else 'unknown'}{where}"
+    return f"{type(problem).__name__}{where}"

@@ -48,7 +48,7 @@ class ProxyService(Service):
         hooks: Sequence[Hook],
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare; nothing is opened yet. Raises UnknownEvent for a hook with a misnamed method."""
+        """Prepare; nothing is opened yet. Raises UnusableHook."""
         self.timeouts = config.timeouts
         self.counts: Counter[str] = Counter()
         self.ports: list[IListeningPort] = []
@@ -63,7 +63,6 @@ class ProxyService(Service):
         self._sweep = LoopingCall(self.sweep)
         self._sweep.clock = reactor
         self._empty: Deferred[None] | None = None
-        self._hooks_started = False
         # What a session's dispatch comes down to, without a layer in between.
         self.dispatch = self._dispatcher.dispatch
 
@@ -78,9 +77,7 @@ class ProxyService(Service):
         """Start the hooks and listen."""
         super().startService()  # type: ignore[no-untyped-call]
         try:
-            for hook in self._dispatcher.hooks:
-                hook.start(self._reactor)
-            self._hooks_started = True
+            self._dispatcher.start(self._reactor)
         except Exception:
             self.started.errback(Failure())
             return
@@ -148,9 +145,7 @@ class ProxyService(Service):
     def _stopped(self, _: object) -> None:
         if self._sweep.running:
             self._sweep.stop()
-        if self._hooks_started:
-            for hook in self._dispatcher.hooks:
-                hook.stop()
+        self._dispatcher.stop()
         counts = ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
         self._log.info("stopped; counted: {counts}", counts=counts or "nothing")
 

@@ -20,8 +20,7 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from ..analyzer.dialogue import Analyzer
-from ..analyzer.events import Connect, Connection, Event, SessionEnd, Side
-from ..analyzer.grammar import State
+from ..analyzer.events import Connect, Connection, Event, SessionEnd, Side, State
 from ..config import Timeouts
 from ..hooks.api import EndSession
 from .tunnel import Tunnel
