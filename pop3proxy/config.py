@@ -123,6 +123,15 @@ class AnalyzerOptions(_Table):
     """The server announces AUTH-RESP-CODE (RFC 3206): a refusal without a code is no wrong password."""
 
 
+class Verdicts(_Table):
+    """What the proxy decides where no hook can."""
+
+    on_blind: Literal["drop", "pass"] = "drop"
+    """x"""
+    delayed: Count = Field(default=1_000, ge=0)
+    """x"""
+
+
 class HookEntry(_Table):
     """One hook, by name, and what its constructor is given."""
 
@@ -143,6 +152,7 @@ class Config(_Table):
     limits: ConnectionLimits = ConnectionLimits()
     timeouts: Timeouts = Timeouts()
     analyzer: AnalyzerOptions = AnalyzerOptions()
+    verdicts: Verdicts = Verdicts()
     hooks: tuple[HookEntry, ...] = ()
     """Hooks besides the file of events, in the order in which they hear each event."""
 

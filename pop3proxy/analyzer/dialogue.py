@@ -55,24 +55,41 @@ _COMMAND_MAY: Kinds = frozenset({Request, Unexpected})
 _LOGIN_MAY: Kinds = frozenset({Request, Unexpected, LoginAttempt})
 _SASL_MAY: Kinds = frozenset({LoginAttempt, Unexpected})
 _STATUS_MAY: Kinds = frozenset({Reply, LoginSuccess, LoginFailure, StartTLS, Unexpected})
+_STATUS_OR_DATA_MAY: Kinds = _STATUS_MAY | {Data}
 _DATA_MAY: Kinds = frozenset({Data, Unexpected})
+_OF_LOGIN: Kinds = frozenset({Request, LoginAttempt})
+_FROM_CLIENT: Kinds = frozenset({Request, LoginAttempt, Data, Unexpected})
 
 
 class Step:
     """A run of the bytes that were fed, with the events that it completes.
 
-    ``size`` is in octets. ``open`` says that the run is the beginning of a line that has not ended, ``may``
-    which types of event that line may still become.
+    ``size`` is in octets. ``open`` says that the run is the beginning of a line that has not ended;
+    ``too_long`` that its line is over the limit of its kind, so that nobody can hold it whole. In both cases
+    ``may`` has the event types that the line may give rise to. ``in_exchange``: it is a response of a SASL
+    exchange that the server has begun. ``withheld``: it belongs to the server's answer to what ``refused``
+    sent, of which the client knows nothing.
     """
 
-    __slots__ = ("events", "may", "open", "size")
+    __slots__ = ("events", "in_exchange", "may", "open", "size", "too_long", "withheld")
 
-    def __init__(self, size: int, events: Events = _NONE, may: Kinds = _NO_KINDS) -> None:
-        """Take the size and the events; a step with ``may`` is an open one."""
+    def __init__(
+        self,
+        size: int,
+        events: Events = _NONE,
+        may: Kinds = _NO_KINDS,
+        is_open: bool = False,
+        too_long: bool = False,
+        in_exchange: bool = False,
+        withheld: bool = False,
+    ) -> None:
         self.size = size
         self.events = events
         self.may = may
-        self.open = bool(may)
+        self.open = is_open
+        self.too_long = too_long
+        self.in_exchange = in_exchange
+        self.withheld = withheld
 
 
 # Most commands leave nothing to remember, so one value serves all sessions.
@@ -82,6 +99,7 @@ _NO_TALLY: dict[str, int] = {}
 _COUNTED = frozenset({"RETR", "TOP", "DELE"})
 _GREETING = Owed(grammar.GREETING)
 _AFTER_XMIT = Owed(grammar.AFTER_XMIT)
+_CANCELLED = Owed(grammar.CANCELLED)
 
 
 class _Expect(Enum):
@@ -102,10 +120,11 @@ class _Expect(Enum):
 class Analyzer:
     """One POP3 session: bytes of both sides in, events out (RFC 1939 and its extensions).
 
-    ``wants`` are the event types that anyone listens to: the others are not built. ``gated`` says that the
-    caller settles each step before it pulls the next and can hold bytes back; then what lies behind a barrier
-    stays unpulled until the server has answered. Otherwise it passes at once in steps without events, a
-    bounded copy is kept, and its events come with the answer that decides what it is.
+    ``wants`` are the event types that anyone listens to: the others are not built. ``gated`` are those of
+    them for which the caller holds bytes back: it settles each step before it pulls the next. If the client's
+    bytes can give rise to one, what lies behind a barrier stays unpulled until the server has answered, and
+    so does what follows a login if commands or logins are gated. Otherwise it passes at once in steps without
+    events, a bounded copy is kept, and its events come with the answer that decides what it is.
     ``auth_resp_code``: this server marks wrong credentials with [AUTH] even if its CAPA was not seen.
 
     No input raises an exception, and no decision depends on time or on how the bytes were cut.
@@ -113,21 +132,28 @@ class Analyzer:
 
     __slots__ = (
         "_after_unknown",
+        "_attempted",
         "_auth_refused",
+        "_before",
         "_body",
         "_body_end",
+        "_cancelling",
         "_client",
         "_client_expects",
         "_client_fresh",
+        "_commands_wait",
         "_credentials",
         "_doubt",
         "_ended",
         "_gated",
         "_handshake_due",
         "_in_capa",
+        "_in_flight",
         "_injected",
         "_layer_due",
         "_limits",
+        "_line_by_line",
+        "_logins_wait",
         "_message",
         "_named",
         "_named_last",
@@ -137,6 +163,7 @@ class Analyzer:
         "_server",
         "_server_expects",
         "_server_fresh",
+        "_too_long",
         "_undecided",
         "_user",
         "_user_last",
@@ -156,7 +183,7 @@ class Analyzer:
         connection: Connection,
         limits: Limits = DEFAULT_LIMITS,
         wants: Kinds = ALL,
-        gated: bool = False,
+        gated: Kinds = _NO_KINDS,
         auth_resp_code: bool = False,
     ) -> None:
         """Begin before the greeting, which is the first reply that the server owes."""
@@ -170,8 +197,16 @@ class Analyzer:
         self.ts = 0.0
         self._limits = limits
         self._wants = wants
-        self._gated = gated
+        self._gated = not gated.isdisjoint(_FROM_CLIENT)
+        # What waits for the answer to a login: the next login, or all commands.
+        self._logins_wait = not gated.isdisjoint(_OF_LOGIN)
+        self._commands_wait = Request in gated
+        # So that no line of a body passes, or waits, with another.
+        self._line_by_line = not gated.isdisjoint(_DATA_MAY)
         self._ended: tuple[Side, ...] = ()
+        self._too_long = (
+            _NO_KINDS  # what the line just read may give rise to, if it is over its limit
+        )
         self._out: list[Event] = []
         self._oddities: dict[Oddity, int] | None = None
 
@@ -182,6 +217,11 @@ class Analyzer:
         self._message: Body | None = None  # the message of XTND XMIT
         self._auth_refused = False
         self._layer_due = False
+        # If gated: logins whose answer is owed; what the client's last command can be taken back to.
+        self._in_flight = 0
+        self._before: tuple[str | None, str] = (None, "")
+        self._attempted: tuple[str, str, str] | None = None
+        self._cancelling = False  # an exchange whose cancellation was not the client's
 
         self._server = LineCutter()
         self._server_expects = _Expect.STATUS
@@ -261,12 +301,86 @@ class Analyzer:
         if self.inspected != "whole":
             return self._opaque(side, cutter)
         self._out = []
-        size = self._server_step() if side is Side.SERVER else self._client_step()
+        if side is Side.SERVER:
+            withheld = self._cancelling and self._answers_cancellation
+            size = self._server_step()
+            in_exchange = False
+        else:
+            in_exchange = self._client_expects is _Expect.SASL
+            size = self._client_step()
+            withheld = False
         events, self._out = self._out, _SPENT
         if size < 0:
             # Bytes that arrived may have said something even though they have to wait.
             return Step(0, events) if events else None
-        return Step(size, events, self._may_become(side) if cutter.unfinished else _NO_KINDS)
+        if cutter.unfinished:
+            may = self._may_become(side, cutter.head(5))
+            return Step(size, events, may, True, cutter.truncated, in_exchange, withheld)
+        if self._too_long:
+            may, self._too_long = self._too_long, _NO_KINDS
+            return Step(size, events, may, False, True, in_exchange, withheld)
+        if in_exchange or withheld:
+            return Step(size, events, _NO_KINDS, False, False, in_exchange, withheld)
+        return Step(size, events)
+
+    def refused(self, step: Step) -> bytes:
+        """Take back the client's last step, a whole line: the server will not get it.
+
+        Return what it must get instead: the ``*`` that ends a SASL exchange under way (RFC 5034 section 4),
+        whose answer will be withheld, or nothing. ``answered`` is due once ``quiet`` says so.
+        """
+        self._user, self._user_last = self._before
+        owed = self._owed[-1]
+        if isinstance(owed, OwedToExchange):
+            self._auth_refused = True
+        if step.in_exchange:
+            self._owed[-1] = _CANCELLED
+            self._cancelling = True
+            return b"*\r\n"
+        self._owed.pop()
+        self._credentials -= owed.octets
+        self._in_flight -= self._logins_wait and isinstance(owed, OwedToLogin)
+        if owed.command.name in _COUNTED:
+            self.tally[owed.command.name] -= 1
+        self._client_expects = _Expect.COMMAND
+        self._message = None
+        return b""
+
+    def answered(self, reply: bytes, ts: float) -> Events:
+        """Take the line that the client gets for the step that was refused, and return its events.
+
+        The login that the step would have completed has failed; else a line of ours raises nothing.
+        """
+        self.ts = ts
+        self._out = []
+        attempted, self._attempted = self._attempted, None
+        if attempted is not None:
+            status = parse_status(reply)
+            code = verdict.response_code(status.text) if status is not None else ""
+            self._failed(*attempted, Reason.DENIED, code)
+        events, self._out = self._out, _SPENT
+        return events
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the server owes nothing and has said nothing by halves: the client can be answered."""
+        server = self._server
+        return (
+            not self._owed
+            and self._server_expects is _Expect.STATUS
+            and not server.unfinished
+            and not server.waiting
+        )
+
+    @property
+    def quitting(self) -> bool:
+        """Whether the client's last command is QUIT, and its answer is owed."""
+        return bool(self._owed) and self._owed[-1].command.name == "QUIT"
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the server's lines are out of step with the commands."""
+        return self._doubt is not None
 
     def ended(self, side: Side, ts: float) -> Events:
         """Take the end of one side's bytes and return the events that it completes.
@@ -285,15 +399,17 @@ class Analyzer:
             self._client_cut(self._client.head(self._limits.detail))
         return self._out
 
-    def _may_become(self, side: Side) -> Kinds:
-        """Return the event types that the unfinished line of a side may still become."""
+    def _may_become(self, side: Side, head: bytes) -> Kinds:
+        """Return the event types that a side's next line, which begins with ``head``, may give rise to."""
         if side is Side.SERVER:
-            return _DATA_MAY if self._server_expects is _Expect.BODY else _STATUS_MAY
+            if self._server_expects is _Expect.BODY:
+                return _DATA_MAY
+            return _STATUS_OR_DATA_MAY if self._after_unknown else _STATUS_MAY
         if self._client_expects is _Expect.SASL:
             return _SASL_MAY
         if self._client_expects is _Expect.MESSAGE:
             return _DATA_MAY
-        return _LOGIN_MAY if grammar.may_become_login(self._client.head(5)) else _COMMAND_MAY
+        return _LOGIN_MAY if grammar.may_become_login(head) else _COMMAND_MAY
 
     def give_up(self, why: str) -> None:
         """End inspection, because the caller cannot go on with it."""
@@ -308,7 +424,7 @@ class Analyzer:
             self._client_speaks_in_doubt(self._doubt)
         if self._client_expects is _Expect.ANSWER:
             return self._keep_undecided()
-        if self._undecided or self._too_much_owed():
+        if self._undecided or self._too_much_owed() or (self._in_flight and self._must_wait()):
             if self._doubt is None:
                 return -1
             # Nothing pairs replies while in doubt, so waiting for them could last for ever.
@@ -325,6 +441,10 @@ class Analyzer:
             return False
         limits = self._limits
         return len(self._owed) >= limits.pending or self._credentials >= limits.credentials
+
+    def _must_wait(self) -> bool:
+        """Say whether the next line cannot be judged before the login ahead of it is answered."""
+        return self._commands_wait or grammar.may_become_login(self._client.peek(5))
 
     def _keep_undecided(self) -> int:
         """Let bytes behind a barrier pass, and keep a copy until the server has answered."""
@@ -371,6 +491,8 @@ class Analyzer:
                 client.take(client.waiting)
                 return
         text = client.cut(self._client_limit())
+        if text is not None and client.truncated:
+            self._too_long = self._may_become(Side.CLIENT, text[:5])
         if self._client_fresh:
             if is_tls(client.head(3) if text is None else text):
                 self._foreign(Oddity.TLS_FROM_FIRST_BYTE, True, b"", "tls")
@@ -397,6 +519,9 @@ class Analyzer:
         word, _, arg = text.partition(b" ")
         row = grammar.command(word, arg)
         self.commands += 1
+        if self._gated:
+            self._before = self._user, self._user_last
+            self._attempted = None
         if self._doubt is not None:
             self._doubt.commands += 1
         if row is grammar.UNKNOWN:
@@ -417,6 +542,7 @@ class Analyzer:
         if request is not None:
             owed = request(self, row, arg)
             self._credentials += owed.octets
+            self._in_flight += self._logins_wait and isinstance(owed, OwedToLogin)
         else:
             owed = (_MULTI if row.multiline(arg) else _SINGLE)[row]
         self._owed.append(owed)
@@ -516,7 +642,11 @@ class Analyzer:
     def _attempt(self, user: str, password: str, mechanism: str) -> None:
         """Raise the attempt, unless the client is logged in already: then the server does not judge it."""
         self._user = None
-        if self.connection.state is State.AUTHORIZATION and LoginAttempt in self._wants:
+        if self.connection.state is not State.AUTHORIZATION:
+            return
+        if self._gated:
+            self._attempted = user, password, mechanism
+        if LoginAttempt in self._wants:
             self._out.append(LoginAttempt(self.connection, self.ts, user, password, mechanism))
 
     def _message_line(self, text: bytes) -> None:
@@ -550,6 +680,8 @@ class Analyzer:
         # A reply ends its step even if a body follows: client bytes that waited for it come first then.
         in_body = self._server_expects is _Expect.BODY
         size = self._server_line()
+        if self._line_by_line:
+            return size
         while in_body and self._server_expects is _Expect.BODY and self._server.waiting:
             size += self._server_line()
         return size
@@ -559,6 +691,8 @@ class Analyzer:
         server, limits = self._server, self._limits
         in_body = self._server_expects is _Expect.BODY
         text = server.cut(limits.data_line if in_body else limits.status_line)
+        if text is not None and server.truncated:
+            self._too_long = self._may_become(Side.SERVER, b"")
         if self._server_fresh:
             if is_tls(server.head(3) if text is None else text):
                 self._foreign(Oddity.TLS_FROM_FIRST_BYTE, False, b"", "tls")
@@ -599,6 +733,9 @@ class Analyzer:
     def _reply(self, status: Status, certain: bool) -> None:
         """Pair a status line with the oldest command that waits for one."""
         text = status.text
+        if self._cancelling and self._answers_cancellation:
+            self._exchange_cancelled(status)
+            return
         if not self._owed or self._is_farewell(status):
             self._odd(Oddity.UNSOLICITED_REPLY, False, text)
             self._raise_reply(status)
@@ -621,6 +758,20 @@ class Analyzer:
             self._open_body()
         if self._undecided is not None and self._client_expects is not _Expect.ANSWER:
             self._read_undecided()
+
+    @property
+    def _answers_cancellation(self) -> bool:
+        """Whether the server's next status line answers a ``*`` that the client has not sent."""
+        return bool(self._owed) and self._owed[0] is _CANCELLED
+
+    def _exchange_cancelled(self, status: Status) -> None:
+        """Take the answer to a cancellation that the client knows nothing of."""
+        self._cancelling = False
+        self._owed.pop(0)
+        self._client_expects = _Expect.COMMAND
+        if status.ok:
+            # It may have logged somebody in, and nobody can tell whom.
+            self._lose("out_of_step")
 
     def _raise_reply(self, status: Status) -> None:
         if Reply in self._wants:
@@ -649,6 +800,8 @@ class Analyzer:
 
     def _answer_login(self, owed: Owed, status: Status, certain: bool) -> None:
         assert isinstance(owed, OwedToLogin)
+        if self._in_flight:
+            self._in_flight -= 1
         if self.connection.state is State.TRANSACTION:
             return
         user = self._named if owed.user is None or owed.command.role is Role.RPOP else owed.user
@@ -752,7 +905,7 @@ class Analyzer:
     def _open_body(self) -> None:
         """Read the body line by line only if someone wants its lines."""
         crlf = self._server.crlf
-        if Data in self._wants or self._in_capa:
+        if Data in self._wants or self._in_capa or self._line_by_line:
             self._server_expects = _Expect.BODY
             self._body = Body(crlf)
         else:
@@ -853,6 +1006,7 @@ class Analyzer:
         self._end_doubt()
         del self._owed[:-1]
         self._credentials = self._owed[0].octets if self._owed else 0
+        self._in_flight = min(self._in_flight, len(self._owed))
         assert doubt.answer is not None
         if doubt.answer.kind is Kind.CHALLENGE:
             self._challenge(doubt.answer.text)
@@ -932,6 +1086,7 @@ class Analyzer:
         self._client.drop()
         self._server.drop()
         self._owed.clear()
+        self._cancelling = False
         self._undecided = None
         self._body = self._body_end = self._message = self._doubt = None
         self._client_expects = _Expect.COMMAND

@@ -73,6 +73,7 @@ class Reason(StrEnum):
     ACCOUNT = "account"
     TLS_REQUIRED = "tls_required"
     ABORTED = "aborted"
+    DENIED = "denied"
     UNKNOWN = "unknown"
 
 

@@ -27,6 +27,7 @@ class Role(Enum):
     CAPA = "lists what the server can do"
     XMIT = "makes the client the sender of a message"
     AFTER_XMIT = "the reply to the message that XTND XMIT sent"
+    CANCELLED = "no command: an exchange that was cancelled, but not by the client"
     UNKNOWN = "not known: its +OK may open a body"
 
     # Members are singletons, so identity is a sound hash, and a fast one: roles are looked up per reply.
@@ -109,6 +110,7 @@ UNKNOWN = Command("", ANYWHERE, Role.UNKNOWN, secret=Secret.ARGUMENT)
 BARE_AUTH = Command("AUTH", _A, multiline=_always)
 XMIT = Command("XTND", _T, Role.XMIT)
 AFTER_XMIT = Command("XTND", _T, Role.AFTER_XMIT)
+CANCELLED = Command("AUTH", _A, Role.CANCELLED)
 XTND_OTHER = Command("XTND", _T, Role.UNKNOWN)
 
 ROWS = (*_ROWS, UNKNOWN, BARE_AUTH, XMIT, XTND_OTHER)
@@ -143,7 +145,8 @@ _LOGIN_WORDS = tuple(
 
 def may_become_login(head: bytes) -> bool:
     """Say whether an unfinished command line that begins with ``head`` can still carry credentials."""
-    start = head[:5].upper()
+    # The CR may be all that stands between the word and the line's end: PASS without an argument.
+    start = head[:5].upper().removesuffix(b"\r")
     return any((word + b" ").startswith(start) or word == start for word in _LOGIN_WORDS)
 
 

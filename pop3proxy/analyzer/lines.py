@@ -14,7 +14,8 @@ class LineCutter:
     """Takes the bytes of one side, a chunk at a time, and hands out complete lines.
 
     After ``cut`` returned a line, ``crlf`` says whether CR LF ended it and ``truncated`` whether it was
-    longer than the limit; after every ``cut``, ``taken`` is the number of bytes of the chunk that it used.
+    longer than the limit, as a line that has no end yet can be, too; after every ``cut``, ``taken`` is the
+    number of bytes of the chunk that it used.
     """
 
     __slots__ = ("_chunk", "_head", "_last", "_length", "_pos", "crlf", "taken", "truncated")
@@ -83,6 +84,8 @@ class LineCutter:
             self.taken = len(chunk) - start
             if self.taken:
                 self._keep(chunk[start:], limit)
+                # A last CR may be part of the line's end.
+                self.truncated = self._length - (self._last == CR) > limit
             return None
         self._move(end + 1)
         self.taken = end + 1 - start

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, FirstError, gatherResults
@@ -63,8 +63,15 @@ class ProxyService(Service):
         self._sweep = LoopingCall(self.sweep)
         self._sweep.clock = reactor
         self._empty: Deferred[None] | None = None
-        # What a session's dispatch comes down to, without a layer in between.
+        # What sessions ask for most, without a layer in between.
         self.dispatch = self._dispatcher.dispatch
+        self.ask = self._dispatcher.ask
+        self.inform = self._dispatcher.inform
+        self.blocking = self._dispatcher.blocking
+        self.on_blind: Literal["", "drop", "pass"] = (
+            config.verdicts.on_blind if self._dispatcher.has_blocking else ""
+        )
+        self._delayed = 0
 
     @property
     def addresses(self) -> list[str]:
@@ -163,6 +170,7 @@ class ProxyService(Service):
         analyzer = Analyzer(
             connection,
             wants=self._dispatcher.wants,
+            gated=self.blocking,
             auth_resp_code=self._config.analyzer.auth_resp_code,
         )
         session = Session(connection, analyzer, self)
@@ -173,6 +181,25 @@ class ProxyService(Service):
     def dial(self, session: Session) -> Callable[[], None]:
         """Connect a session to the mail server."""
         return self._upstream.open(session)
+
+    def delay(self, seconds: float, then: Callable[[], None]) -> Callable[[], None] | None:
+        """Call ``then`` after so many seconds; return what gives that up. None if too many wait already."""
+        if self._delayed >= self._config.verdicts.delayed:
+            self.count("delay_refused")
+            return None
+        self._delayed += 1
+        self.count("delayed")
+        call = self._reactor.callLater(seconds, self._delay_over, then)
+
+        def give_up() -> None:
+            self._delayed -= 1
+            call.cancel()
+
+        return give_up
+
+    def _delay_over(self, then: Callable[[], None]) -> None:
+        self._delayed -= 1
+        then()
 
     def count(self, what: str) -> int:
         """Count something worth knowing; return the count."""

@@ -1,16 +1,20 @@
-"""One client and one server: relays, inspects, and ends; no socket and no reactor.
+"""One client and one server: begins, keeps time limits, and ends; no socket and no reactor.
 
-A chunk goes through the analyzer, its events to the hooks, and then, unchanged and in one write, to the
-other side. The session is in one mode at a time; what each input does in each mode:
+What becomes of the bytes in between is the relay's business as long as they are inspected, and the tunnel's
+afterwards. The session is in one mode at a time; what each input does in each mode:
 
-=============  ===================  ==================  ====================  =============
-input          CONNECTING           RELAY               TUNNEL                ENDING
-=============  ===================  ==================  ====================  =============
-data           kept, client paused  inspected, written  written               dropped
-drained        --                   source is read on   source is read on     --
-ended          passed on later      passed on           passed on             --
-lost           session ends         session ends        session ends          closes
-=============  ===================  ==================  ====================  =============
+=============  ===================  ==========================  ====================  =============
+input          CONNECTING           RELAY                       TUNNEL                ENDING
+=============  ===================  ==========================  ====================  =============
+data           kept, client paused  to the relay                written               dropped
+drained        --                   source is read on           source is read on     --
+ended          passed on later      passed on behind what is    passed on             --
+                                    held; ends the session if
+                                    a verdict is waited for
+lost           session ends         session ends                session ends          closes
+=============  ===================  ==========================  ====================  =============
+
+Before the server is dialled a hook may be asked whether it should be; that is CONNECTING, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +26,8 @@ from twisted.logger import Logger
 from ..analyzer.dialogue import Analyzer
 from ..analyzer.events import Connect, Connection, Event, SessionEnd, Side, State
 from ..config import Timeouts
-from ..hooks.api import EndSession
+from ..hooks.api import Delay, Deny, Drop, EndSession, Verdict
+from .relay import HELD, Gating, Relay, ends_with_quit
 from .tunnel import Tunnel
 from .wire import Wire
 
@@ -44,22 +49,16 @@ class Mode(Enum):
     __hash__ = object.__hash__
 
 
-class Surroundings(Protocol):
+class Surroundings(Gating, Protocol):
     """What all sessions of a proxy share."""
 
     timeouts: Timeouts
 
-    def now(self) -> float:
-        """Return seconds since the epoch."""
-
-    def dispatch(self, events: Sequence[Event]) -> None:
-        """Bring events to the hooks. Raises EndSession."""
+    def inform(self, events: Sequence[Event]) -> None:
+        """Bring events to the blocking hooks when nobody can decide about them any more."""
 
     def dial(self, session: "Session") -> Callable[[], None]:
         """Begin to connect to the server; return what gives it up."""
-
-    def count(self, what: str) -> int:
-        """Count something worth knowing; return the count."""
 
     def over(self, session: "Session") -> None:
         """Forget a session."""
@@ -73,10 +72,13 @@ class Session:
         "_client_closed",
         "_client_end_due",
         "_client_ended",
+        "_dialled",
+        "_early",
         "_give_up",
-        "_held",
         "_mark",
+        "_relay",
         "_server_closed",
+        "_server_end_due",
         "_server_ended",
         "_started",
         "_surroundings",
@@ -103,11 +105,14 @@ class Session:
         self.server: Wire | None = None
         self.tunnel: Tunnel | None = None
         self._surroundings = surroundings
+        self._relay = Relay(self, analyzer, surroundings)
+        # What stops the way to the server: a question, a delay, an attempt to connect.
         self._give_up: Callable[[], None] | None = None
-        # Of the client: before the server is there, or while the analyzer says wait.
-        self._held = b""
+        self._dialled = False
+        self._early = b""  # of the client, before the server is there
         self._client_ended = self._server_ended = False  # no more bytes will come from there
-        self._client_end_due = False  # the client has ended, behind bytes that are held
+        # A side has ended, behind bytes that are held.
+        self._client_end_due = self._server_end_due = False
         self._client_closed = self._server_closed = False  # the wire is gone
         self._started = self._mark = self._active = surroundings.now()
 
@@ -121,10 +126,44 @@ class Session:
             self._server_begun()
 
     def _client_begun(self) -> None:
-        if self._tell([Connect(self.connection, self._started)]):
-            give_up = self._surroundings.dial(self)
-            if self.mode is Mode.CONNECTING:
-                self._give_up = give_up
+        events = [Connect(self.connection, self._started)]
+        if not self._tell(events):
+            return
+        question = self._surroundings.ask(events)
+        if question is None:
+            self._dial()
+        elif question.verdict is not None:
+            self._admit(question.verdict)
+        else:
+            self._give_up = question.cancel
+            question.settled = self._admit
+
+    def _admit(self, verdict: Verdict) -> None:
+        """Dial, or not, as the verdict on the client's connection has it."""
+        self._give_up = None
+        if isinstance(verdict, Deny):
+            self._surroundings.count("denied")
+            self.say(verdict.reply.encode("utf-8", "surrogateescape") + b"\r\n")
+            self._end("denied")
+        elif isinstance(verdict, Delay):
+            self._give_up = self._surroundings.delay(verdict.seconds, self._dial)
+            if self._give_up is None:
+                self._admit(Drop())
+        elif isinstance(verdict, Drop):
+            self._surroundings.count("dropped")
+            self._end("dropped")
+        else:
+            self._dial()
+
+    def _dial(self) -> None:
+        self._give_up = None
+        self._dialled = True
+        self._mark = self._surroundings.now()
+        if self._early:
+            self.client.pause()
+        give_up = self._surroundings.dial(self)
+        if self.mode is Mode.CONNECTING:
+            self._give_up = give_up
 
     def _server_begun(self) -> None:
         assert self.server is not None
@@ -135,52 +174,84 @@ class Session:
         self.mode = Mode.RELAY
         self._mark = self._active = self._surroundings.now()
         self.tunnel = Tunnel(self.client, self.server)
-        early, self._held = self._held, b""
+        early, self._early = self._early, b""
         if early:
             self.client.resume()
             self.data(Side.CLIENT, early)
         if self._client_end_due:
-            self._released()
+            self.moved(Side.CLIENT)
 
     def data(self, side: Side, data: bytes) -> None:
         """Take bytes of one side."""
         now = self._active = self._surroundings.now()
         if self.mode is Mode.RELAY:
-            if self._inspect(side, data, now):
-                self._pass_on(side, data)
+            self._relay_chunk(side, data, now)
         elif self.mode is Mode.TUNNEL:
             assert self.tunnel is not None
             self.tunnel.data(side, data)
         elif self.mode is Mode.CONNECTING:
-            self._held += data
-            self.client.pause()
+            self._early += data
+            # While somebody is asked it is read on, to see it leave.
+            if self._dialled or len(self._early) >= HELD:
+                self.client.pause()
+
+    def _relay_chunk(self, side: Side, data: bytes, now: float) -> None:
+        relay = self._relay
+        client_waited = relay.holds(Side.CLIENT)
+        relay.take(side, data, now)
+        if self.over:
+            return
+        if relay.done:
+            self.mode = Mode.TUNNEL
+        elif not relay.may_read(side):
+            (self.server if side is Side.SERVER else self.client).pause()  # type: ignore[union-attr]
+        if client_waited:
+            self.moved(Side.CLIENT)
 
     def drained(self, side: Side) -> None:
-        """Read on what goes to ``side``, if more can come from there and nothing is held."""
-        if self.mode is Mode.ENDING:
-            return
-        over = self._client_ended if side is Side.SERVER else self._server_ended
-        if self.tunnel is not None and not over and not (side is Side.SERVER and self._held):
-            self.tunnel.drained(side)
+        """Read on what goes to ``side``, if more can come from there."""
+        if self.mode is Mode.RELAY and side is Side.CLIENT:
+            self._relay.go_on()
+        self._read_on(Side.CLIENT if side is Side.SERVER else Side.SERVER)
 
     def ended(self, side: Side) -> None:
-        """Pass on that one side has no more to say; with both, the session is over."""
-        if self.mode is Mode.ENDING:
+        """Pass on that one side has no more to say, behind what is held of it; with both, all is over.
+
+        A client that leaves while a verdict is waited for does not wait for the answers. One that has said
+        QUIT has only ended its bytes.
+        """
+        if self.over:
             return
+        relay = self._relay
+        relay.cut(side)
         if side is Side.SERVER:
             self._server_ended = True
+            if relay.holds(Side.SERVER):
+                self._server_end_due = True
+            elif relay.client_waits:
+                self._end(self.reason or "server_closed")
+            else:
+                self._side_ended(side)
+            return
+        self._client_ended = True
+        if self._has_left():
+            self._end("client_closed")
+        elif self.mode is Mode.CONNECTING or relay.holds(Side.CLIENT):
+            self._client_end_due = True
         else:
-            self._client_ended = True
-            if self._held or self.mode is Mode.CONNECTING:
-                self._client_end_due = True
-                return
-        self._side_ended(side)
+            self._side_ended(side)
+
+    def _has_left(self) -> bool:
+        """Say whether the client, whose bytes have ended, does not wait for a verdict."""
+        if self.mode is Mode.CONNECTING:
+            return not self._dialled and not ends_with_quit(self._early)
+        return self._relay.waits and not self._relay.client_has_quit
 
     def _side_ended(self, side: Side) -> None:
         if not self.reason:
             self.reason = f"{side.value}_closed"
         self._tell_end(side)
-        if self.mode is Mode.ENDING:
+        if self.over:
             return
         if side is Side.SERVER and self._silent:
             self._answer(_SERVER_GONE)
@@ -193,110 +264,89 @@ class Session:
 
     def lost(self, side: Side, clean: bool) -> None:
         """Close the other side: by a reset if the client reset, else after what is still on its way."""
+        reason = self.reason or f"{side.value}_{'closed' if clean else 'lost'}"
         if side is Side.CLIENT:
             self._client_closed = self._client_ended = True
         else:
             self._server_closed = self._server_ended = True
-        if self.mode is not Mode.ENDING:
+            if not self.over and self._relay.holds(Side.SERVER):
+                # What it said before it went waits for a verdict.
+                self._relay.cut(Side.SERVER)
+                self._server_end_due = True
+                self.reason = reason
+                self.moved(Side.SERVER)
+                return
+        if not self.over:
             if side is Side.SERVER:
                 self._answer(_SERVER_GONE)
             elif not clean and self.server is not None and not self._server_closed:
                 self.server.abort()
-            self._end(self.reason or f"{side.value}_{'closed' if clean else 'lost'}")
+            self._end(reason)
         self._finish()
 
-    # --- inspection -------------------------------------------------------------------------------------
+    # --- for the relay ----------------------------------------------------------------------------------
 
-    def _inspect(self, side: Side, data: bytes, now: float) -> bool:
-        """Raise the events of a chunk; return whether all of it may pass now.
+    @property
+    def over(self) -> bool:
+        """Whether the session is ending."""
+        return self.mode is Mode.ENDING or self.mode is Mode.OVER
 
-        Nothing here may cost the session: an error in the analyzer only ends inspection.
-        """
-        analyzer = self.analyzer
-        passed = 0
-        try:
-            analyzer.feed(side, data, now)
-            if self._held and side is Side.CLIENT:
-                self._held += data
-                self._release()
-                return False
-            while passed < len(data) and (step := analyzer.next(side)) is not None:
-                passed += step.size
-                if step.events and not self._tell(step.events):
-                    return False
-                if self._held and side is Side.SERVER and not self._release():
-                    return False
-        except Exception as problem:
-            self._inspection_failed(problem)
-            return self._let_go(side)
-        if analyzer.done:
-            self.mode = Mode.TUNNEL
-        if passed < len(data):
-            self._hold(data, passed)
-            return False
-        return True
+    @property
+    def client_unsent(self) -> bool:
+        """Whether the client has not taken what was written to it."""
+        return self.client.unsent
 
-    def _hold(self, data: bytes, passed: int) -> None:
-        """Keep back client bytes that the analyzer can't take before the server has answered."""
-        self._held = data[passed:]
-        if passed:
-            self._pass_on(Side.CLIENT, data[:passed])
-        self.client.pause()
-
-    def _release(self) -> bool:
-        """Pass on what was held and may go now, behind a step of the server."""
-        passed = 0
-        while self._held and (step := self.analyzer.next(Side.CLIENT)) is not None:
-            passed += step.size
-            if step.events and not self._tell(step.events):
-                return False
-            if passed >= len(self._held):
-                break
-        if passed:
-            data, self._held = self._held[:passed], self._held[passed:]
-            self._pass_on(Side.CLIENT, data)
-            self._released()
-        return self.mode is not Mode.ENDING
-
-    def _released(self) -> None:
-        """Read the client on, or pass on that it has ended, if nothing of it is held any more."""
-        if self._held or self.mode is Mode.ENDING:
+    def pass_on(self, side: Side, data: bytes) -> None:
+        """Write bytes of one side to the other, if that is still there."""
+        if side is Side.CLIENT and self._server_closed:
             return
-        if self._client_end_due:
-            self._client_end_due = False
-            self._side_ended(Side.CLIENT)
-        elif self.server is not None and not self.server.unsent and not self._client_ended:
-            self.client.resume()
-
-    def _let_go(self, side: Side) -> bool:
-        """Pass on all that is held, since nobody will look at it; return whether the chunk may pass."""
-        if not self._held:
-            return True
-        held, self._held = self._held, b""
-        self._pass_on(Side.CLIENT, held)
-        self._released()
-        # Bytes of the client were put behind what is held already.
-        return side is Side.SERVER
-
-    def _inspection_failed(self, problem: Exception) -> None:
-        count = self._surroundings.count("inspection_failed")
-        self._log.error(
-            "{uid}: inspection ended by an error of ours ({problem}), the session goes on;"
-            " {count} such sessions by now",
-            uid=self.connection.uid,
-            problem=type(problem).__name__,
-            count=count,
-        )
-        self.analyzer.give_up("error")
-        if self.mode is Mode.RELAY:
-            self.mode = Mode.TUNNEL
-
-    def _pass_on(self, side: Side, data: bytes) -> None:
         assert self.tunnel is not None
         self.tunnel.data(side, data)
 
+    def say(self, line: bytes) -> None:
+        """Write a line of our own to the client."""
+        if not self._client_closed:
+            self.client.write(line)
+
+    def moved(self, side: Side) -> None:
+        """Read a side on, or pass on its end, now that less of it is held."""
+        if self.over:
+            return
+        if self._relay.done:
+            self.mode = Mode.TUNNEL
+        if self._relay.holds(side):
+            self._read_on(side)
+        elif side is Side.CLIENT and self._client_end_due:
+            self._client_end_due = False
+            self._side_ended(side)
+        elif side is Side.SERVER and self._server_end_due:
+            self._server_end_due = False
+            if self._server_closed:
+                self._end(self.reason)
+            else:
+                self._side_ended(side)
+        else:
+            self._read_on(side)
+
+    def _read_on(self, side: Side) -> None:
+        """Read a side, unless it has ended, or what came of it waits for the other side or a verdict."""
+        if self.over or self.tunnel is None or self.server is None:
+            return
+        if side is Side.CLIENT:
+            source, sink, ended = self.client, self.server, self._client_ended
+        else:
+            source, sink, ended = self.server, self.client, self._server_ended
+        if not ended and not sink.unsent and self._relay.may_read(side):
+            source.resume()
+
+    def end(self, reason: str) -> None:
+        """End the session."""
+        self._end(reason)
+
+    # --- to the hooks -----------------------------------------------------------------------------------
+
     def _tell(self, events: Sequence[Event]) -> bool:
-        """Bring events to the hooks; return whether the session goes on."""
+        """Bring events to the hooks that listen; return whether the session goes on."""
         try:
             self._surroundings.dispatch(events)
         except EndSession:
@@ -305,15 +355,20 @@ class Session:
             return False
         return True
 
+    def _tell_all(self, events: Sequence[Event]) -> None:
+        """Bring events to all hooks when there is nothing left to decide."""
+        if events:
+            self._tell(events)
+            self._surroundings.inform(events)
+
     def _tell_end(self, side: Side) -> None:
         """Report what the end of a side's bytes cuts off."""
         try:
             events = self.analyzer.ended(side, self._surroundings.now())
         except Exception as problem:
-            self._inspection_failed(problem)
+            self._relay.inspection_failed(problem)
         else:
-            if events:
-                self._tell(events)
+            self._tell_all(events)
 
     # --- limits -----------------------------------------------------------------------------------------
 
@@ -331,7 +386,9 @@ class Session:
         if self.mode is Mode.ENDING:
             return "drain" if now - self._mark > timeouts.drain else ""
         if self.mode is Mode.CONNECTING:
-            return "connect" if now - self._started > timeouts.connect else ""
+            if not self._dialled:
+                return "login" if now - self._started > timeouts.login else ""
+            return "connect" if now - self._mark > timeouts.connect else ""
         assert self.tunnel is not None
         if not self.tunnel.from_server and now - self._mark > timeouts.greeting:
             return "greeting"
@@ -396,14 +453,15 @@ class Session:
 
     def _end(self, reason: str) -> None:
         """Close both sides, each after what is still on its way to it."""
-        if self.mode in (Mode.ENDING, Mode.OVER):
+        if self.over:
             return
-        dialled = self.tunnel is not None
+        unsent = self._relay.client_waits
         self.mode = Mode.ENDING
         self.reason = reason
         self._mark = self._surroundings.now()
-        if dialled:
-            self._tell_ends()
+        self._tell_all(self._relay.close())
+        if self.tunnel is not None:
+            self._tell_ends(unsent)
         if self._give_up is not None:
             give_up, self._give_up = self._give_up, None
             give_up()
@@ -414,13 +472,14 @@ class Session:
         if not self._client_closed:
             self.client.close()
 
-    def _tell_ends(self) -> None:
+    def _tell_ends(self, unsent: bool) -> None:
         """Let the analyzer report what is cut off, the side that went first first.
 
-        If we end the session, the server is not to blame for the answers that it owes.
+        The server is not to blame for answers that it owes if we end the session, or if it has not got
+        the client's last line.
         """
         order = [Side.CLIENT, Side.SERVER]
-        if self.reason.startswith("server_"):
+        if self.reason.startswith("server_") and not unsent:
             order.reverse()
         for side in order:
             self._tell_end(side)
@@ -436,7 +495,6 @@ class Session:
         if self.mode is not Mode.ENDING or not (self._client_closed and self._server_closed):
             return
         self.mode = Mode.OVER
-        self._held = b""
         analyzer, tunnel = self.analyzer, self.tunnel
         now = self._surroundings.now()
         summary = SessionEnd(
@@ -455,5 +513,5 @@ class Session:
             unexpected=analyzer.unexpected,
             inspected=analyzer.inspected,
         )
-        self._tell([summary])
+        self._tell_all([summary])
         self._surroundings.over(self)

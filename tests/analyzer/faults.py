@@ -8,6 +8,7 @@ import pytest
 
 from pop3proxy.analyzer import dialogue, sasl
 from pop3proxy.analyzer.dialogue import Analyzer
+from pop3proxy.analyzer.events import Data, LoginAttempt
 from pop3proxy.analyzer.lines import BodyEnd, LineCutter
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -96,6 +97,23 @@ def _never_owes_too_much(too_much: Any) -> Any:
     return lambda self: False
 
 
+def _forgets_the_login(may_become: Any) -> Any:
+    return lambda self, side, head: may_become(self, side, head) - {LoginAttempt}
+
+
+def _takes_a_body_for_replies(may_become: Any) -> Any:
+    return lambda self, side, head: may_become(self, side, head) - {Data}
+
+
+def _expects_no_body_of_an_unknown_command(kinds: Any) -> Any:
+    return kinds - {Data}
+
+
+FORESEEING = [
+    _replacing(Analyzer, "_may_become", _forgets_the_login),
+    _replacing(Analyzer, "_may_become", _takes_a_body_for_replies),
+    _replacing(dialogue, "_STATUS_OR_DATA_MAY", _expects_no_body_of_an_unknown_command),
+]
 CUTTING = [
     _replacing(LineCutter, "_join", _forgets_a_cr_at_the_seam),
     _replacing(BodyEnd, "find", _forgets_the_seam),

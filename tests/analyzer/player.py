@@ -88,7 +88,7 @@ class Script:
         self,
         transcript: Transcript,
         *,
-        gated: bool = False,
+        gated: frozenset[type[Event]] = frozenset(),
         wants: frozenset[type[Event]] = ALL,
     ) -> None:
         self.should: list[str] = []

@@ -17,6 +17,7 @@ _CLIENT = st.sampled_from(
     [
         b"USER bob",
         b"user b\xf6b",
+        b"PASS",
         b"PASS x",
         b"PASS  x ",
         b"APOP bob c4c9334bac560ecc979e58001b3e22fb",

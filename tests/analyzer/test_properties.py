@@ -14,18 +14,21 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pop3proxy.analyzer.dialogue import Analyzer
-from pop3proxy.analyzer.events import ALL, Data, Event, Side
+from pop3proxy.analyzer.dialogue import Analyzer, Step
+from pop3proxy.analyzer.events import ALL, Data, Event, LoginAttempt, Side
 from pop3proxy.analyzer.grammar import Command
 from pop3proxy.analyzer.limits import Limits
 
-from .faults import CUTTING, KEEPING, RAISING, TILING, Plant
+from .faults import CUTTING, FORESEEING, KEEPING, RAISING, TILING, Plant
 from .player import Player, new_connection
 from .sessions import Run, floods, sessions
 
 EXAMPLES = 2000 if os.environ.get("CI") else 200
 FLOODS = EXAMPLES // 20
 """Each takes as long as a hundred sessions."""
+
+NOTHING: frozenset[type[Event]] = frozenset()
+LOGINS: frozenset[type[Event]] = frozenset({LoginAttempt})
 
 SMALL = Limits(
     pending=6,
@@ -68,7 +71,7 @@ def analyzers(source: random.Random) -> Callable[[], Analyzer]:
     """Make analyzers of one kind, as chance will have it."""
     limits = source.choice([Limits(), SMALL])
     wants = source.choice([ALL, ALL - {Data}])
-    gated = source.choice([False, False, True])
+    gated = source.choice([NOTHING, NOTHING, LOGINS, ALL])
     return lambda: Analyzer(new_connection(), limits, wants, gated)
 
 
@@ -126,6 +129,27 @@ def what_is_kept_is_bounded(runs: list[Run], source: random.Random) -> None:
             assert kept(analyzer) < SMALL.retained + 4096
 
 
+def an_open_line_says_what_it_may_become(runs: list[Run], source: random.Random) -> None:
+    """Whoever holds a line for an event must know from its beginning, and not after it has passed."""
+    analyzer = Analyzer(new_connection(), source.choice([Limits(), SMALL]), gated=ALL)
+    begun: dict[Side, list[Step]] = {side: [] for side in Side}
+
+    def pull(side: Side) -> None:
+        while (step := analyzer.next(side)) is not None:
+            kinds = {type(event) for event in step.events}
+            assert all(kinds <= earlier.may for earlier in begun[side])
+            if step.too_long and not step.open:
+                assert all(step.may <= earlier.may for earlier in begun[side])
+            begun[side] = [*begun[side], step] if step.open else []
+            if side is Side.SERVER:
+                pull(Side.CLIENT)
+
+    for side, data in runs:
+        for piece in pieces(data, source):
+            analyzer.feed(side, piece, 0.0)
+            pull(side)
+
+
 _SHARED = (type, Enum, Command, Limits, frozenset)
 
 
@@ -166,6 +190,10 @@ def test_no_session_raises() -> None:
     hunt(no_input_raises, sessions(), EXAMPLES)
 
 
+def test_an_open_line_says_what_it_may_become() -> None:
+    hunt(an_open_line_says_what_it_may_become, sessions(), EXAMPLES)
+
+
 def test_what_is_kept_of_a_flood_is_bounded() -> None:
     hunt(what_is_kept_is_bounded, floods(), FLOODS)
 
@@ -176,6 +204,7 @@ def test_what_is_kept_of_a_flood_is_bounded() -> None:
         *((any_cutting_gives_the_same_events, sessions(), plant) for plant in CUTTING),
         *((steps_tile_the_input, sessions(), plant) for plant in TILING),
         *((no_input_raises, sessions(), plant) for plant in RAISING),
+        *((an_open_line_says_what_it_may_become, sessions(), plant) for plant in FORESEEING),
         *((what_is_kept_is_bounded, floods(), plant) for plant in KEEPING),
     ],
 )

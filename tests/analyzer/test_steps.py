@@ -52,7 +52,7 @@ def analyzer() -> Analyzer:
 @pytest.fixture
 def gated() -> Analyzer:
     """Return a gated analyzer behind its greeting."""
-    analyzer = Analyzer(new_connection(), gated=True)
+    analyzer = Analyzer(new_connection(), gated=ALL)
     _settle(analyzer, (S, b"+OK ready\r\n"))
     return analyzer
 

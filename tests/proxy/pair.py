@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
@@ -11,7 +13,9 @@ from pop3proxy.analyzer.dialogue import Analyzer
 from pop3proxy.analyzer.events import Connection, Event, SessionEnd, Side
 from pop3proxy.analyzer.limits import Limits
 from pop3proxy.config import Timeouts
-from pop3proxy.hooks.api import EndSession
+from pop3proxy.hooks.api import EndSession, Hook
+from pop3proxy.hooks.asking import Question
+from pop3proxy.hooks.dispatcher import Dispatcher
 from pop3proxy.proxy.session import Session
 from pop3proxy.proxy.wire import Wire
 
@@ -19,7 +23,18 @@ from pop3proxy.proxy.wire import Wire
 class Around:
     """The surroundings of one session: a clock turned by hand, and everything that was told or counted."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, hooks: Sequence[Hook] = (), on_blind: Literal["drop", "pass"] = "drop"
+    ) -> None:
+        self.time = Clock()
+        self.dispatcher = Dispatcher(hooks)
+        self.dispatcher.start(self.time)
+        self.blocking = self.dispatcher.blocking
+        self.on_blind: Literal["", "drop", "pass"] = (
+            on_blind if self.dispatcher.has_blocking else ""
+        )
+        self.delayed = 0
+        self.delays = 10
         self.timeouts = Timeouts()
         self.clock = 1000.0
         self.told: list[Event] = []
@@ -33,8 +48,32 @@ class Around:
 
     def dispatch(self, events: Sequence[Event]) -> None:
         self.told += events
+        self.dispatcher.dispatch(events)
         if any(type(event) is self.refuses for event in events):
             raise EndSession
+
+    def ask(self, events: Sequence[Event]) -> Question | None:
+        return self.dispatcher.ask(events)
+
+    def inform(self, events: Sequence[Event]) -> None:
+        self.dispatcher.inform(events)
+
+    def delay(self, seconds: float, then: Callable[[], None]) -> Callable[[], None] | None:
+        if self.delayed >= self.delays:
+            return None
+        self.delayed += 1
+
+        def over() -> None:
+            self.delayed -= 1
+            then()
+
+        call = self.time.callLater(seconds, over)
+
+        def give_up() -> None:
+            self.delayed -= 1
+            call.cancel()
+
+        return give_up
 
     def dial(self, session: Session) -> Callable[[], None]:
         def give_up() -> None:
@@ -66,11 +105,17 @@ class Transport(StringTransport):
 class Pair:
     """A session whose client is there, and whose server comes when it is told to."""
 
-    def __init__(self, limits: Limits | None = None, refuses: type[Event] | None = None) -> None:
-        self.around = Around()
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        refuses: type[Event] | None = None,
+        hooks: Sequence[Hook] = (),
+        on_blind: Literal["drop", "pass"] = "drop",
+    ) -> None:
+        self.around = Around(hooks, on_blind)
         self.around.refuses = refuses
         connection = Connection("Cuid", "192.0.2.1", 4000, "198.51.100.1", 110)
-        self.analyzer = Analyzer(connection, limits or Limits())
+        self.analyzer = Analyzer(connection, limits or Limits(), gated=self.around.blocking)
         self.session = Session(connection, self.analyzer, self.around)
         self.client = Transport()
         self.server = Transport()

@@ -1,0 +1,445 @@
+"""Takes a session's bytes through the analyzer and the hooks, and passes on what may go; no sockets, no ends.
+
+Each direction is a flow. Its bytes are covered by the analyzer's steps, one after the other; a step is
+*clear* when nobody wants to hold it, or whoever was asked lets it go. What is clear goes on in one write,
+unchanged. A flow waits while somebody is asked about its last step, while that is delayed, or while a
+denial has not found its place; meanwhile nothing behind it is looked at. While the server's flow waits, the
+client's is not pulled either, so that no login overtakes the verdict on the one before it.
+
+Without blocking hooks no flow ever waits, and a chunk goes on as it came.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+from twisted.logger import Logger
+
+from ..analyzer.dialogue import Analyzer, Step
+from ..analyzer.events import Event, Side
+from ..hooks.api import PASS, Delay, Deny, Drop, EndSession, Pass, Verdict
+from ..hooks.asking import Question
+
+HELD = 64 * 1024
+"""Octets of a flow that waits, from which on its side is not read any more. Until then it is, since only
+who is read from can be seen to leave."""
+
+
+class Gating(Protocol):
+    """What the relays of all sessions share."""
+
+    blocking: frozenset[type[Event]]
+    """The events that somebody is asked about."""
+    on_blind: Literal["", "drop", "pass"]
+    """What becomes of a session that can't be inspected any more; empty where nobody is asked anything."""
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+
+    def dispatch(self, events: Sequence[Event]) -> None:
+        """Bring events to the hooks that only listen. Raises EndSession."""
+
+    def ask(self, events: Sequence[Event]) -> Question | None:
+        """Ask the blocking hooks about events; None if there is nobody to ask."""
+
+    def delay(self, seconds: float, then: Callable[[], None]) -> Callable[[], None] | None:
+        """Call ``then`` after so many seconds; return what gives that up. None if too many wait already."""
+
+    def count(self, what: str) -> int:
+        """Count something worth knowing; return the count."""
+
+
+class Owner(Protocol):
+    """The session, as its relay knows it."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the session is ending."""
+
+    @property
+    def client_unsent(self) -> bool:
+        """Whether the client has not taken what was written to it."""
+
+    def pass_on(self, side: Side, data: bytes) -> None:
+        """Write bytes of one side to the other."""
+
+    def say(self, line: bytes) -> None:
+        """Write a line of our own to the client."""
+
+    def moved(self, side: Side) -> None:
+        """Read a side on, or pass on its end, now that less of it is held."""
+
+    def end(self, reason: str) -> None:
+        """End the session, and close the relay."""
+
+
+class _Flow:
+    """What came from one side and has not gone on.
+
+    Of ``held``, ``stepped`` octets are covered by steps, and ``clear`` octets may go. ``waits`` is what
+    gives up the wait of this flow, or None. ``denial`` is the answer to the client's last line that has not
+    found its place.
+    """
+
+    __slots__ = ("clear", "denial", "held", "side", "stepped", "waits")
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self.held = b""
+        self.stepped = 0
+        self.clear = 0
+        self.waits: Callable[[], None] | None = None
+        self.denial: bytes | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether no more is to be read: unless a verdict is waited for, one chunk is enough."""
+        return self.stepped < len(self.held) and (self.waits is None or len(self.held) >= HELD)
+
+    def forget(self) -> None:
+        """Give up what is waited for, and let go of what is held."""
+        give_up, self.waits = self.waits, None
+        if give_up is not None:
+            give_up()
+        self.held = b""
+        self.stepped = self.clear = 0
+
+
+def _nothing() -> None:
+    """Give up the wait of a denial: there is nothing to stop."""
+
+
+def ends_with_quit(data: bytes) -> bool:
+    """Say whether the last line of a client's bytes is QUIT (RFC 1939 section 6)."""
+    return (b"\n" + data).rstrip(b"\r\n ").upper().endswith(b"\nQUIT")
+
+
+class Relay:
+    """Both directions of one session."""
+
+    __slots__ = (
+        "_analyzer",
+        "_blind",
+        "_client",
+        "_failed",
+        "_owner",
+        "_server",
+        "_surroundings",
+        "_uid",
+    )
+
+    _log = Logger(namespace="pop3proxy.session")
+
+    def __init__(self, owner: Owner, analyzer: Analyzer, surroundings: Gating) -> None:
+        """Begin with nothing in hand."""
+        self._owner = owner
+        self._analyzer = analyzer
+        self._surroundings = surroundings
+        self._uid = analyzer.connection.uid
+        self._client = _Flow(Side.CLIENT)
+        self._server = _Flow(Side.SERVER)
+        self._blind = False  # the end of inspection has had its consequences
+        self._failed = False  # the analyzer is out of order
+
+    # --- what the session does with it ------------------------------------------------------------------
+
+    def take(self, side: Side, data: bytes, now: float) -> None:
+        """Take bytes of one side.
+
+        Nothing here may cost the session: an error in the analyzer only ends inspection.
+        """
+        flow = self._client if side is Side.CLIENT else self._server
+        flow.held = flow.held + data if flow.held else data
+        if not self._failed:
+            try:
+                self._analyzer.feed(side, data, now)
+            except Exception as problem:
+                self.inspection_failed(problem)
+        self._run(flow)
+
+    def go_on(self) -> None:
+        """Answer a denied client that has taken what was written to it before."""
+        if self._client.denial is not None:
+            self._run(self._client)
+            self._owner.moved(Side.CLIENT)
+
+    def close(self) -> Sequence[Event]:
+        """Give up all that is waited for; return the events of a denial that the end has overtaken."""
+        self._client.forget()
+        self._server.forget()
+        reply, self._client.denial = self._client.denial, None
+        if reply is None:
+            return ()
+        return self._analyzer.answered(reply, self._surroundings.now())
+
+    def may_read(self, side: Side) -> bool:
+        """Say whether more of a side can be taken."""
+        return not (self._client if side is Side.CLIENT else self._server).full
+
+    def holds(self, side: Side) -> bool:
+        """Say whether something of a side has not gone on."""
+        flow = self._client if side is Side.CLIENT else self._server
+        return bool(flow.held) or flow.waits is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether a verdict, or what came of one, is waited for."""
+        return self._client.waits is not None or self._server.waits is not None
+
+    @property
+    def client_waits(self) -> bool:
+        """Whether the client's last line is known to the analyzer, and has not gone to the server."""
+        return self._client.waits is not None
+
+    @property
+    def client_has_quit(self) -> bool:
+        """Whether the client's last word is QUIT: it has ended its bytes, and stays for the answers."""
+        flow = self._client
+        if flow.stepped < len(flow.held):
+            return ends_with_quit(flow.held[flow.stepped :])
+        return self._analyzer.quitting
+
+    def cut(self, side: Side) -> None:
+        """Take the end of a side's bytes inside a line that is held: it is complete now.
+
+        The server may take the beginning of a command for one, so it does not get it unasked.
+        """
+        flow = self._client if side is Side.CLIENT else self._server
+        if flow.waits is None and flow.stepped == len(flow.held):
+            if flow is self._server:
+                flow.clear = flow.stepped
+                self._flush(flow)
+            flow.forget()
+
+    @property
+    def done(self) -> bool:
+        """Whether nobody needs to look at the bytes any more: they can be tunnelled."""
+        return self._analyzer.done and not (self._client.held or self._server.held or self.waits)
+
+    # --- steps ------------------------------------------------------------------------------------------
+
+    def _run(self, flow: _Flow) -> None:
+        """Pull all that can be pulled, beginning with one flow, and pass on what is clear."""
+        client, server = self._client, self._server
+        while not self._owner.over:
+            try:
+                self._pull(flow)
+                if flow is server and client.held:
+                    self._pull(client)
+            except Exception as problem:
+                self.inspection_failed(problem)
+            self._flush(server)
+            self._flush(client)
+            if client.denial is None or not self._answer_denied():
+                return
+            flow = client
+
+    def _pull(self, flow: _Flow) -> None:
+        analyzer, server, owner = self._analyzer, self._server, self._owner
+        while flow.waits is None and (flow is server or server.waits is None):
+            if self._failed:
+                flow.stepped = flow.clear = len(flow.held)
+                return
+            step = analyzer.next(flow.side)
+            if step is None:
+                return
+            flow.stepped += step.size
+            self._take_step(flow, step)
+            if owner.over:
+                return
+            if flow is server and self._client.held:
+                self._pull(self._client)
+
+    def _take_step(self, flow: _Flow, step: Step) -> None:
+        surroundings = self._surroundings
+        events = step.events
+        if events and not self._tell(events):
+            return
+        if not surroundings.on_blind:
+            flow.clear = flow.stepped
+            return
+        if self._analyzer.blind and not self._blind and self._lost():
+            return
+        if step.too_long and not step.may.isdisjoint(surroundings.blocking):
+            # Nobody can hold such a line whole, so nobody can be asked about it.
+            surroundings.count("line_too_long")
+            self._end("line_too_long")
+            return
+        question = surroundings.ask(events) if events else None
+        if question is None:
+            self._let_pass(flow, step)
+        elif question.verdict is not None:
+            self._settle(flow, step, question.verdict)
+        else:
+            flow.waits = question.cancel
+            question.settled = lambda verdict: self._settled(flow, step, verdict)
+
+    def _let_pass(self, flow: _Flow, step: Step) -> None:
+        if step.withheld:
+            self._flush(flow)
+            flow.held = flow.held[step.size :]
+            flow.stepped -= step.size
+        elif not step.open or step.may.isdisjoint(self._surroundings.blocking):
+            flow.clear = flow.stepped
+
+    def _flush(self, flow: _Flow) -> None:
+        """Pass on what is clear, in one write."""
+        clear = flow.clear
+        if not clear:
+            return
+        data, flow.held = flow.held, b""
+        if clear < len(data):
+            data, flow.held = data[:clear], data[clear:]
+        flow.stepped -= clear
+        flow.clear = 0
+        self._owner.pass_on(flow.side, data)
+
+    def _tell(self, events: Sequence[Event]) -> bool:
+        """Bring events to the hooks that listen; return whether the session goes on."""
+        try:
+            self._surroundings.dispatch(events)
+        except EndSession:
+            self._surroundings.count("ended_by_hook")
+            self._end("hook")
+            return False
+        return True
+
+    def _end(self, reason: str) -> None:
+        """End the session behind all that is clear."""
+        self._flush(self._server)
+        self._flush(self._client)
+        self._owner.end(reason)
+
+    # --- the end of inspection --------------------------------------------------------------------------
+
+    def _lost(self) -> bool:
+        """Let the end of inspection have its consequences; return whether the session has ended."""
+        self._blind = True
+        inspected = self._analyzer.inspected
+        if inspected == "until_tls":
+            return False
+        drop = self._surroundings.on_blind == "drop"
+        count = self._surroundings.count("blind_dropped" if drop else "blind_passed")
+        self._log.warn(
+            "{uid}: can no longer be inspected ({inspected}) and {fate}; {count} such sessions by now",
+            uid=self._uid,
+            inspected=inspected,
+            fate="is dropped" if drop else "goes on, unasked",
+            count=count,
+        )
+        if drop:
+            self._end("blind")
+        return drop
+
+    def inspection_failed(self, problem: Exception) -> None:
+        """End inspection, because of an error in it; that alone does not end the session."""
+        count = self._surroundings.count("inspection_failed")
+        self._log.error(
+            "{uid}: inspection ended by an error of ours ({problem}); {count} such sessions by now",
+            uid=self._uid,
+            problem=type(problem).__name__,
+            count=count,
+        )
+        self._failed = True
+        self._analyzer.give_up("error")
+        if self._surroundings.on_blind and self._lost():
+            return
+        for flow in (self._server, self._client):
+            if flow.waits is None:
+                flow.stepped = flow.clear = len(flow.held)
+
+    # --- verdicts ---------------------------------------------------------------------------------------
+
+    def _settled(self, flow: _Flow, step: Step, verdict: Verdict) -> None:
+        """Take a verdict that was waited for, and go on behind its step."""
+        flow.waits = None
+        try:
+            self._settle(flow, step, verdict)
+        except Exception as problem:
+            self.inspection_failed(problem)
+        self._run(flow)
+        for side in Side:
+            self._owner.moved(side)
+
+    def _settle(self, flow: _Flow, step: Step, verdict: Verdict) -> None:
+        if isinstance(verdict, Pass):
+            self._let_pass(flow, step)
+        elif isinstance(verdict, Delay):
+            self._delay(flow, verdict, lambda: self._settled(flow, step, PASS))
+        elif isinstance(verdict, Deny):
+            self._deny(flow, step, verdict)
+        else:
+            self._drop()
+
+    def _delay(self, flow: _Flow, verdict: Delay, then: Callable[[], None]) -> None:
+        flow.waits = self._surroundings.delay(verdict.seconds, then)
+        if flow.waits is None:
+            # So many sessions wait already that to hold one more could be what somebody is after.
+            self._drop()
+
+    def _drop(self) -> None:
+        self._surroundings.count("dropped")
+        self._end("dropped")
+
+    def _deny(self, flow: _Flow, step: Step, verdict: Deny) -> None:
+        self._surroundings.count("denied")
+        self._flush(flow)
+        line = verdict.reply.encode("utf-8", "surrogateescape") + b"\r\n"
+        if flow is self._server:
+            self._owner.say(line)
+            self._end("denied")
+            return
+        # What is held now is the line that was denied, from its first octet on.
+        flow.held = flow.held[flow.stepped :]
+        flow.stepped = 0
+        if self._analyzer.in_doubt or self._analyzer.blind:
+            self._end("denied")
+            return
+        instead = self._analyzer.refused(step)
+        flow.denial = line
+        flow.waits = _nothing
+        if instead:
+            self._owner.pass_on(Side.CLIENT, instead)
+
+    def _answer_denied(self) -> bool:
+        """Give the client its denial, if this is the place; return whether its flow goes on now.
+
+        No line of ours goes before a reply that is owed, or between a status line and its closing dot. Nor
+        does it go to a client that does not read: denials would queue up.
+        """
+        client = self._client
+        assert client.denial is not None
+        if self._analyzer.in_doubt or self._analyzer.blind:
+            # Its place cannot be found any more.
+            self._end("denied")
+            return False
+        if not self._analyzer.quiet or self._server.held or self._owner.client_unsent:
+            return False
+        line, client.denial = client.denial, None
+        events = self._analyzer.answered(line, self._surroundings.now())
+        if events and not self._tell(events):
+            return False
+        question = self._surroundings.ask(events) if events else None
+        if question is not None and question.verdict is None:
+            client.waits = question.cancel
+            question.settled = lambda verdict: self._denied(line, verdict)
+            return False
+        return self._say_denied(line, PASS if question is None else question.verdict)
+
+    def _say_denied(self, line: bytes, verdict: Verdict | None) -> bool:
+        """Say a denial as the verdict on its failed login has it; return whether the flow goes on now."""
+        client = self._client
+        if isinstance(verdict, Delay):
+            self._delay(client, verdict, lambda: self._denied(line, PASS))
+            return False
+        if isinstance(verdict, Drop):
+            self._drop()
+            return False
+        client.waits = None
+        self._owner.say(line)
+        return True
+
+    def _denied(self, line: bytes, verdict: Verdict) -> None:
+        """Take the verdict on a denied login that was waited for, and go on."""
+        if self._say_denied(line, verdict):
+            self._run(self._client)
+            self._owner.moved(Side.CLIENT)
