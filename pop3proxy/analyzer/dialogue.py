@@ -400,7 +400,12 @@ class Analyzer:
         return self._out
 
     def _may_become(self, side: Side, head: bytes) -> Kinds:
-        """Return the event types that a side's next line, which begins with ``head``, may give rise to."""
+        """Return the event types that a side's next line, which begins with ``head``, may give rise to.
+
+        The first line of a side may show that the session is no POP3, and then anything is possible.
+        """
+        if self._server_fresh if side is Side.SERVER else self._client_fresh:
+            return ALL
         if side is Side.SERVER:
             if self._server_expects is _Expect.BODY:
                 return _DATA_MAY
@@ -609,7 +614,7 @@ class Analyzer:
         if initial:
             self._remember(initial)
             exchange.initial(initial)
-            self._responded(exchange, False)
+            self._responded(exchange, None)
         return OwedToExchange(row, exchange)
 
     def _request_barrier(self, row: Command, arg: bytes) -> Owed:
@@ -626,16 +631,21 @@ class Analyzer:
         if self._client.truncated:
             self._odd(Oddity.LINE_TOO_LONG, True, text, Secret.LINE)
         self._remember(text)
-        complete = owed.exchange.complete
-        owed.exchange.respond(text)
-        self._responded(owed.exchange, complete)
+        exchange = owed.exchange
+        before = (exchange.user, exchange.password) if exchange.complete else None
+        exchange.respond(text)
+        self._responded(exchange, before)
         self._client_expects = _Expect.ANSWER
 
-    def _responded(self, exchange: Exchange, was_complete: bool) -> None:
-        """Raise what a response gave rise to."""
+    def _responded(self, exchange: Exchange, before: tuple[str, str] | None) -> None:
+        """Raise what a response gave rise to.
+
+        ``before`` are the credentials if they seemed complete: the server may ask for others, as after an
+        empty initial response to AUTH PLAIN.
+        """
         if exchange.malformed:
             self._odd(Oddity.BAD_SASL_RESPONSE, True, b"", Secret.LINE)
-        if exchange.complete and not was_complete:
+        if exchange.complete and before != (exchange.user, exchange.password):
             self._remember(exchange.password.encode("utf-8", "surrogateescape"))
             self._attempt(exchange.user, exchange.password, exchange.mechanism)
 
@@ -881,7 +891,10 @@ class Analyzer:
         self._handshake_due = True
 
     def _answer_xmit(self, owed: Owed, status: Status, certain: bool) -> None:
-        if status.ok:
+        if status.ok and self._logins_wait and self.connection.state is State.AUTHORIZATION:
+            # No server takes mail from who is not logged in: what comes now may be commands to it.
+            self._lose("out_of_step")
+        elif status.ok:
             self._client_expects = _Expect.MESSAGE
             self._owed.append(_AFTER_XMIT)
         else:
