@@ -142,12 +142,14 @@ class Relay:
 
     # --- what the session does with it ------------------------------------------------------------------
 
-    def take(self, side: Side, data: bytes, now: float) -> None:
-        """Take bytes of one side.
+    def take(self, side: Side, data: bytes, now: float) -> bool:
+        """Take bytes of one side; return whether all of them, and nothing else, have gone on.
 
         Nothing here may cost the session: an error in the analyzer only ends inspection.
         """
         flow = self._client if side is Side.CLIENT else self._server
+        if not (flow.held or self._client.held or self._failed or self._surroundings.on_blind):
+            return self._take_unasked(flow, data, now)
         flow.held = flow.held + data if flow.held else data
         if not self._failed:
             try:
@@ -155,6 +157,33 @@ class Relay:
             except Exception as problem:
                 self.inspection_failed(problem)
         self._run(flow)
+        return False
+
+    def _take_unasked(self, flow: _Flow, data: bytes, now: float) -> bool:
+        """Take bytes where nobody is asked and nothing is held: the same as else, in less time."""
+        analyzer, dispatch = self._analyzer, self._surroundings.dispatch
+        side, size, passed = flow.side, len(data), 0
+        try:
+            analyzer.feed(side, data, now)
+            while passed < size and (step := analyzer.next(side)) is not None:
+                passed += step.size
+                if step.events:
+                    dispatch(step.events)
+        except EndSession:
+            self._end_by_hook()
+            return False
+        except Exception as problem:
+            flow.held = data
+            self.inspection_failed(problem)
+            self._flush(flow)
+            return False
+        if passed == size:
+            self._owner.pass_on(side, data)
+            return True
+        flow.held = data
+        flow.stepped = flow.clear = passed
+        self._flush(flow)
+        return False
 
     def go_on(self) -> None:
         """Answer a denied client that has taken what was written to it before."""
@@ -236,6 +265,8 @@ class Relay:
     def _pull(self, flow: _Flow) -> None:
         analyzer, server, owner = self._analyzer, self._server, self._owner
         while flow.waits is None and (flow is server or server.waits is None):
+            if flow.stepped == len(flow.held):
+                return
             if self._failed:
                 flow.stepped = flow.clear = len(flow.held)
                 return
@@ -298,10 +329,13 @@ class Relay:
         try:
             self._surroundings.dispatch(events)
         except EndSession:
-            self._surroundings.count("ended_by_hook")
-            self._end("hook")
+            self._end_by_hook()
             return False
         return True
+
+    def _end_by_hook(self) -> None:
+        self._surroundings.count("ended_by_hook")
+        self._end("hook")
 
     def _end(self, reason: str) -> None:
         """End the session behind all that is clear."""

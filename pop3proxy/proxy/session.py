@@ -185,7 +185,11 @@ class Session:
         """Take bytes of one side."""
         now = self._active = self._surroundings.now()
         if self.mode is Mode.RELAY:
-            self._relay_chunk(side, data, now)
+            client_waited = self._relay.holds(Side.CLIENT)
+            if not self._relay.take(side, data, now):
+                self._taken(side, client_waited)
+            elif self.analyzer.blind and self._relay.done:
+                self.mode = Mode.TUNNEL
         elif self.mode is Mode.TUNNEL:
             assert self.tunnel is not None
             self.tunnel.data(side, data)
@@ -195,15 +199,13 @@ class Session:
             if self._dialled or len(self._early) >= HELD:
                 self.client.pause()
 
-    def _relay_chunk(self, side: Side, data: bytes, now: float) -> None:
-        relay = self._relay
-        client_waited = relay.holds(Side.CLIENT)
-        relay.take(side, data, now)
+    def _taken(self, side: Side, client_waited: bool) -> None:
+        """Stop reading a side of which too much is held, and read on the client if it waited for this."""
         if self.over:
             return
-        if relay.done:
+        if self._relay.done:
             self.mode = Mode.TUNNEL
-        elif not relay.may_read(side):
+        elif not self._relay.may_read(side):
             (self.server if side is Side.SERVER else self.client).pause()  # type: ignore[union-attr]
         if client_waited:
             self.moved(Side.CLIENT)
