@@ -449,7 +449,11 @@ class Analyzer:
 
     def _must_wait(self) -> bool:
         """Say whether the next line cannot be judged before the login ahead of it is answered."""
-        return self._commands_wait or grammar.may_become_login(self._client.peek(5))
+        if self._commands_wait:
+            return True
+        # Of a line that is passed piece by piece the beginning is gone, and decides all the same.
+        line = (self._client.head(5) + self._client.peek(5)).partition(b"\n")[0]
+        return grammar.may_become_login(line)
 
     def _keep_undecided(self) -> int:
         """Let bytes behind a barrier pass, and keep a copy until the server has answered."""
