@@ -169,7 +169,7 @@ def show(event: Event) -> str:
     return " ".join(("  >", event.name, *(quote(value) for value in values_of(event))))
 
 
-def _expected(text: str) -> Expected:
+def expected(text: str) -> Expected:
     name, _, rest = text.partition(" ")
     if name not in _KINDS:
         raise TranscriptError(f"no event is called {name}")
@@ -209,7 +209,7 @@ class _Reader:
                 case "C:" | "S:":
                     self._line(line)
                 case "> ":
-                    self.turns[-1].said[-1].expected.append(_expected(line[2:]))
+                    self.turns[-1].said[-1].expected.append(expected(line[2:]))
                 case "= ":
                     name, _, value = line[2:].partition(" ")
                     self.turns[-1].state[name] = value
