@@ -73,23 +73,11 @@ class Step:
 
     __slots__ = ("events", "in_exchange", "may", "open", "size", "too_long", "withheld")
 
-    def __init__(
-        self,
-        size: int,
-        events: Events = _NONE,
-        may: Kinds = _NO_KINDS,
-        is_open: bool = False,
-        too_long: bool = False,
-        in_exchange: bool = False,
-        withheld: bool = False,
-    ) -> None:
+    def __init__(self, size: int, events: Events = _NONE) -> None:
         self.size = size
         self.events = events
-        self.may = may
-        self.open = is_open
-        self.too_long = too_long
-        self.in_exchange = in_exchange
-        self.withheld = withheld
+        self.may = _NO_KINDS
+        self.open = self.too_long = self.in_exchange = self.withheld = False
 
 
 # Most commands leave nothing to remember, so one value serves all sessions.
@@ -303,25 +291,26 @@ class Analyzer:
         self._out = []
         if side is Side.SERVER:
             withheld = self._cancelling and self._answers_cancellation
-            size = self._server_step()
             in_exchange = False
+            size = self._server_step()
         else:
+            withheld = False
             in_exchange = self._client_expects is _Expect.SASL
             size = self._client_step()
-            withheld = False
         events, self._out = self._out, _SPENT
         if size < 0:
             # Bytes that arrived may have said something even though they have to wait.
             return Step(0, events) if events else None
+        step = Step(size, events)
         if cutter.unfinished:
-            may = self._may_become(side, cutter.head(5))
-            return Step(size, events, may, True, cutter.truncated, in_exchange, withheld)
-        if self._too_long:
-            may, self._too_long = self._too_long, _NO_KINDS
-            return Step(size, events, may, False, True, in_exchange, withheld)
-        if in_exchange or withheld:
-            return Step(size, events, _NO_KINDS, False, False, in_exchange, withheld)
-        return Step(size, events)
+            step.open = True
+            step.may = self._may_become(side, cutter.head(5))
+            step.too_long = cutter.truncated
+        elif self._too_long:
+            step.too_long = True
+            step.may, self._too_long = self._too_long, _NO_KINDS
+        step.in_exchange, step.withheld = in_exchange, withheld
+        return step
 
     def refused(self, step: Step) -> bytes:
         """Take back the client's last step, a whole line: the server will not get it.

@@ -118,13 +118,13 @@ class Relay:
 
     __slots__ = (
         "_analyzer",
+        "_asks",
         "_blind",
         "_client",
         "_failed",
         "_owner",
         "_server",
         "_surroundings",
-        "_uid",
     )
 
     _log = Logger(namespace="pop3proxy.session")
@@ -134,7 +134,7 @@ class Relay:
         self._owner = owner
         self._analyzer = analyzer
         self._surroundings = surroundings
-        self._uid = analyzer.connection.uid
+        self._asks = bool(surroundings.on_blind)
         self._client = _Flow(Side.CLIENT)
         self._server = _Flow(Side.SERVER)
         self._blind = False  # the end of inspection has had its consequences
@@ -143,12 +143,12 @@ class Relay:
     # --- what the session does with it ------------------------------------------------------------------
 
     def take(self, side: Side, data: bytes, now: float) -> bool:
-        """Take bytes of one side; return whether all of them, and nothing else, have gone on.
+        """Take bytes of one side; return whether they are to go on as they are, by the caller.
 
         Nothing here may cost the session: an error in the analyzer only ends inspection.
         """
         flow = self._client if side is Side.CLIENT else self._server
-        if not (flow.held or self._client.held or self._failed or self._surroundings.on_blind):
+        if not (self._asks or self._client.held or self._failed):
             return self._take_unasked(flow, data, now)
         flow.held = flow.held + data if flow.held else data
         if not self._failed:
@@ -178,7 +178,6 @@ class Relay:
             self._flush(flow)
             return False
         if passed == size:
-            self._owner.pass_on(side, data)
             return True
         flow.held = data
         flow.stepped = flow.clear = passed
@@ -285,7 +284,7 @@ class Relay:
         events = step.events
         if events and not self._tell(events):
             return
-        if not surroundings.on_blind:
+        if not self._asks:
             flow.clear = flow.stepped
             return
         if self._analyzer.blind and not self._blind and self._lost():
@@ -355,7 +354,7 @@ class Relay:
         count = self._surroundings.count("blind_dropped" if drop else "blind_passed")
         self._log.warn(
             "{uid}: can no longer be inspected ({inspected}) and {fate}; {count} such sessions by now",
-            uid=self._uid,
+            uid=self._analyzer.connection.uid,
             inspected=inspected,
             fate="is dropped" if drop else "goes on, unasked",
             count=count,
@@ -369,7 +368,7 @@ class Relay:
         count = self._surroundings.count("inspection_failed")
         self._log.error(
             "{uid}: inspection ended by an error of ours ({problem}); {count} such sessions by now",
-            uid=self._uid,
+            uid=self._analyzer.connection.uid,
             problem=type(problem).__name__,
             count=count,
         )

@@ -185,10 +185,12 @@ class Session:
         """Take bytes of one side."""
         now = self._active = self._surroundings.now()
         if self.mode is Mode.RELAY:
-            client_waited = self._relay.holds(Side.CLIENT)
             if not self._relay.take(side, data, now):
-                self._taken(side, client_waited)
-            elif self.analyzer.blind and self._relay.done:
+                self._taken(side)
+                return
+            assert self.tunnel is not None
+            self.tunnel.data(side, data)
+            if self.analyzer.inspected != "whole" and self._relay.done:
                 self.mode = Mode.TUNNEL
         elif self.mode is Mode.TUNNEL:
             assert self.tunnel is not None
@@ -199,16 +201,15 @@ class Session:
             if self._dialled or len(self._early) >= HELD:
                 self.client.pause()
 
-    def _taken(self, side: Side, client_waited: bool) -> None:
-        """Stop reading a side of which too much is held, and read on the client if it waited for this."""
+    def _taken(self, side: Side) -> None:
+        """Stop reading a side of which too much is held, and read on the client, which may have waited."""
         if self.over:
             return
         if self._relay.done:
             self.mode = Mode.TUNNEL
         elif not self._relay.may_read(side):
             (self.server if side is Side.SERVER else self.client).pause()  # type: ignore[union-attr]
-        if client_waited:
-            self.moved(Side.CLIENT)
+        self.moved(Side.CLIENT)
 
     def drained(self, side: Side) -> None:
         """Read on what goes to ``side``, if more can come from there."""
