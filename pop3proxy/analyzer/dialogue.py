@@ -129,6 +129,7 @@ class Analyzer:
         "_client",
         "_client_expects",
         "_client_fresh",
+        "_client_torn",
         "_commands_wait",
         "_credentials",
         "_doubt",
@@ -201,6 +202,7 @@ class Analyzer:
         self._client = LineCutter()
         self._client_expects = _Expect.COMMAND
         self._client_fresh = True
+        self._client_torn = False  # bytes before the next are missing
         self._undecided: bytearray | None = None  # what passed behind a barrier
         self._message: Body | None = None  # the message of XTND XMIT
         self._auth_refused = False
@@ -311,6 +313,39 @@ class Analyzer:
             step.may, self._too_long = self._too_long, _NO_KINDS
         step.in_exchange, step.withheld = in_exchange, withheld
         return step
+
+    def gap(self, side: Side, ts: float) -> Events:
+        """Take it that bytes of a side are missing here; return the events. All that was fed is pulled.
+
+        A capture may have lost packets, or begin in the middle (then both sides have a gap before their first
+        byte). What follows is in doubt, until one command and its one reply stand alone.
+        """
+        self.ts = ts
+        if self.inspected != "whole":
+            return _NONE
+        self._out = []
+        self._odd(Oddity.GAP, side is Side.CLIENT, b"")
+        was_counted = self._doubt is None or self._doubt.counted
+        if any(owed.command.role is Role.STLS for owed in self._owed):
+            # The +OK may be what is missing, and TLS what comes next.
+            self._client_fresh = self._server_fresh = True
+        if side is Side.CLIENT or self._client_expects in (_Expect.ANSWER, _Expect.SASL):
+            self._client_expects = _Expect.COMMAND
+            self._message = self._undecided = None
+            # A line of a SASL exchange whose AUTH or challenge is missing looks like an unknown command.
+            self._auth_refused = True
+        if side is Side.CLIENT:
+            self._client.drop()
+            self._client_torn = True
+            self._user, self._user_last = None, ""
+        else:
+            self._server.drop()
+            self._body = self._body_end = None
+        self._in_capa = self._after_unknown = False
+        self._doubt = Doubt(was_counted and side is Side.SERVER)
+        self._server_expects = _Expect.DOUBT
+        events, self._out = self._out, _SPENT
+        return events
 
     def refused(self, step: Step) -> bytes:
         """Take back the client's last step, a whole line: the server will not get it.
@@ -487,17 +522,27 @@ class Analyzer:
         text = client.cut(self._client_limit())
         if text is not None and client.truncated:
             self._too_long = self._may_become(Side.CLIENT, text[:5])
+        if (self._client_fresh or self._client_torn) and self._is_no_line(text):
+            return
+        if text is not None:
+            _READ_CLIENT[self._client_expects](self, text)
+
+    def _is_no_line(self, text: bytes | None) -> bool:
+        """Look whether the first line, or the first behind a gap, is one of POP3; stop if it is not."""
         if self._client_fresh:
-            if is_tls(client.head(3) if text is None else text):
+            if is_tls(self._client.head(3) if text is None else text):
                 self._foreign(Oddity.TLS_FROM_FIRST_BYTE, True, b"", "tls")
-                return
+                return True
             if text is not None:
                 self._client_fresh = False
                 if protocol := foreign_client(text):
                     self._foreign(Oddity.NOT_POP3, True, text, protocol)
-                    return
-        if text is not None:
-            _READ_CLIENT[self._client_expects](self, text)
+                    return True
+        if self._client_torn and text is not None:
+            self._client_torn = False
+            # The end of a line may be the end of a password; a known command is most likely a whole line.
+            return grammar.command(*_split(text)) is grammar.UNKNOWN
+        return False
 
     def _client_limit(self) -> int:
         limits = self._limits
@@ -510,7 +555,7 @@ class Analyzer:
 
     def _command(self, text: bytes) -> None:
         """Read a command line (RFC 1939 section 3; RFC 2449 section 4)."""
-        word, _, arg = text.partition(b" ")
+        word, arg = _split(text)
         row = grammar.command(word, arg)
         self.commands += 1
         if self._gated:
@@ -984,9 +1029,14 @@ class Analyzer:
 
     def _answers_all(self, answers: list[Status]) -> bool:
         """Say whether these can be the replies to all that is owed: a body follows none but the last."""
-        return len(answers) == len(self._owed) and not any(
-            answer.ok and owed.multiline
-            for answer, owed in zip(answers[:-1], self._owed, strict=False)
+        counted = self._doubt is not None and self._doubt.counted
+        return (
+            counted
+            and len(answers) == len(self._owed)
+            and not any(
+                answer.ok and owed.multiline
+                for answer, owed in zip(answers[:-1], self._owed, strict=False)
+            )
         )
 
     def _client_speaks_in_doubt(self, doubt: Doubt) -> None:
@@ -1118,6 +1168,12 @@ class Analyzer:
         if count <= self._limits.unexpected and Unexpected in self._wants:
             shown = decode(detail[: self._limits.detail])
             self._out.append(Unexpected(self.connection, self.ts, is_orig, oddity, shown, secret))
+
+
+def _split(text: bytes) -> tuple[bytes, bytes]:
+    """Split a command line into its word and its argument (RFC 1939 section 3)."""
+    word, _, arg = text.partition(b" ")
+    return word, arg
 
 
 USER_PASS = "USER/PASS"

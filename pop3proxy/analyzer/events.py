@@ -161,6 +161,11 @@ class Oddity(StrEnum):
         "early_reply",
         "The server answers XTND XMIT before the client has ended the message.",
     )
+    GAP = (
+        "gap",
+        "Bytes of this side are missing, or the beginning of the session is: only in captures. Until replies"
+        " are certain again no login event is raised.",
+    )
     CUT_GREETING = "cut_greeting", "The connection ended before the greeting was complete."
     CUT_REPLY = "cut_reply", "The connection ended inside a multi-line reply."
     CUT_LOGIN = "cut_login", "The connection ended while a login waited for its answer."
