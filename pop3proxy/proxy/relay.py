@@ -52,10 +52,6 @@ class Owner(Protocol):
     """The session, as its relay knows it."""
 
     @property
-    def over(self) -> bool:
-        """Whether the session is ending."""
-
-    @property
     def client_unsent(self) -> bool:
         """Whether the client has not taken what was written to it."""
 
@@ -122,6 +118,7 @@ class Relay:
         "_blind",
         "_client",
         "_failed",
+        "_over",
         "_owner",
         "_server",
         "_surroundings",
@@ -139,6 +136,7 @@ class Relay:
         self._server = _Flow(Side.SERVER)
         self._blind = False  # the end of inspection has had its consequences
         self._failed = False  # the analyzer is out of order
+        self._over = False  # the session ends
 
     # --- what the session does with it ------------------------------------------------------------------
 
@@ -147,10 +145,11 @@ class Relay:
 
         Nothing here may cost the session: an error in the analyzer only ends inspection.
         """
-        flow = self._client if side is Side.CLIENT else self._server
-        if not (self._asks or self._client.held or self._failed):
-            return self._take_unasked(flow, data, now)
-        flow.held = flow.held + data if flow.held else data
+        client, server = self._client, self._server
+        flow = client if side is Side.CLIENT else server
+        if not (client.held or server.held or client.waits or server.waits or self._failed):
+            return self._take_at_rest(flow, data, now)
+        flow.held += data
         if not self._failed:
             try:
                 self._analyzer.feed(side, data, now)
@@ -159,16 +158,20 @@ class Relay:
         self._run(flow)
         return False
 
-    def _take_unasked(self, flow: _Flow, data: bytes, now: float) -> bool:
-        """Take bytes where nobody is asked and nothing is held: the same as else, in less time."""
+    def _take_at_rest(self, flow: _Flow, data: bytes, now: float) -> bool:
+        """Take bytes while nothing is held or waits, which is most of the time, with little ado."""
         analyzer, dispatch = self._analyzer, self._surroundings.dispatch
-        side, size, passed = flow.side, len(data), 0
+        side, size, stepped = flow.side, len(data), 0
+        asked: Step | None = None
         try:
             analyzer.feed(side, data, now)
-            while passed < size and (step := analyzer.next(side)) is not None:
-                passed += step.size
+            while stepped < size and (step := analyzer.next(side)) is not None:
+                stepped += step.size
                 if step.events:
                     dispatch(step.events)
+                if self._asks and not self._is_nobody_s(step):
+                    asked = step
+                    break
         except EndSession:
             self._end_by_hook()
             return False
@@ -177,12 +180,27 @@ class Relay:
             self.inspection_failed(problem)
             self._flush(flow)
             return False
-        if passed == size:
+        if asked is None and stepped == size:
             return True
-        flow.held = data
-        flow.stepped = flow.clear = passed
-        self._flush(flow)
+        flow.held, flow.stepped, flow.clear = data, stepped, stepped
+        if asked is not None:
+            flow.clear -= asked.size
+            try:
+                self._weigh(flow, asked)
+            except Exception as problem:
+                self.inspection_failed(problem)
+        self._run(flow)
         return False
+
+    def _is_nobody_s(self, step: Step) -> bool:
+        """Say whether a step is certain to pass, since it has nothing that anybody is asked about."""
+        blocking = self._surroundings.blocking
+        for event in step.events:
+            if type(event) in blocking:
+                return False
+        if step.may and not step.may.isdisjoint(blocking):
+            return False
+        return not (step.withheld or self._analyzer.blind)
 
     def go_on(self) -> None:
         """Answer a denied client that has taken what was written to it before."""
@@ -192,6 +210,7 @@ class Relay:
 
     def close(self) -> Sequence[Event]:
         """Give up all that is waited for; return the events of a denial that the end has overtaken."""
+        self._over = True
         self._client.forget()
         self._server.forget()
         reply, self._client.denial = self._client.denial, None
@@ -248,7 +267,7 @@ class Relay:
     def _run(self, flow: _Flow) -> None:
         """Pull all that can be pulled, beginning with one flow, and pass on what is clear."""
         client, server = self._client, self._server
-        while not self._owner.over:
+        while not self._over:
             try:
                 self._pull(flow)
                 if flow is server and client.held:
@@ -262,7 +281,7 @@ class Relay:
             flow = client
 
     def _pull(self, flow: _Flow) -> None:
-        analyzer, server, owner = self._analyzer, self._server, self._owner
+        analyzer, server = self._analyzer, self._server
         while flow.waits is None and (flow is server or server.waits is None):
             if flow.stepped == len(flow.held):
                 return
@@ -273,17 +292,17 @@ class Relay:
             if step is None:
                 return
             flow.stepped += step.size
-            self._take_step(flow, step)
-            if owner.over:
+            if step.events and not self._tell(step.events):
+                return
+            self._weigh(flow, step)
+            if self._over:
                 return
             if flow is server and self._client.held:
                 self._pull(self._client)
 
-    def _take_step(self, flow: _Flow, step: Step) -> None:
+    def _weigh(self, flow: _Flow, step: Step) -> None:
+        """Ask about a step who wants to be asked, and let it pass, or not."""
         surroundings = self._surroundings
-        events = step.events
-        if events and not self._tell(events):
-            return
         if not self._asks:
             flow.clear = flow.stepped
             return
@@ -294,7 +313,7 @@ class Relay:
             surroundings.count("line_too_long")
             self._end("line_too_long")
             return
-        question = surroundings.ask(events) if events else None
+        question = surroundings.ask(step.events) if step.events else None
         if question is None:
             self._let_pass(flow, step)
         elif question.verdict is not None:
