@@ -85,7 +85,7 @@ class Wire:
     def write(self, data: bytes) -> None:
         """Send bytes, in the order of the calls; whoever writes on while ``unsent`` makes a queue grow."""
         if self._send is None or self.unsent:
-            self.transport.write(data)
+            self._queue(data)
             return
         try:
             count = self._send(data)
@@ -97,6 +97,10 @@ class Wire:
             return
         if count < len(data):
             self._leave(data[count:])
+
+    def _queue(self, rest: bytes) -> None:
+        """Send behind what the transport still has; one that lends no socket gets all of it."""
+        self.transport.write(rest)
 
     def _leave(self, rest: bytes) -> None:
         """Leave it to the transport to send what the kernel did not take."""
@@ -185,10 +189,13 @@ class Wire:
 
     def connectionLost(self, reason: Failure) -> None:
         """Report that the wire is gone (IProtocol)."""
-        user, self._user = self._user, None
         self._socket = self._send = None
+        self._gone(reason.check(ConnectionDone) is not None)
+
+    def _gone(self, clean: bool) -> None:
+        user, self._user = self._user, None
         if user is not None:
-            user.lost(self._side, reason.check(ConnectionDone) is not None)
+            user.lost(self._side, clean)
 
     def pauseProducing(self) -> None:
         """Note that the transport's buffer is full (IPushProducer)."""
@@ -201,6 +208,10 @@ class Wire:
         self.unsent = False
         if self._socket is not None:
             self.transport.unregisterProducer()
+        self._drained()
+
+    def _drained(self) -> None:
+        """Send the end that waited for what was unsent, and say that there is room again."""
         if self._end_due:
             self._end_due = False
             self._shut_down()
