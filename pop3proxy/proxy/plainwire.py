@@ -16,6 +16,10 @@ from .wire import LARGE_READ, SMALL_READ, Wire, WireUser
 _RESET: Final = struct.pack("ii", 1, 0)
 """The SO_LINGER with which a close is a reset."""
 
+# A broken connection shows in the attempt to do what we are watched for.
+_READABLE: Final = READ | BROKEN
+_WRITABLE: Final = WRITE | BROKEN
+
 
 class PlainWire(Wire):
     """A byte stream to one peer over a socket of our own."""
@@ -55,18 +59,17 @@ class PlainWire(Wire):
 
     # --- what a session does with it --------------------------------------------------------------------
 
-    def _leave(self, rest: bytes) -> None:
-        """Keep what the kernel did not take until it takes more."""
-        if self._socket is None:
-            return
-        if self._pending is None:
-            self._pending = memoryview(rest)
-            self.unsent = True
-            self._watch(self._events | WRITE)
-        else:
-            self._pending = memoryview(b"".join((self._pending, rest)))
+    def _queue(self, data: bytes) -> None:
+        """Send behind what is unsent; a wire that is gone sends nothing."""
+        if self._pending is not None:
+            self._pending = memoryview(b"".join((self._pending, data)))
 
-    _queue = _leave
+    def _leave(self, data: bytes, sent: int) -> None:
+        """Keep what the kernel did not take until it takes more."""
+        # A view: a copy of what may be nearly all of a large chunk would cost a tenth of its way.
+        self._pending = memoryview(data)[sent:]
+        self.unsent = True
+        self._watch(self._events | WRITE)
 
     def pause(self) -> None:
         """Stop reading."""
@@ -103,15 +106,12 @@ class PlainWire(Wire):
     def ready(self, events: int) -> None:
         """Send what is unsent, read what has come (Watcher).
 
-        A broken connection shows in the attempt to do what we are watched for. While that is nothing, the
-        engine does not know us, or a reset would wake it again and again.
+        While we wait for nothing, the engine does not know us: a reset would wake it again and again.
         """
-        if self._pending is not None and events & (WRITE | BROKEN):
+        if self._pending is not None and events & _WRITABLE:
             self._flush()
-        if self._events & READ and events & (READ | BROKEN):
-            self._read()
-
-    def _read(self) -> None:
+        if not (self._events & READ and events & _READABLE):
+            return
         # We are watched, so socket and user are there: no check for each chunk.
         try:
             data = self._socket.recv(self._size)  # type: ignore[union-attr]

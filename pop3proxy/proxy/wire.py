@@ -96,15 +96,15 @@ class Wire:
             self.abort()
             return
         if count < len(data):
-            self._leave(data[count:])
+            self._leave(data, count)
 
-    def _queue(self, rest: bytes) -> None:
+    def _queue(self, data: bytes) -> None:
         """Send behind what the transport still has; one that lends no socket gets all of it."""
-        self.transport.write(rest)
+        self.transport.write(data)
 
-    def _leave(self, rest: bytes) -> None:
+    def _leave(self, data: bytes, sent: int) -> None:
         """Leave it to the transport to send what the kernel did not take."""
-        self.transport.write(rest)
+        self.transport.write(data[sent:])
         self._registering = True
         self.transport.registerProducer(self, False)
         self._registering = False
