@@ -84,8 +84,12 @@ class LineCutter:
             if self.taken:
                 self._keep(chunk[start:], limit)
             return None
-        self._move(end + 1)
+        # As _move does, without a call for each line.
         self.taken = end + 1 - start
+        if end + 1 == len(chunk):
+            self._chunk, self._pos = b"", 0
+        else:
+            self._pos = end + 1
         if self._head is not None:
             return self._join(chunk[start:end], limit)
         self.crlf = end > start and chunk[end - 1] == CR

@@ -65,6 +65,9 @@ TIMEOUT = 30
 """Seconds that a ``tcp:`` endpoint has to connect if its string names none: Twisted's own."""
 
 
+_HIGHEST_PORT = 65535
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where and how to connect over TCP, with nothing left to look up."""
@@ -99,6 +102,9 @@ def target(endpoint: str) -> Target | None:
 
 def _numeric(host: str, port: int) -> tuple[int, Any] | None:
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    if port > _HIGHEST_PORT:
+        # The look-up would take it modulo 65536.
+        return None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     except OSError:

@@ -12,7 +12,7 @@ from .engine import BROKEN, WRITE, Engine
 from .plainwire import PlainWire
 from .session import Session
 
-_UNDER_WAY = (errno.EINPROGRESS, errno.EINTR, errno.EAGAIN)
+_UNDER_WAY = (errno.EINPROGRESS, errno.EINTR)
 
 
 class Dialler:

@@ -44,14 +44,14 @@ class PlainWire(Wire):
     def begin(self, watched: bool = False) -> None:
         """Say that the wire is up, and read. ``watched``: by somebody else until now.
 
-        Whatever the user raises comes out again, after a reset.
+        Whatever is raised on the way comes out again, after a reset.
         """
         self._events = READ
-        if watched:
-            self._engine.change(self._descriptor, self, READ)
-        else:
-            self._engine.add(self._descriptor, self, READ)
         try:
+            if watched:
+                self._engine.change(self._descriptor, self, READ)
+            else:
+                self._engine.add(self._descriptor, self, READ)
             self.connectionMade()
         except Exception:
             self.abort()

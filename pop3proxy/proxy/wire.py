@@ -3,6 +3,8 @@
 Beside ``listeners`` and ``upstream`` this is the only module that touches a transport. Where the transport is
 a plain socket, bytes are written through: sent at once, and given to the transport only as far as the
 kernel does not take them. That saves a wake-up and two system calls for each chunk.
+
+What has no need of a transport, plain TCP, has a make of its own in ``plainwire``.
 """
 
 import socket

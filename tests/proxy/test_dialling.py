@@ -222,6 +222,7 @@ V4, V6 = socket.AF_INET, socket.AF_INET6
         ("ssl:192.0.2.1:995", None),
         ("unix:/run/pop3", None),
         ("tcp:192.0.2.1:110:somethingNew=1", None),
+        ("tcp:192.0.2.1:65646", None),
     ],
 )
 def test_only_an_address_over_plain_tcp_is_dialled_without_an_endpoint(

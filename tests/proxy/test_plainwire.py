@@ -1,5 +1,6 @@
 """One side of a session as a plain socket: everything here goes over real TCP connections."""
 
+import errno
 import socket
 from collections.abc import Iterator
 
@@ -362,3 +363,21 @@ def test_an_error_of_the_user_about_the_beginning_resets(
         ends[1].recv(1)
     loop.turn()
     assert heard.all[-1] == ("lost", SIDE, False)
+
+
+def test_a_wire_that_the_system_will_not_watch_is_reset_and_lost(
+    loop: Loop,
+    heard: Heard,
+    ends: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "too many watches")
+
+    wire = PlainWire(heard, SIDE, loop.engine, ends[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.engine, "add", full)
+        with pytest.raises(OSError, match="too many watches"):
+            wire.begin()
+    loop.turn()
+    assert heard.all == [("lost", SIDE, False)]
