@@ -3,11 +3,11 @@
 import os
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
+_PAIRS = [low + high for high in _DIGITS for low in _DIGITS]
 _PAIR = len(_PAIRS)
 _BITS = 96
 
-# 62 ** 17 is more than 2 ** 96: eight pairs behind one digit. Half of them go into a machine word.
+# 62 ** 17 is more than 2 ** 96: eight pairs and one digit, the lowest first. Four pairs fit a machine word.
 _HALF = _PAIR**4
 
 
@@ -17,12 +17,12 @@ def new_uid() -> str:
     The system draws the bits at each call, so that processes which share a past do not share ids.
     """
     rest, low = divmod(int.from_bytes(os.urandom(_BITS // 8), "big"), _HALF)
-    first, high = divmod(rest, _HALF)
-    return f"C{_DIGITS[first]}{_four_pairs(high)}{_four_pairs(low)}"
+    last, high = divmod(rest, _HALF)
+    return f"C{_four_pairs(low)}{_four_pairs(high)}{_DIGITS[last]}"
 
 
 def _four_pairs(number: int) -> str:
-    number, last = divmod(number, _PAIR)
-    number, third = divmod(number, _PAIR)
-    first, second = divmod(number, _PAIR)
-    return f"{_PAIRS[first]}{_PAIRS[second]}{_PAIRS[third]}{_PAIRS[last]}"
+    number, first = divmod(number, _PAIR)
+    number, second = divmod(number, _PAIR)
+    fourth, third = divmod(number, _PAIR)
+    return f"{_PAIRS[first]}{_PAIRS[second]}{_PAIRS[third]}{_PAIRS[fourth]}"
