@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from twisted.logger import Logger
 
 from ..analyzer.dialogue import Analyzer, Step
-from ..analyzer.events import Event, Side
+from ..analyzer.events import CLIENT, SERVER, Event, Side
 from ..hooks.api import PASS, Delay, Deny, Drop, EndSession, Pass, Verdict
 from ..hooks.asking import Question
 
@@ -132,8 +132,8 @@ class Relay:
         self._analyzer = analyzer
         self._surroundings = surroundings
         self._asks = bool(surroundings.on_blind)
-        self._client = _Flow(Side.CLIENT)
-        self._server = _Flow(Side.SERVER)
+        self._client = _Flow(CLIENT)
+        self._server = _Flow(SERVER)
         self._blind = False  # the end of inspection has had its consequences
         self._failed = False  # the analyzer is out of order
         self._over = False  # the session ends
@@ -146,7 +146,7 @@ class Relay:
         Nothing here may cost the session: an error in the analyzer only ends inspection.
         """
         client, server = self._client, self._server
-        flow = client if side is Side.CLIENT else server
+        flow = client if side is CLIENT else server
         if not (client.held or server.held or client.waits or server.waits or self._failed):
             return self._take_at_rest(flow, data, now)
         flow.held += data
@@ -206,7 +206,7 @@ class Relay:
         """Answer a denied client that has taken what was written to it before."""
         if self._client.denial is not None:
             self._run(self._client)
-            self._owner.moved(Side.CLIENT)
+            self._owner.moved(CLIENT)
 
     def close(self) -> Sequence[Event]:
         """Give up all that is waited for; return the events of a denial that the end has overtaken."""
@@ -220,11 +220,11 @@ class Relay:
 
     def may_read(self, side: Side) -> bool:
         """Say whether more of a side can be taken."""
-        return not (self._client if side is Side.CLIENT else self._server).full
+        return not (self._client if side is CLIENT else self._server).full
 
     def holds(self, side: Side) -> bool:
         """Say whether something of a side has not gone on."""
-        flow = self._client if side is Side.CLIENT else self._server
+        flow = self._client if side is CLIENT else self._server
         return bool(flow.held) or flow.waits is not None
 
     @property
@@ -250,7 +250,7 @@ class Relay:
 
         The server may take the beginning of a command for one, so it does not get it unasked.
         """
-        flow = self._client if side is Side.CLIENT else self._server
+        flow = self._client if side is CLIENT else self._server
         if flow.waits is None and flow.stepped == len(flow.held):
             if flow is self._server:
                 flow.clear = flow.stepped
@@ -450,7 +450,7 @@ class Relay:
         flow.denial = line
         flow.waits = _nothing
         if instead:
-            self._owner.pass_on(Side.CLIENT, instead)
+            self._owner.pass_on(CLIENT, instead)
 
     def _answer_denied(self) -> bool:
         """Give the client its denial, if this is the place; return whether its flow goes on now.
@@ -494,4 +494,4 @@ class Relay:
         """Take the verdict on a denied login that was waited for, and go on."""
         if self._say_denied(line, verdict):
             self._run(self._client)
-            self._owner.moved(Side.CLIENT)
+            self._owner.moved(CLIENT)
