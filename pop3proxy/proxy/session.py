@@ -138,6 +138,7 @@ class Session:
             self._server_begun()
 
     def _client_begun(self) -> None:
+        self.connection.tls = self.client.secure
         events = [Connect(self.connection, self._started)]
         if not self._tell(events):
             return

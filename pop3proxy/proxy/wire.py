@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
+    INegotiated,
     IProtocol,
     IPullProducer,
     IPushProducer,
@@ -55,7 +56,7 @@ class Wire:
     """A byte stream to one peer.
 
     ``unsent`` says whether bytes that were written still wait for the peer to take them; ``drained`` is
-    reported when they have gone.
+    reported when they have gone. ``secure`` says whether TLS carries them.
     """
 
     __slots__ = (
@@ -66,6 +67,7 @@ class Wire:
         "_side",
         "_socket",
         "_user",
+        "secure",
         "transport",
         "unsent",
     )
@@ -80,6 +82,7 @@ class Wire:
         self._end_due = False
         self._aborted = False
         self.unsent = False
+        self.secure = False
         self.transport: Any = None
 
     # --- what a session does with it --------------------------------------------------------------------
@@ -167,6 +170,7 @@ class Wire:
             transport.bufferSize = SMALL_READ
         else:
             transport.registerProducer(self, True)
+            self.secure = INegotiated.providedBy(transport)
         self.connectionMade()
 
     def connectionMade(self) -> None:
