@@ -168,6 +168,7 @@ class Analyzer:
         "_server_fresh",
         "_too_long",
         "_undecided",
+        "_unsent",
         "_user",
         "_user_last",
         "_wants",
@@ -227,6 +228,7 @@ class Analyzer:
         self._before: tuple[str | None, str] = (None, "")
         self._attempted: tuple[str, str, str] | None = None
         self._cancelling = False  # an exchange whose cancellation was not the client's
+        self._unsent: Step | None = None  # the client's last step, while the server has not got it
 
         self._server = LineCutter()
         self._server_expects = _STATUS
@@ -362,13 +364,25 @@ class Analyzer:
         events, self._out = self._out, _SPENT
         return events
 
+    def held(self, step: Step) -> None:
+        """Know that the client's last step has not gone to the server, which can't have answered it."""
+        self._unsent = step
+
+    def sent(self) -> None:
+        """Know that the client's last step goes to the server."""
+        self._unsent = None
+
     def refused(self, step: Step) -> bytes:
         """Take back the client's last step, a whole line: the server will not get it.
 
         Return what it must get instead: the ``*`` that ends a SASL exchange under way (RFC 5034 section 4),
         whose answer will be withheld, or nothing. ``answered`` is due once ``quiet`` says so.
         """
+        self._unsent = None
         self._user, self._user_last = self._before
+        if not self._owed:
+            # The server has ended the exchange meanwhile, so there is nothing to cancel.
+            return b""
         owed = self._owed[-1]
         if isinstance(owed, OwedToExchange):
             self._auth_refused = True
@@ -786,7 +800,8 @@ class Analyzer:
     def _challenge(self, text: bytes) -> None:
         """Take ``+ ``: the client's next line is a SASL response (RFC 5034 section 4)."""
         owed = self._owed[0] if self._owed else None
-        if not isinstance(owed, OwedToExchange) or self._client_expects is not _ANSWER:
+        waits = self._client_expects is _ANSWER and self._unsent is None
+        if not isinstance(owed, OwedToExchange) or not waits:
             self._odd(Oddity.STRAY_CHALLENGE, False, b"+ " + text)
             return
         owed.exchange.challenge(text)
@@ -799,7 +814,7 @@ class Analyzer:
         if self._cancelling and self._answers_cancellation:
             self._exchange_cancelled(status)
             return
-        if not self._owed or self._is_farewell(status):
+        if not self._owed or self._answers_unsent or self._is_farewell(status):
             self._odd(Oddity.UNSOLICITED_REPLY, False, text)
             self._raise_reply(status)
             return
@@ -821,6 +836,11 @@ class Analyzer:
             self._open_body()
         if self._undecided is not None and self._client_expects is not _ANSWER:
             self._read_undecided()
+
+    @property
+    def _answers_unsent(self) -> bool:
+        """Whether all that the server could answer is a command that it has not got."""
+        return self._unsent is not None and len(self._owed) == 1 and not self._unsent.in_exchange
 
     @property
     def _answers_cancellation(self) -> bool:
@@ -881,6 +901,9 @@ class Analyzer:
         self._client_expects = _COMMAND
         if not status.ok:
             self._auth_refused = True
+        if self._unsent is not None and not status.ok:
+            # It has given up an exchange whose last response is held, and has judged nothing.
+            return
         if self.connection.state is AUTHORIZATION and (status.ok or exchange.judged):
             self._judge(
                 exchange.user,

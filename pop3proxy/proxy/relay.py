@@ -321,8 +321,15 @@ class Relay:
         else:
             flow.waits = question.cancel
             question.settled = lambda verdict: self._settled(flow, step, verdict)
+            self._hold(flow, step)
+
+    def _hold(self, flow: _Flow, step: Step) -> None:
+        if flow is self._client:
+            self._analyzer.held(step)
 
     def _let_pass(self, flow: _Flow, step: Step) -> None:
+        if flow is self._client:
+            self._analyzer.sent()
         if step.withheld:
             self._flush(flow)
             flow.held = flow.held[step.size :]
@@ -416,6 +423,7 @@ class Relay:
         if isinstance(verdict, Pass):
             self._let_pass(flow, step)
         elif isinstance(verdict, Delay):
+            self._hold(flow, step)
             self._delay(flow, verdict, lambda: self._settled(flow, step, PASS))
         elif isinstance(verdict, Deny):
             self._deny(flow, step, verdict)
