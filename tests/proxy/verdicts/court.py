@@ -265,8 +265,7 @@ def sitting(
 ) -> Iterator[Courtroom]:
     """Run a proxy whose sessions the test decides about, until the end of the block."""
     mail_server, court = MailServer(), Court()
-    if hook == "Judge":
-        options["court"] = court.port
+    options["court"] = court.port
     written = "".join(f"{key} = {json.dumps(value)}\n" for key, value in options.items())
     path = folder / "proxy.toml"
     path.write_text(

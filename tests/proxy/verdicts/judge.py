@@ -112,27 +112,22 @@ class Judge(Hook):
                 asked.callback(PASS)
 
 
-class Standing(Hook):
-    """Says the same to each event of some types, or of those only whose command it is; ``raise`` raises."""
-
-    blocking = True
+class Standing(Judge):
+    """Says the same at once to each event of some types; ``raise`` raises."""
 
     def __init__(
         self,
+        court: int,
         says: str,
         events: Sequence[str] = ("pop3_login_attempt",),
-        command: str = "",
         on_error: OnError = "pass",
     ) -> None:
-        self.on_error = on_error
+        super().__init__(court, (), on_error=on_error)
         self._says = None if says == "raise" else verdict(says)
-        self._command = command
         for name in events:
             setattr(self, name, self._say)
 
     def _say(self, event: Event) -> Verdict:
-        if self._command and getattr(event, "command", "") != self._command:
-            return PASS
         if self._says is None:
             raise ValueError("told to")
         return self._says
