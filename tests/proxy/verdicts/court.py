@@ -42,7 +42,7 @@ class Peer:
             pass
         finally:
             self.got += data
-        assert bytes(data) == expected
+        self._compare(bytes(data), expected)
 
     def has_heard_nothing(self) -> None:
         """See that nothing has come; what could still be on its way a fence has waited for."""
@@ -59,7 +59,12 @@ class Peer:
         """Read to the end, and see that nothing else comes before it."""
         data = receive_all(self.socket)
         self.got += data
-        assert data == expected
+        self._compare(data, expected)
+
+    def _compare(self, data: bytes, expected: bytes) -> None:
+        if data != expected:
+            shown = f"{data[-200:]!r} came instead of {expected[-200:]!r}"
+            raise AssertionError(f"{shown}; before it: {self.got[: -len(data) or None][-200:]!r}")
 
     def ends(self) -> None:
         """Say no more."""
@@ -88,7 +93,7 @@ class Question:
     def is_cancelled(self) -> None:
         """Wait until the proxy does not want to know any more."""
         told = self.court.next(self.port)
-        assert (told.event, told.number) == ("cancelled", self.number)
+        assert (told.event, told.number) == ("cancelled", self.number), told
 
 
 class Court:
@@ -145,7 +150,7 @@ class Court:
 
     def unasked(self, port: int) -> None:
         """See that nothing was asked about that client, as far as a fence has waited."""
-        assert not self._questions[port]
+        assert not self._questions[port], self._questions[port]
 
     def forget(self, port: int) -> None:
         self._questions.pop(port, None)
@@ -180,7 +185,7 @@ class Case:
         """Wait for the question about an event, with these parameters."""
         question = self._room.court.next(self.port)
         assert question.event == event, question
-        assert {key: question.told.get(key) for key in told} == told
+        assert {**question.told, **told} == question.told, question
         return question
 
     def stands_still(self) -> None:

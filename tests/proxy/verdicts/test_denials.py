@@ -169,6 +169,17 @@ def test_a_denied_user_is_not_remembered(strict_room: Courtroom) -> None:
         case.question(user="bob")
 
 
+@pytest.mark.parametrize("line", [b"STLS\r\n", b"AUTH PLAIN\r\n", b"XTND XMIT\r\n"])
+def test_what_follows_a_denied_barrier_is_a_command(strict_room: Courtroom, line: bytes) -> None:
+    with strict_room.session() as case:
+        case.client.says(line + b"PASS secret\r\n")
+        case.question("pop3_request").answer("deny -ERR no")
+        case.client.hears(b"-ERR no\r\n")
+        case.question("pop3_request", command="PASS").answer("pass")
+        case.question(password="secret").answer("drop")
+        case.server.hears_the_end()
+
+
 @pytest.mark.parametrize("gated", ["room", "strict_room"])
 def test_only_one_attempt_of_a_session_is_under_way(
     gated: str, request: pytest.FixtureRequest
