@@ -21,6 +21,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 from twisted.internet.endpoints import clientFromString, serverFromString
 
+from .hooks.api import Deny
+from .hooks.policy.commands import command_name
+
 
 class ConfigError(ValueError):
     """Mistakes in a configuration; the text has one line each: the key, and what would be right."""
@@ -61,6 +64,13 @@ def _at_least_one(found: tuple[str, ...]) -> tuple[str, ...]:
     return found
 
 
+def _deniable(text: str) -> str:
+    """Refuse what cannot be the reply of a denial."""
+    return Deny(text).reply
+
+
+CommandName = Annotated[str, AfterValidator(command_name)]
+DenialReply = Annotated[str, AfterValidator(_deniable)]
 Count = Annotated[int, Strict()]
 Switch = Annotated[bool, Strict()]
 Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
@@ -123,13 +133,38 @@ class AnalyzerOptions(_Table):
     """The server announces AUTH-RESP-CODE (RFC 3206): a refusal without a code is no wrong password."""
 
 
+class DenyRule(_Table):
+    """Commands that clients may not send; all that the rule says must hold."""
+
+    commands: Annotated[tuple[CommandName, ...], AfterValidator(_at_least_one)]
+    """Names, in any case: `DELE`, `AUTH NTLM`, `XTND XMIT`, `unknown`, `unknown XPUSH`."""
+    state: Literal["authorization", "transaction"] | None = None
+    """`authorization`: until a login has succeeded; `transaction`: once a login was sent; else both."""
+    tls: Switch | None = None
+    """`true`: only from clients that talk TLS to the proxy; `false`: only from the others; else both."""
+    reply: DenialReply | None = None
+    """The answer, one line that begins with `-ERR`; without it that to an unknown command."""
+
+
+class Rules(_Table):
+    """Commands that are not passed to the mail server; without this table all are."""
+
+    xclient: Literal["deny", "pass"] = "deny"
+    """XCLIENT and XOIP, by which a client claims another address; proxies before this one need them."""
+    plaintext_logins: Literal["pass", "deny"] = "pass"
+    """USER, PASS, APOP, and AUTH by PLAIN, LOGIN, OAUTHBEARER and XOAUTH2, from clients without TLS."""
+    deny: tuple[DenyRule, ...] = ()
+    """Further rules; they come before the two above, and the first that applies gives the answer."""
+
+
 class Verdicts(_Table):
-    """What the proxy decides where no hook can."""
+    """What becomes of sessions that hooks decide about."""
 
     on_blind: Literal["drop", "pass"] = "drop"
-    """x"""
+    """What becomes of a session whose inspection ends for any reason but STLS while a blocking hook is
+    loaded."""
     delayed: Count = Field(default=1_000, ge=0)
-    """x"""
+    """Sessions that a Delay holds at a time; a Delay beyond that is a Drop."""
 
 
 class HookEntry(_Table):
@@ -139,6 +174,10 @@ class HookEntry(_Table):
     """``package.module:Class``, or the name of an entry point of the group ``pop3proxy.hooks``."""
     options: dict[str, Any] = {}
     """Keyword arguments."""
+    time_limit: Seconds | None = None
+    """Seconds that an answer may take; without it what the hook says, or else 5."""
+    on_error: Literal["pass", "deny"] | None = None
+    """What a blocking hook that fails stands for; without it what the hook says, or else `pass`."""
 
 
 class Config(_Table):
@@ -152,6 +191,7 @@ class Config(_Table):
     limits: ConnectionLimits = ConnectionLimits()
     timeouts: Timeouts = Timeouts()
     analyzer: AnalyzerOptions = AnalyzerOptions()
+    rules: Rules | None = None
     verdicts: Verdicts = Verdicts()
     hooks: tuple[HookEntry, ...] = ()
     """Hooks besides the file of events, in the order in which they hear each event."""
@@ -220,6 +260,7 @@ _EXAMPLES = {
     "listen": '["tcp:1110"], or on the command line --listen tcp:1110',
     "upstream": '"tcp:mail.example.org:110", or on the command line --upstream tcp:mail.example.org:110',
     "name": '"package.module:Class"',
+    "commands": '["DELE"]',
 }
 
 
@@ -237,7 +278,7 @@ def _what_would_be_right(error: ErrorDetails) -> str:
     if kind == "value_error":
         return str(context["error"])
     must_be = _MUST_BE[kind].format_map(context)
-    unit = " (seconds)" if place[0] == "timeouts" else ""
+    unit = " (seconds)" if place[0] == "timeouts" or place[-1] == "time_limit" else ""
     return f"{must_be}{unit}, not {_shown(error['input'])}"
 
 

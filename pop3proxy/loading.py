@@ -2,17 +2,25 @@
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from importlib import import_module
 from importlib.metadata import entry_points
 from inspect import Parameter
 from typing import Any
 
-from .config import Config, ConfigError
-from .hooks.api import Hook
+from .analyzer.events import State
+from .config import Config, ConfigError, HookEntry, Rules
+from .hooks.api import Deny, Hook
 from .hooks.dispatcher import UnusableHook, methods_of
 from .hooks.logging.jsonlines import JsonLines
+from .hooks.policy.commands import (
+    CLAIMED_ADDRESSES,
+    DENIED,
+    PLAINTEXT_LOGINS,
+    CommandRules,
+    Rule,
+)
 
 GROUP = "pop3proxy.hooks"
 """The entry-point group in which packages announce hooks by a short name."""
@@ -26,7 +34,7 @@ class _Unusable(Exception):
 
 
 def load_hooks(config: Config) -> list[Hook]:
-    """Make the hooks of a configuration, in its order, behind the one that writes the file of events.
+    """Make the hooks of a configuration: the one that writes the file of events, the rules, then the others.
 
     Nothing is started yet. Raises ConfigError with every mistake.
     """
@@ -37,14 +45,31 @@ def load_hooks(config: Config) -> list[Hook]:
             hooks.append(_made(JsonLines, config.events.model_dump()))
         except _Unusable as problem:
             mistakes.append(f"events.path: {problem}")
+    if config.rules is not None and (rules := tuple(_rules(config.rules))):
+        hooks.append(CommandRules(rules))
     for index, entry in enumerate(config.hooks):
         try:
-            hooks.append(_made(_found(entry.name), entry.options))
+            hooks.append(_adjusted(_made(_found(entry.name), entry.options), entry))
         except _Unusable as problem:
             mistakes.append(f"hooks[{index}]: {entry.name}: {problem}")
     if mistakes:
         raise ConfigError(mistakes)
     return hooks
+
+
+def _rules(config: Rules) -> Iterator[Rule]:
+    """Yield the operator's own rules before the others, so that their replies are what clients see."""
+    for rule in config.deny:
+        yield Rule(
+            frozenset(rule.commands),
+            None if rule.state is None else State(rule.state),
+            rule.tls,
+            DENIED if rule.reply is None else Deny(rule.reply),
+        )
+    if config.plaintext_logins == "deny":
+        yield PLAINTEXT_LOGINS
+    if config.xclient == "deny":
+        yield CLAIMED_ADDRESSES
 
 
 def _found(name: str) -> type[Hook]:
@@ -96,6 +121,21 @@ def _made(kind: type[Hook], options: dict[str, Any]) -> Hook:
     # What its author lets the constructor raise.
     except Exception as problem:
         raise _Unusable(f"its options are refused with {_in_one_line(problem)}") from None
+    return hook
+
+
+def _adjusted(hook: Hook, entry: HookEntry) -> Hook:
+    """Set what the configuration says about the hook in place of its author."""
+    if entry.on_error is not None and not hook.blocking:
+        raise _Unusable("only listens, so it can have no on_error; leave that out")
+    for name in ("time_limit", "on_error"):
+        value = getattr(entry, name)
+        if value is None:
+            continue
+        try:
+            setattr(hook, name, value)
+        except AttributeError:
+            raise _Unusable(f"lets nobody set its {name}; leave that out") from None
     return hook
 
 

@@ -2,19 +2,28 @@
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from textwrap import dedent
 from uuid import uuid4
 
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
+from pop3proxy.analyzer.events import Connection, Request, State
 from pop3proxy.config import Config, ConfigError, load
-from pop3proxy.hooks.api import Hook
+from pop3proxy.hooks.api import Deny, Hook
+from pop3proxy.hooks.dispatcher import Dispatcher
 from pop3proxy.hooks.logging.jsonlines import JsonLines
+from pop3proxy.hooks.policy.commands import CommandRules
 from pop3proxy.loading import GROUP, load_hooks
+
+from .hooks.examples import TS, connection
 
 LEAST = 'listen = ["tcp:1110"]\nupstream = "tcp:127.0.0.1:110"\n'
 JSON_LINES = "pop3proxy.hooks.logging.jsonlines:JsonLines"
+DENY = LEAST + '[[rules.deny]]\ncommands = ["DELE"]\n'
+HOOK = LEAST + f'[[hooks]]\nname = "{JSON_LINES}"\noptions = {{path = "b"}}\n'
 
 
 def loaded(tmp_path: Path, text: str, **overrides: object) -> Config:
@@ -71,6 +80,34 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ('listen = ["tpc:1110"]\nupstream = "tcp:127.0.0.1:110"\n', "listen", "tpc"),
         ('listen = ["tcp:1110"]\nupstream = "127.0.0.1"\n', "upstream", "tcp"),
         ('listen = ["tcp:1110"]\n', "upstream", "upstream"),
+        (LEAST + "rules = true\n", "rules", "table"),
+        (LEAST + "[rules]\nxclent = 'pass'\n", "rules.xclent", "rules.xclient"),
+        (LEAST + "[rules]\nxclient = 'allow'\n", "rules.xclient", "'deny' or 'pass'"),
+        (
+            LEAST + "[rules]\nplaintext_logins = false\n",
+            "rules.plaintext_logins",
+            "'pass' or 'deny'",
+        ),
+        (LEAST + "[[rules.deny]]\n", "rules.deny[0].commands", '["DELE"]'),
+        (LEAST + "[[rules.deny]]\ncommands = []\n", "rules.deny[0].commands", '["DELE"]'),
+        (LEAST + "[[rules.deny]]\ncommands = 'DELE'\n", "rules.deny[0].commands", "list"),
+        (
+            LEAST + "[[rules.deny]]\ncommands = ['RETR', 'DEEL']\n",
+            "rules.deny[0].commands[1]",
+            "DELE",
+        ),
+        (DENY + "state = 'update'\n", "rules.deny[0].state", "'authorization' or 'transaction'"),
+        (DENY + "tls = 'no'\n", "rules.deny[0].tls", "true or false"),
+        (DENY + "reply = 'no'\n", "rules.deny[0].reply", "begins with -ERR"),
+        (DENY + 'reply = "-ERR a\\nb"\n', "rules.deny[0].reply", "one printable line"),
+        (DENY + f"reply = '-ERR {'x' * 510}'\n", "rules.deny[0].reply", "510 octets"),
+        (DENY + "stat = 'transaction'\n", "rules.deny[0].stat", "rules.deny.state"),
+        (LEAST + "[verdicts]\non_blind = 'deny'\n", "verdicts.on_blind", "'drop' or 'pass'"),
+        (LEAST + "[verdicts]\ndelayed = -1\n", "verdicts.delayed", "at least 0"),
+        (LEAST + "[verdicts]\ndelayed = 1.5\n", "verdicts.delayed", "whole number"),
+        (HOOK + "time_limit = 0\n", "hooks[0].time_limit", "more than 0 (seconds)"),
+        (HOOK + "time_limit = 'long'\n", "hooks[0].time_limit", "a number (seconds)"),
+        (HOOK + "on_error = 'drop'\n", "hooks[0].on_error", "'pass' or 'deny'"),
     ],
 )
 def test_a_mistake_names_its_key_and_what_would_be_right(
@@ -205,12 +242,193 @@ def test_what_is_wrong_with_a_hook_of_ones_own_is_said_in_one_line(
     assert "\n" not in line
 
 
-def test_an_installed_package_announces_hooks_by_short_names(
-    tmp_path: Path, own_module: Callable[[str], str]
-) -> None:
-    module = own_module("class Own(Hook): ...\n")
+def install(tmp_path: Path, module: str) -> None:
+    """Installs a package that announces the module's ``Own`` as ``own-hook``."""
     metadata = tmp_path / "own-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(f"[{GROUP}]\nown-hook = {module}:Own\n")
+
+
+def test_an_installed_package_announces_hooks_by_short_names(
+    tmp_path: Path, own_module: Callable[[str], str]
+) -> None:
+    install(tmp_path, own_module("class Own(Hook): ...\n"))
     assert type(load_hook(tmp_path, "own-hook")).__name__ == "Own"
+
+
+# --- hooks that decide --------------------------------------------------------------------------------
+
+BLOCKING = """
+    from pop3proxy.hooks.api import Delay, Deny, Drop
+    class Own(Hook):
+        blocking = True
+        {method}
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (
+            "def pop3_login_failure(self, event) -> Deny | None: ...",
+            "Own.pop3_login_failure returns Deny; pop3_login_failure can get Delay, Drop, Pass",
+        ),
+        (
+            "async def pop3_data(self, event) -> Delay: ...",
+            "Own.pop3_data returns Delay; pop3_data can get Drop, Pass",
+        ),
+        (
+            "def pop3_session(self, event) -> Drop: ...",
+            "Own.pop3_session returns Drop; pop3_session can get no verdict",
+        ),
+        (
+            "blocking = False\n        def pop3_request(self, event) -> Deny: ...",
+            "Own.pop3_request returns Deny, but the hook only listens; set blocking = True",
+        ),
+    ],
+)
+def test_a_hook_that_asks_for_what_its_event_cannot_get_is_refused_by_name(
+    tmp_path: Path, own_module: Callable[[str], str], method: str, said: str
+) -> None:
+    module = own_module(dedent(BLOCKING).format(method=method.replace("\n        ", "\n    ")))
+    install(tmp_path, module)
+    for name in (f"{module}:Own", "own-hook"):
+        with pytest.raises(ConfigError) as caught:
+            load_hook(tmp_path, name)
+        assert caught.value.mistakes == (f"hooks[0]: {name}: {said}",)
+
+
+def test_a_verdict_that_its_event_can_get_is_no_mistake(
+    tmp_path: Path, own_module: Callable[[str], str]
+) -> None:
+    method = "def pop3_login_attempt(self, event) -> Deny | Delay | Drop | None: ..."
+    module = own_module(dedent(BLOCKING).format(method=method))
+    assert load_hook(tmp_path, f"{module}:Own").blocking
+
+
+def adjusted(tmp_path: Path, name: str, settings: str) -> Hook:
+    (hook,) = load_hooks(loaded(tmp_path, LEAST + f'[[hooks]]\nname = "{name}"\n{settings}'))
+    return hook
+
+
+def test_the_configuration_sets_a_hooks_time_limit_and_what_its_failure_means(
+    tmp_path: Path, own_module: Callable[[str], str]
+) -> None:
+    module = own_module("class Own(Hook):\n    blocking = True\n    time_limit = 7.0\n")
+    hook = adjusted(tmp_path, f"{module}:Own", 'time_limit = 0.25\non_error = "deny"\n')
+    assert (hook.time_limit, hook.on_error) == (0.25, "deny")
+
+
+def test_without_a_setting_a_hooks_own_time_limit_stays(
+    tmp_path: Path, own_module: Callable[[str], str]
+) -> None:
+    text = "class Own(Hook):\n    blocking, time_limit, on_error = True, 7.0, 'deny'\n"
+    hook = adjusted(tmp_path, f"{own_module(text)}:Own", "")
+    assert (hook.time_limit, hook.on_error) == (7.0, "deny")
+
+
+def test_a_hook_that_only_listens_can_have_no_on_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"hooks\[0\]: .*JsonLines: only listens, .* on_error"):
+        load_hooks(loaded(tmp_path, HOOK + 'on_error = "pass"\n'))
+
+
+def test_a_hook_whose_time_limit_cannot_be_set_is_named(
+    tmp_path: Path, own_module: Callable[[str], str]
+) -> None:
+    module = own_module("class Own(Hook):\n    time_limit = property(lambda self: 5.0)\n")
+    with pytest.raises(ConfigError, match=r"Own: lets nobody set its time_limit"):
+        adjusted(tmp_path, f"{module}:Own", "time_limit = 3\n")
+
+
+def test_without_rules_and_hooks_nothing_blocks(tmp_path: Path) -> None:
+    hooks = load_hooks(loaded(tmp_path, LEAST + '[events]\npath = "a"\n'))
+    assert not Dispatcher(hooks).has_blocking
+
+
+def test_rules_come_behind_the_file_of_events_and_before_the_other_hooks(tmp_path: Path) -> None:
+    hooks = load_hooks(loaded(tmp_path, HOOK + '[events]\npath = "a"\n[rules]\n'))
+    assert [type(hook) for hook in hooks] == [JsonLines, CommandRules, JsonLines]
+
+
+def asked(tmp_path: Path, rules: str, command: str, c: Connection | None = None) -> Deny | None:
+    """What the rules of a configuration make of a command."""
+    (hook,) = load_hooks(loaded(tmp_path, LEAST + rules))
+    assert isinstance(hook, CommandRules)
+    return hook.pop3_request(Request(c or connection(), TS, command, "x"))
+
+
+@pytest.mark.parametrize("command", ["XCLIENT", "XOIP"])
+def test_an_empty_table_of_rules_refuses_claimed_addresses(tmp_path: Path, command: str) -> None:
+    assert asked(tmp_path, "[rules]\n", command) == Deny("-ERR Unknown command.")
+
+
+@pytest.mark.parametrize("command", ["PASS", "DELE", "XPUSH"])
+def test_an_empty_table_of_rules_passes_the_rest(tmp_path: Path, command: str) -> None:
+    assert asked(tmp_path, "[rules]\n", command) is None
+
+
+def test_claimed_addresses_can_be_passed(tmp_path: Path) -> None:
+    rules = '[rules]\nxclient = "pass"\nplaintext_logins = "deny"\n'
+    assert asked(tmp_path, rules, "XCLIENT") is None
+
+
+def test_rules_that_deny_nothing_load_nothing(tmp_path: Path) -> None:
+    assert load_hooks(loaded(tmp_path, LEAST + '[rules]\nxclient = "pass"\n')) == []
+
+
+def test_plaintext_logins_can_be_refused(tmp_path: Path) -> None:
+    answer = asked(tmp_path, '[rules]\nplaintext_logins = "deny"\n', "PASS")
+    assert answer is not None
+    assert answer.reply.startswith("-ERR [AUTH] TLS is required")
+
+
+def test_a_rule_is_made_of_all_that_the_configuration_says(tmp_path: Path) -> None:
+    rules = """
+        [[rules.deny]]
+        commands = ["dele", "unknown"]
+        state = "transaction"
+        tls = false
+        reply = "-ERR not from here"
+    """
+    plain = replace(connection(), state=State.TRANSACTION)
+    own = Deny("-ERR not from here")
+    assert asked(tmp_path, rules, "DELE", plain) == own
+    assert asked(tmp_path, rules, "XPUSH", plain) == own
+    assert asked(tmp_path, rules, "RETR", plain) is None
+    assert asked(tmp_path, rules, "DELE", replace(plain, tls=True)) is None
+    assert asked(tmp_path, rules, "DELE", replace(plain, state=State.AUTHORIZATION)) is None
+
+
+def test_an_operators_own_reply_comes_before_the_built_in_ones(tmp_path: Path) -> None:
+    rules = """
+        [rules]
+        plaintext_logins = "deny"
+        [[rules.deny]]
+        commands = ["PASS", "XCLIENT"]
+        reply = "-ERR own"
+    """
+    assert asked(tmp_path, rules, "PASS") == asked(tmp_path, rules, "XCLIENT") == Deny("-ERR own")
+
+
+def test_a_session_that_nobody_inspects_any_more_is_dropped_by_default(tmp_path: Path) -> None:
+    verdicts = loaded(tmp_path, LEAST).verdicts
+    assert (verdicts.on_blind, verdicts.delayed) == ("drop", 1000)
+
+
+def test_mistakes_in_rules_and_hooks_are_all_told_at_once(tmp_path: Path) -> None:
+    found = mistakes(
+        tmp_path,
+        HOOK
+        + "time_limit = -1\n[verdicts]\ndelayed = -1\n"
+        + "[[rules.deny]]\ncommands = ['DEEL', 'TOPP']\nreply = ''\n[[rules.deny]]\ntls = 1\n",
+    )
+    assert sorted(line.partition(": ")[0] for line in found) == [
+        "hooks[0].time_limit",
+        "rules.deny[0].commands[0]",
+        "rules.deny[0].commands[1]",
+        "rules.deny[0].reply",
+        "rules.deny[1].commands",
+        "rules.deny[1].tls",
+        "verdicts.delayed",
+    ]

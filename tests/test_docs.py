@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
@@ -54,7 +54,7 @@ def _keys(table: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, ...]]
             if isinstance(kind, type) and issubclass(kind, BaseModel)
         ]
         if models:
-            mark = "[]" if get_args(field.annotation) else ""
+            mark = "[]" if get_origin(field.annotation) is tuple else ""
             yield from _keys(models[0], f"{prefix}{name}{mark}.")
         else:
             default = "required" if field.is_required() else _default(field.default)

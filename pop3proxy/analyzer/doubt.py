@@ -7,12 +7,14 @@ class Doubt:
     """What is known while the server's lines are out of step with the commands.
 
     Doubt ends in one of two ways. Behind a line of one dot come as many status lines as replies are owed, and
-    nothing else. Or the client sent one command since, one status line came, and then the client went on.
+    nothing else; this way is closed if commands of the client are missing (``counted`` is False). Or the
+    client sent one command since, one status line came, and then the client went on.
     """
 
-    __slots__ = ("after_dot", "answer", "client_spoke", "commands", "lines")
+    __slots__ = ("after_dot", "answer", "client_spoke", "commands", "counted", "lines")
 
-    def __init__(self) -> None:
+    def __init__(self, counted: bool = True) -> None:
+        self.counted = counted
         self.after_dot: list[Status] | None = (
             None  # the status lines behind the last dot, if nothing else
         )

@@ -21,12 +21,11 @@ class Status(NamedTuple):
 
     kind: Kind
     text: bytes
+    ok: bool  # whether it is positive: asked several times a reply
 
-    @property
-    def ok(self) -> bool:
-        """Whether it is positive."""
-        return self.kind is Kind.OK
 
+# Looking a member up by its class costs more than comparing it, and this is done for each reply.
+_OK = Kind.OK
 
 _INDICATORS = {
     b"+OK": Kind.OK,
@@ -52,4 +51,4 @@ def parse_status(line: bytes) -> Status | None:
         if match is None:
             return None
         kind, text = _INDICATORS[match[1].upper()], match[2] or b""
-    return Status(kind, text)
+    return Status(kind, text, kind is _OK)

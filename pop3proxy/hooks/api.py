@@ -20,7 +20,10 @@ from ..analyzer.events import (
 
 
 class EndSession(Exception):
-    """Raised by a hook that was configured to give up a session rather than let it go on unrecorded."""
+    """Raised by a hook that was configured to give up a session rather than let it go on unrecorded.
+
+    It ends the session whatever the hook's ``on_error`` says; from a blocking hook it is a Drop.
+    """
 
 
 class Verdict:

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ..analyzer.events import Event
-from .api import PASS, VERDICTS, Delay, Deny, Drop, Hook, Pass, Verdict
+from .api import PASS, VERDICTS, Delay, Deny, Drop, EndSession, Hook, Pass, Verdict
 
 UNAVAILABLE = Deny("-ERR [SYS/TEMP] Temporarily unavailable, please try again later.")
 """What a hook that failed stands for under ``on_error = "deny"`` (RFC 3206 section 3)."""
@@ -51,11 +51,16 @@ class Pending:
         self._deferred = _deferred(awaitable)
         self._deferred.addCallbacks(self._answered, self._failed)
 
-    def _answered(self, result: Any) -> None:
-        self._end(result, None)
+    # A hook may return one Deferred for several events. Who waits for it next gets what these return: the
+    # same answer, or what is no verdict; with None a failure, or a denial, would pass from there on.
 
-    def _failed(self, failure: Failure) -> None:
+    def _answered(self, result: Any) -> Any:
+        self._end(result, None)
+        return result
+
+    def _failed(self, failure: Failure) -> Any:
         self._end(None, failure.value)
+        return failure.value
 
     def _late(self, limit: float) -> None:
         done, self._done = self._done, None
@@ -129,7 +134,12 @@ class Asker:
             return self.failed(event, problem)
 
     def failed(self, event: Event, problem: BaseException) -> Verdict:
-        """Report what went wrong, and return what the hook stands for then."""
+        """Report what went wrong, and return what the hook stands for then.
+
+        The wish to end the session is nothing that went wrong.
+        """
+        if isinstance(problem, EndSession):
+            return Drop()
         self.report(self.label, event, problem)
         if self.hook.on_error == "pass":
             return PASS
@@ -161,6 +171,7 @@ class Question:
     __slots__ = (
         "_asker",
         "_askers",
+        "_cancelled",
         "_clock",
         "_delay",
         "_event",
@@ -183,11 +194,15 @@ class Question:
         self._asker: Asker | None = None  # who takes time to answer
         self._pending: Pending | None = None
         self._delay: Delay | None = None
+        self._cancelled = False
         self._go_on()
 
     def cancel(self) -> None:
-        """Ask no more: nobody wants to know."""
+        """Ask no more: nobody wants to know. A hook may be the cause, while it is asked."""
         self.settled = None
+        self._cancelled = True
+        self._queue = iter(())
+        self._left = iter(())
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.cancel()
@@ -212,7 +227,9 @@ class Question:
             return
         self._asker = asker
         pending = Pending(self._clock, answer, asker.hook.time_limit, self._answered)
-        if self._asker is not None:
+        if self._cancelled:
+            pending.cancel()
+        elif self._asker is not None:
             self._pending = pending
 
     def _answered(self, answer: Any, problem: BaseException | None) -> None:

@@ -1,8 +1,10 @@
 """Brings each event to the hooks that hear it or decide about it; knows nothing of sessions and sockets."""
 
 import inspect
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 from twisted.internet.interfaces import IReactorTime
@@ -15,7 +17,7 @@ from .asking import Asker, NoVerdict, Pending, Question, TimeLimit
 Method = Callable[[Any], Any]
 
 MAX_PENDING = 1_000
-"""Awaitables of one listening hook that run at a time; what would be one more is not called, and counted."""
+"""Awaitables of one listening hook that run at a time; one more is cancelled at once, and counted."""
 
 _BY_NAME = {kind.name: kind for kind in ALL}
 
@@ -41,8 +43,10 @@ def methods_of(hook: Hook) -> dict[type[Event], Method]:
 
     Raises UnknownEvent for a method that begins with ``pop3_`` and is no event: a slip of the pen there
     would otherwise be a hook that silently hears nothing. Raises ImpossibleVerdict for a method whose
-    return annotation names a verdict that it can't have.
+    return annotation names a verdict that it can't have. Raises UnusableHook for a time limit or an
+    ``on_error`` that would mean nothing when it is needed.
     """
+    _check_settings(hook)
     found: dict[type[Event], Method] = {}
     for name in dir(hook):
         if not name.startswith("pop3_"):
@@ -54,6 +58,19 @@ def methods_of(hook: Hook) -> dict[type[Event], Method]:
         _check_verdicts(hook, _BY_NAME[name], method)
         found[_BY_NAME[name]] = method
     return found
+
+
+def _check_settings(hook: Hook) -> None:
+    limit: Any = hook.time_limit
+    number = isinstance(limit, (int, float)) and not isinstance(limit, bool)
+    if not (number and math.isfinite(limit) and limit > 0):
+        raise UnusableHook(
+            f"{_label(hook)}.time_limit is {limit!r}; it can be a number of seconds above 0"
+        )
+    if hook.on_error not in ("pass", "deny"):
+        raise UnusableHook(
+            f'{_label(hook)}.on_error is {hook.on_error!r}; it can be "pass" or "deny"'
+        )
 
 
 def _check_verdicts(hook: Hook, kind: type[Event], method: Method) -> None:
@@ -78,10 +95,13 @@ def _names(kinds: Iterable[type[Verdict]]) -> str:
 
 
 def _return_annotation(method: Method) -> Any:
+    """Evaluate the annotation alone: the others may name what is imported for the type checker only."""
     try:
-        return get_type_hints(method).get("return")
+        function: Any = inspect.unwrap(method)
+        alone = SimpleNamespace(__annotations__={"return": function.__annotations__["return"]})
+        return get_type_hints(alone, function.__globals__)["return"]
     except Exception:
-        # An annotation may name what is only imported for the type checker, or anything else.
+        # So may this one, or anything else; and what is called need not be a function.
         return None
 
 
@@ -188,13 +208,15 @@ class Dispatcher:
 
     def _run(self, label: str, hook: Hook, event: Event, awaitable: Awaitable[Any]) -> None:
         """Let an awaitable come to its end, with nobody waiting for it."""
+        assert self._clock is not None, "hooks are started before they hear events"
         running = self._pending.setdefault(label, set())
         if len(running) >= MAX_PENDING:
             if inspect.iscoroutine(awaitable):
                 awaitable.close()
+            else:
+                Pending(self._clock, awaitable, hook.time_limit, _unheard).cancel()
             self._failed(label, event, TimeLimit(f"{MAX_PENDING} calls have not ended"))
             return
-        assert self._clock is not None, "hooks are started before they hear events"
         over = False
 
         def done(_: Any, problem: BaseException | None) -> None:
@@ -221,6 +243,10 @@ class Dispatcher:
                 count=count,
                 problem=_describe(problem),
             )
+
+
+def _unheard(_: Any, problem: BaseException | None) -> None:
+    """Take the outcome of what was given up."""
 
 
 def _describe(problem: BaseException) -> str:

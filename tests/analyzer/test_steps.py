@@ -12,6 +12,7 @@ from pop3proxy.analyzer.events import (
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
+    Reason,
     Reply,
     Request,
     Side,
@@ -78,9 +79,22 @@ def test_a_complete_line_is_no_open_step(analyzer: Analyzer) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", [b"P", b"PASS", b"pass ", b"PASS sec", b"A", b"APOP b", b"AUTH PLAIN AG", b"RP"]
+    "head",
+    [
+        b"P",
+        b"PASS",
+        b"PASS\r",
+        b"pass ",
+        b"PASS sec",
+        b"A",
+        b"APOP b",
+        b"AUTH PLAIN AG",
+        b"RP",
+        b"RPOP\r",
+    ],
 )
 def test_an_unfinished_login_may_become_an_attempt(analyzer: Analyzer, head: bytes) -> None:
+    _settle(analyzer, (C, b"NOOP\r\n"))
     step = _open_step(analyzer, C, head)
     assert step.may >= {Request, LoginAttempt}
 
@@ -89,9 +103,15 @@ def test_an_unfinished_login_may_become_an_attempt(analyzer: Analyzer, head: byt
 def test_an_unfinished_other_command_may_become_a_request_only(
     analyzer: Analyzer, head: bytes
 ) -> None:
+    _settle(analyzer, (C, b"NOOP\r\n"))
     step = _open_step(analyzer, C, head)
     assert Request in step.may
     assert LoginAttempt not in step.may
+
+
+@pytest.mark.parametrize("side", Side)
+def test_the_first_line_of_a_side_may_become_anything(side: Side) -> None:
+    assert _open_step(Analyzer(new_connection()), side, b"N").may == ALL
 
 
 def test_an_unfinished_sasl_response_may_become_an_attempt(analyzer: Analyzer) -> None:
@@ -216,3 +236,181 @@ def test_a_body_that_nobody_wants_is_one_step_a_chunk() -> None:
     analyzer.feed(S, b"a line of mail\r\n" * 4000, 0.0)
     (step,) = _pull(analyzer, S)
     assert (step.size, len(step.events)) == (64_000, 0)
+
+
+# --- what the proxy answers itself ---------------------------------------------------------------------
+
+
+def _last_step(analyzer: Analyzer, data: bytes) -> Step:
+    analyzer.feed(C, data, 0.0)
+    return _pull(analyzer, C)[-1]
+
+
+def _refuse(analyzer: Analyzer, data: bytes) -> tuple[bytes, list[Event]]:
+    """Refuse the last of the client's lines; return what the server gets for it, and the events."""
+    instead = analyzer.refused(_last_step(analyzer, data))
+    if instead:
+        analyzer.feed(S, b"-ERR cancelled\r\n", 0.0)
+        (step,) = _pull(analyzer, S)
+        assert step.withheld
+        assert not step.events
+    assert analyzer.quiet
+    return instead, list(analyzer.answered(b"-ERR [AUTH] no\r\n", 5.0))
+
+
+@pytest.mark.parametrize(
+    "line", [b"NOOP\r\n", b"USER bob\r\n", b"STLS\r\n", b"XTND XMIT\r\n", b"X\r\n"]
+)
+def test_nothing_is_owed_for_what_was_refused(gated: Analyzer, line: bytes) -> None:
+    assert _refuse(gated, line) == (b"", [])
+    assert gated.owed == 0
+    # Nothing waits behind it, either.
+    assert _last_step(gated, b"NOOP\r\n").events
+
+
+@pytest.mark.parametrize(
+    ("line", "user", "mechanism"),
+    [
+        (b"PASS x\r\n", "bob", "USER/PASS"),
+        (b"APOP al c4c9334bac560ecc979e58001b3e22fb\r\n", "al", "APOP"),
+        (b"RPOP al\r\n", "bob", "RPOP"),
+        (b"AUTH PLAIN " + RESPONSE, "bob", "PLAIN"),
+    ],
+)
+def test_a_login_that_was_refused_has_failed(
+    gated: Analyzer, line: bytes, user: str, mechanism: str
+) -> None:
+    _settle(gated, (C, b"USER bob\r\n"), (S, b"+OK\r\n"))
+    instead, (event,) = _refuse(gated, line)
+    assert instead == b""
+    assert isinstance(event, LoginFailure)
+    assert (event.user, event.mechanism, event.reason, event.code, event.ts) == (
+        user,
+        mechanism,
+        Reason.DENIED,
+        "AUTH",
+        5.0,
+    )
+    assert gated.failures == 1
+
+
+def test_an_exchange_that_the_server_has_begun_is_cancelled(gated: Analyzer) -> None:
+    _settle(gated, (C, b"AUTH PLAIN\r\n"), (S, b"+ \r\n"))
+    instead, (event,) = _refuse(gated, RESPONSE)
+    assert instead == b"*\r\n"
+    assert isinstance(event, LoginFailure)
+    assert event.reason is Reason.DENIED
+
+
+def test_a_cancellation_that_succeeds_ends_inspection(gated: Analyzer) -> None:
+    _settle(gated, (C, b"AUTH PLAIN\r\n"), (S, b"+ \r\n"))
+    gated.refused(_last_step(gated, RESPONSE))
+    _settle(gated, (S, b"+OK\r\n"))
+    assert gated.inspected == "lost:out_of_step"
+
+
+def test_the_beginning_of_a_withheld_answer_is_withheld(gated: Analyzer) -> None:
+    _settle(gated, (C, b"AUTH PLAIN\r\n"), (S, b"+ \r\n"))
+    gated.refused(_last_step(gated, RESPONSE))
+    for data in (b"-", b"ERR", b" no\r", b"\n"):
+        assert not gated.quiet
+        gated.feed(S, data, 0.0)
+        assert [step.withheld for step in _pull(gated, S)] == [True]
+    assert gated.quiet
+
+
+def test_the_user_named_before_a_refused_login_is_remembered(gated: Analyzer) -> None:
+    _settle(gated, (C, b"USER bob\r\n"), (S, b"+OK\r\n"))
+    _refuse(gated, b"PASS x\r\n")
+    (_, attempt) = _last_step(gated, b"PASS y\r\n").events
+    assert isinstance(attempt, LoginAttempt)
+    assert attempt.user == "bob"
+
+
+def test_a_refused_user_is_not_remembered(gated: Analyzer) -> None:
+    _settle(gated, (C, b"USER bob\r\n"), (S, b"+OK\r\n"))
+    _refuse(gated, b"USER eve\r\n")
+    (_, attempt) = _last_step(gated, b"PASS y\r\n").events
+    assert isinstance(attempt, LoginAttempt)
+    assert attempt.user == "bob"
+
+
+def test_a_refused_command_is_not_counted_as_sent(gated: Analyzer) -> None:
+    _refuse(gated, b"RETR 1\r\n")
+    assert gated.tally["RETR"] == 0
+
+
+def test_a_line_of_ours_has_no_place_inside_a_body(gated: Analyzer) -> None:
+    _settle(gated, (C, b"CAPA\r\nUSER bob\r\n"))
+    gated.feed(C, b"NOOP\r\n", 0.0)
+    (step,) = _pull(gated, C)
+    gated.refused(step)
+    for data in (b"+OK\r\nUID", b"L\r\n", b".\r\n", b"+OK"):
+        _settle(gated, (S, data))
+        assert not gated.quiet
+    _settle(gated, (S, b"\r\n"))
+    assert gated.quiet
+
+
+@pytest.mark.parametrize("waiting", [b"PASS y\r\n", b"APOP a b\r\n", b"AUTH PLAIN\r\n", b"P"])
+def test_a_login_waits_for_the_answer_to_the_one_before(waiting: bytes) -> None:
+    analyzer = Analyzer(new_connection(), gated=frozenset({LoginAttempt}))
+    _settle(analyzer, (S, b"+OK ready\r\n"), (C, b"USER bob\r\nPASS x\r\nSTAT\r\n"))
+    analyzer.feed(C, waiting, 0.0)
+    assert analyzer.next(C) is None
+    _settle(analyzer, (S, b"+OK\r\n-ERR\r\n"))
+    step = analyzer.next(C)
+    assert step is not None
+    assert step.size == len(waiting)
+
+
+def test_every_command_waits_for_a_login_s_answer_where_commands_are_gated() -> None:
+    analyzer = Analyzer(new_connection(), gated=frozenset({Request}))
+    _settle(analyzer, (S, b"+OK ready\r\n"), (C, b"PASS x\r\nSTAT\r\n"))
+    assert analyzer.next(C) is None
+    _settle(analyzer, (S, b"-ERR\r\n"))
+    assert analyzer.next(C) is not None
+
+
+@pytest.mark.parametrize("cut", [1, 4, 100, 8193, 8194, 9000])
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+def test_a_line_is_too_long_however_it_is_cut(gated: Analyzer, cut: int, end: bytes) -> None:
+    _settle(gated, (C, b"NOOP\r\n"))
+    line = b"PASS " + b"x" * 8188
+    steps = []
+    for data in (line[:cut], line[cut:], end):
+        gated.feed(C, data, 0.0)
+        steps += _pull(gated, C)
+    assert any(step.too_long and LoginAttempt in step.may for step in steps)
+
+
+def test_a_line_of_the_greatest_length_is_not_too_long(gated: Analyzer) -> None:
+    _settle(gated, (C, b"NOOP\r\n"))
+    steps = []
+    for data in (b"PASS " + b"x" * 8187, b"\r", b"\n"):
+        gated.feed(C, data, 0.0)
+        steps += _pull(gated, C)
+    assert not any(step.too_long for step in steps)
+
+
+def test_credentials_that_replace_others_in_one_exchange_are_another_attempt(
+    gated: Analyzer,
+) -> None:
+    first = _last_step(gated, b"AUTH PLAIN =\r\n").events[-2:]
+    _settle(gated, (S, b"+ \r\n"))
+    second = _last_step(gated, RESPONSE).events
+    assert [event.user for event in (*first, *second) if isinstance(event, LoginAttempt)] == [
+        "",
+        "bob",
+    ]
+
+
+def test_mail_that_nobody_can_send_yet_is_no_place_to_hide_a_login(gated: Analyzer) -> None:
+    _settle(gated, (C, b"XTND XMIT\r\n"), (S, b"+OK\r\n"))
+    assert gated.inspected == "lost:out_of_step"
+
+
+def test_each_line_of_a_body_is_a_step_of_its_own_where_data_is_gated(gated: Analyzer) -> None:
+    _settle(gated, (C, b"CAPA\r\n"), (S, b"+OK\r\n"))
+    gated.feed(S, b"UIDL\r\nTOP\r\n.\r\n", 0.0)
+    assert [step.size for step in _pull(gated, S)] == [6, 5, 3]

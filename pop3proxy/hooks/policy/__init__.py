@@ -1,0 +1,1 @@
+"""Hooks that decide what becomes of a session."""
