@@ -20,6 +20,9 @@ CHECKOUT = Path(pop3proxy.__file__).parents[1]
 PATIENCE = 10.0
 """Seconds that anything may take before the test fails; nothing here takes more than a few."""
 
+FULL_AFTER = 0.3
+"""Seconds in which nothing could be sent: then all buffers on the way are full."""
+
 GREETING = b"+OK ready\r\n"
 LISTENING = r"listening on 127\.0\.0\.1:(\d+)"
 TROUBLE = re.compile(r"^\S+ (?:warn|error|critical) .*|^Traceback.*|.*Warning: .*", re.MULTILINE)
@@ -170,6 +173,21 @@ def receive_all(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return bytes(data)
+
+
+def send_until_full(connection: socket.socket, data: bytes) -> int:
+    """Send until nobody reads on; return how much was taken."""
+    view = memoryview(data)
+    sent = 0
+    connection.settimeout(FULL_AFTER)
+    try:
+        while sent < len(view):
+            sent += connection.send(view[sent : sent + (1 << 20)])
+    except TimeoutError:
+        pass
+    finally:
+        connection.settimeout(3 * PATIENCE)
+    return sent
 
 
 def reset(connection: socket.socket) -> None:
