@@ -61,8 +61,8 @@ _SASL_MAY: Kinds = frozenset({LoginAttempt, Unexpected})
 _STATUS_MAY: Kinds = frozenset({Reply, LoginSuccess, LoginFailure, StartTLS, Unexpected})
 _STATUS_OR_DATA_MAY: Kinds = _STATUS_MAY | {Data}
 _DATA_MAY: Kinds = frozenset({Data, Unexpected})
-_OF_LOGIN: Kinds = frozenset({Request, LoginAttempt})
-_FROM_CLIENT: Kinds = frozenset({Request, LoginAttempt, Data, Unexpected})
+_OF_LOGIN: Kinds = frozenset({Request, LoginAttempt, LoginSuccess, LoginFailure})
+_HOLDS_CLIENT: Kinds = _OF_LOGIN | {Data, Unexpected}
 
 
 class Step:
@@ -121,10 +121,12 @@ class Analyzer:
     """One POP3 session: bytes of both sides in, events out (RFC 1939 and its extensions).
 
     ``wants`` are the event types that anyone listens to: the others are not built. ``gated`` are those of
-    them for which the caller holds bytes back: it settles each step before it pulls the next. If the client's
-    bytes can give rise to one, what lies behind a barrier stays unpulled until the server has answered, and
-    so does what follows a login if commands or logins are gated. Otherwise it passes at once in steps without
-    events, a bounded copy is kept, and its events come with the answer that decides what it is.
+    them for which the caller holds bytes back: it settles each step before it pulls the next. If there is
+    one that the client's bytes can give rise to, or the outcome of a login, what lies behind a barrier stays
+    unpulled until the server has answered. So does a login behind a login that is not answered, if commands
+    or logins are gated, and every command behind it, if commands or successes are. Otherwise it passes at
+    once in steps without events, a bounded copy is kept, and its events come with the answer that decides
+    what it is.
     ``auth_resp_code``: this server marks wrong credentials with [AUTH] even if its CAPA was not seen.
 
     No input raises an exception, and no decision depends on time or on how the bytes were cut.
@@ -198,10 +200,11 @@ class Analyzer:
         self.ts = 0.0
         self._limits = limits
         self._wants = wants
-        self._gated = not gated.isdisjoint(_FROM_CLIENT)
-        # What waits for the answer to a login: the next login, or all commands.
+        self._gated = not gated.isdisjoint(_HOLDS_CLIENT)
+        # What waits for the answer to a login: the next login, or all commands. Whoever decides about the
+        # answer decides in vain if the server has got by then what was pipelined behind the login.
         self._logins_wait = not gated.isdisjoint(_OF_LOGIN)
-        self._commands_wait = Request in gated
+        self._commands_wait = not gated.isdisjoint({Request, LoginSuccess})
         # So that no line of a body passes, or waits, with another.
         self._line_by_line = not gated.isdisjoint(_DATA_MAY)
         self._ended: tuple[Side, ...] = ()
@@ -485,7 +488,11 @@ class Analyzer:
 
     def _must_wait(self) -> bool:
         """Say whether the next line cannot be judged before the login ahead of it is answered."""
-        return self._commands_wait or grammar.may_become_login(self._client.peek(5))
+        if self._commands_wait:
+            return True
+        # Of a line that is passed piece by piece the beginning is gone, and decides all the same.
+        line = (self._client.head(5) + self._client.peek(5)).partition(b"\n")[0]
+        return grammar.may_become_login(line)
 
     def _keep_undecided(self) -> int:
         """Let bytes behind a barrier pass, and keep a copy until the server has answered."""

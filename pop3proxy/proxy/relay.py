@@ -443,11 +443,11 @@ class Relay:
         # What is held now is the line that was denied, from its first octet on.
         flow.held = flow.held[flow.stepped :]
         flow.stepped = 0
+        flow.denial = line
         if self._analyzer.in_doubt or self._analyzer.blind:
             self._end("denied")
             return
         instead = self._analyzer.refused(step)
-        flow.denial = line
         flow.waits = _nothing
         if instead:
             self._owner.pass_on(CLIENT, instead)
