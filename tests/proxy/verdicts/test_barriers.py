@@ -190,6 +190,38 @@ def test_a_login_behind_odd_lines_waits_for_its_verdict(room: Courtroom, ahead: 
         case.server.hears_the_end()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b" PASS secret\r\n",
+        b"\tPASS secret\r\n",
+        b"PASS\tsecret\r\n",
+        b"PASS\r \r\n",
+        b"\r\x0b apop\tbob x\r\n",
+        b"AUTH\tPLAIN " + PLAIN + b"\r\n",
+        b"     RPOP bob\r\n",
+    ],
+)
+def test_what_only_a_lenient_server_takes_for_a_login_ends_the_session(
+    room: Courtroom, line: bytes
+) -> None:
+    for cut in range(len(line)):
+        with room.session() as case:
+            case.goes_on()
+            case.client.says(b"USER bob\r\n" + line[:cut])
+            case.server.hears(b"USER bob\r\n")
+            case.stands_still()
+            case.client.says(line[cut:])
+            case.server.hears_the_end()
+    assert case.summary()["reason"] == "blind"
+
+
+def test_a_user_that_only_a_lenient_server_sees_ends_the_session(room: Courtroom) -> None:
+    with room.session() as case:
+        case.client.says(b"USER bob\r\nUSER\teve\r\nPASS secret\r\n")
+        case.server.hears_the_end(b"USER bob\r\n")
+
+
 # --- the server's part ----------------------------------------------------------------------------------
 
 
