@@ -143,6 +143,14 @@ _LOGIN_WORDS = tuple(
 )
 
 
+def may_become_command(head: bytes) -> bool:
+    """Say whether a line that begins with ``head``, up to five octets, can be a known command."""
+    word, blank, _ = head.upper().removesuffix(b"\r").partition(b" ")
+    if blank:
+        return word in COMMANDS
+    return any(name.startswith(word[:5]) for name in COMMANDS)
+
+
 def may_become_login(head: bytes) -> bool:
     """Say whether an unfinished command line that begins with ``head`` can still carry credentials."""
     # The CR may be all that stands between the word and the line's end: PASS without an argument.
