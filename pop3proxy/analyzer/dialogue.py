@@ -636,6 +636,9 @@ class Analyzer:
                 Request(self.connection, self.ts, decode(letters.upper()), shown, secret)
             )
         self._odd(Oddity.UNKNOWN_COMMAND, True, text, secret)
+        if self._logins_wait and grammar.login_to_some(text):
+            # Nobody can be asked about what is a login to one server and nonsense to another.
+            self._lose("out_of_step")
 
     def _request_user(self, row: Command, arg: bytes) -> Owed:
         self._user = self._user_last = decode(arg)
