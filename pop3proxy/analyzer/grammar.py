@@ -146,6 +146,14 @@ _LOGIN_WORDS = tuple(
 _NAMES_USER = (b"USER", *_LOGIN_WORDS)
 
 
+def may_become_command(head: bytes) -> bool:
+    """Say whether a line that begins with ``head``, up to five octets, can be a known command."""
+    word, blank, _ = head.upper().removesuffix(b"\r").partition(b" ")
+    if blank:
+        return word in COMMANDS
+    return any(name.startswith(word[:5]) for name in COMMANDS)
+
+
 def may_become_login(head: bytes) -> bool:
     """Say whether an unfinished command line that begins with ``head`` can still carry credentials.
 

@@ -300,6 +300,7 @@ def test_a_login_that_succeeded_is_told_only_behind_the_verdict(outcome_room: Co
 def test_a_login_that_succeeded_and_is_denied_closes_both_sides(outcome_room: Courtroom) -> None:
     with outcome_room.session() as case:
         case.client.says(b"APOP bob x\r\nSTAT\r\n")
+        # What follows the login would be done for bob, whatever the verdict.
         case.server.hears(b"APOP bob x\r\n")
         case.stands_still()
         case.server.says(b"+OK welcome\r\n+OK what nobody asked for\r\n")
