@@ -636,7 +636,8 @@ class Analyzer:
                 Request(self.connection, self.ts, decode(letters.upper()), shown, secret)
             )
         self._odd(Oddity.UNKNOWN_COMMAND, True, text, secret)
-        if self._logins_wait and grammar.login_to_some(text):
+        at_login = self._logins_wait and self.connection.state is AUTHORIZATION
+        if at_login and grammar.login_to_some(text):
             # Nobody can be asked about what is a login to one server and nonsense to another.
             self._lose("out_of_step")
 
