@@ -43,7 +43,7 @@ from .lines import Body, BodyEnd, LineCutter
 from .owed import Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import foreign_client, foreign_server, is_tls
 from .sasl import LAYERED, Exchange, is_mechanism
-from .status import Kind, Status, parse_status
+from .status import Kind, Status, may_become_status, parse_status
 from .text import decode
 
 Events = Sequence[Event]
@@ -453,12 +453,15 @@ class Analyzer:
         return self._out
 
     def _may_become(self, side: Side, head: bytes) -> Kinds:
-        """Return the event types that a side's next line, which begins with ``head``, may give rise to.
+        """Return the event types that a side's next line may give rise to; ``head`` are its first octets.
 
-        The first line of a side may show that the session is no POP3, and then anything is possible.
+        The first line of a side may show that the session is no POP3, unless it begins like a line of POP3
+        or is too long for another's; then anything is possible.
         """
         if self._server_fresh if side is SERVER else self._client_fresh:
-            return ALL
+            cutter = self._server if side is SERVER else self._client
+            if not (cutter.truncated or _PLAUSIBLE[side](head)):
+                return ALL
         if side is SERVER:
             if self._server_expects is _BODY:
                 return _DATA_MAY
@@ -572,7 +575,7 @@ class Analyzer:
                 return True
             if text is not None:
                 self._client_fresh = False
-                if protocol := foreign_client(text):
+                if not self._client.truncated and (protocol := foreign_client(text)):
                     self._foreign(Oddity.NOT_POP3, True, text, protocol)
                     return True
         if self._client_torn and text is not None:
@@ -647,6 +650,10 @@ class Analyzer:
                 Request(self.connection, self.ts, decode(letters.upper()), shown, secret)
             )
         self._odd(Oddity.UNKNOWN_COMMAND, True, text, secret)
+        at_login = self._logins_wait and self.connection.state is AUTHORIZATION
+        if at_login and grammar.login_to_some(text):
+            # Nobody can be asked about what is a login to one server and nonsense to another.
+            self._lose("out_of_step")
 
     def _request_user(self, row: Command, arg: bytes) -> Owed:
         self._user = self._user_last = decode(arg)
@@ -773,14 +780,14 @@ class Analyzer:
         in_body = self._server_expects is _BODY
         text = server.cut(limits.data_line if in_body else limits.status_line)
         if text is not None and server.truncated:
-            self._too_long = self._may_become(SERVER, b"")
+            self._too_long = self._may_become(SERVER, text[:5])
         if self._server_fresh:
             if is_tls(server.head(3) if text is None else text):
                 self._foreign(Oddity.TLS_FROM_FIRST_BYTE, False, b"", "tls")
                 return server.taken
             if text is not None:
                 self._server_fresh = False
-                if protocol := foreign_server(text):
+                if not server.truncated and (protocol := foreign_server(text)):
                     self._foreign(Oddity.NOT_POP3, False, text, protocol)
                     return server.taken
         size = server.taken
@@ -1227,6 +1234,12 @@ USER_PASS = "USER/PASS"
 
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
 _MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
+
+# Whether what begins so can be the first line of a POP3 client, or of a POP3 server.
+_PLAUSIBLE: Mapping[Side, Callable[[bytes], bool]] = {
+    CLIENT: grammar.may_become_command,
+    SERVER: may_become_status,
+}
 
 _READ_CLIENT: Mapping[_Expect, Callable[[Analyzer, bytes], None]] = {
     _COMMAND: Analyzer._command,

@@ -38,6 +38,11 @@ _INDICATORS = {
 _LOOSE = re.compile(rb"[ \t]*(\+OK|[-+]ERR|\+)(?:[ \t](.*))?\Z", re.I | re.S)
 
 
+def may_become_status(head: bytes) -> bool:
+    """Say whether a line that begins with ``head`` can be a status line in the RFC's spelling."""
+    return any(head[:4].startswith(word[: len(head)]) for word in (b"+OK", b"-ERR"))
+
+
 def parse_status(line: bytes) -> Status | None:
     """Return the status, or None if the line is none (RFC 1939 section 3).
 

@@ -70,10 +70,9 @@ class Log:
 class Proxy:
     """A running ``pop3proxy serve``."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stderr is not None
+    def __init__(self, process: subprocess.Popen[bytes], log: Log) -> None:
         self.process = process
-        self.log = Log(process.stderr)
+        self.log = log
         self.port = int(self.log.expect(LISTENING)[1])
 
     def connect(self) -> socket.socket:
@@ -122,11 +121,15 @@ def running(
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=stdout, stderr=subprocess.PIPE
     ) as process:
+        assert process.stderr is not None
+        log = Log(process.stderr)
         try:
-            yield Proxy(process)
+            yield Proxy(process, log)
         finally:
             if process.poll() is None:
                 process.kill()
+            # Its reader ends before its stream is closed.
+            log.whole()
 
 
 class MailServer:

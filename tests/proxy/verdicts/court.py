@@ -55,6 +55,19 @@ class Peer:
             self.socket.settimeout(PATIENCE)
         raise AssertionError(f"came unasked: {data!r}, behind {self.got[-200:]!r}")
 
+    def has_heard_of(self, expected: bytes) -> bytes:
+        """See that what has come so far is the beginning of this; return the rest, which has not come."""
+        self.socket.setblocking(False)
+        try:
+            data = self.socket.recv(1 << 16)
+        except BlockingIOError:
+            data = b""
+        finally:
+            self.socket.settimeout(PATIENCE)
+        self.got += data
+        self._compare(data, expected[: len(data)])
+        return expected[len(data) :]
+
     def hears_the_end(self, expected: bytes = b"") -> None:
         """Read to the end, and see that nothing else comes before it."""
         data = receive_all(self.socket)

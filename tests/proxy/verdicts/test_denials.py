@@ -37,10 +37,11 @@ def test_a_denial_waits_for_the_greeting(room: Courtroom) -> None:
         case.question().answer("deny")
         case.stands_still()
         case.server.says(b"+OK ready")
-        case.client.hears(b"+OK ready")
+        room.court.fence()
+        rest = case.client.has_heard_of(b"+OK ready")
         case.stands_still()
         case.server.says(b"\r\n")
-        case.client.hears(b"\r\n" + DENIED)
+        case.client.hears(rest + b"\r\n" + DENIED)
         case.goes_on()
 
 
@@ -299,8 +300,10 @@ def test_a_login_that_succeeded_is_told_only_behind_the_verdict(outcome_room: Co
 def test_a_login_that_succeeded_and_is_denied_closes_both_sides(outcome_room: Courtroom) -> None:
     with outcome_room.session() as case:
         case.client.says(b"APOP bob x\r\nSTAT\r\n")
-        case.server.hears(b"APOP bob x\r\nSTAT\r\n")
-        case.server.says(b"+OK welcome\r\n+OK 7 7\r\n")
+        # What follows the login would be done for bob, whatever the verdict.
+        case.server.hears(b"APOP bob x\r\n")
+        case.stands_still()
+        case.server.says(b"+OK welcome\r\n+OK what nobody asked for\r\n")
         case.question("pop3_login_success", user="bob").answer("deny")
         case.client.hears_the_end(DENIED)
         case.server.hears_the_end()
