@@ -505,7 +505,7 @@ class Analyzer:
 
     def _must_wait(self) -> bool:
         """Say whether the next line cannot be judged before the login ahead of it is answered."""
-        if self._commands_wait:
+        if self._commands_wait or self._doubt is not None:
             return True
         # Of a line that is passed piece by piece the beginning is gone, and decides all the same.
         line = (self._client.head(5) + self._client.peek(5)).partition(b"\n")[0]

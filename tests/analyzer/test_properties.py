@@ -182,6 +182,18 @@ def test_a_command_that_waits_for_room_comes_before_the_body_for_any_cutting() -
     assert played(Analyzer(new_connection(), SMALL), runs, random.Random(1)) == whole
 
 
+def test_a_line_that_may_be_a_second_login_is_not_judged_by_its_first_letter() -> None:
+    runs = [
+        (Side.SERVER, b"+OK ready\r\n"),
+        (Side.CLIENT, b"PASS\r\n"),
+        (Side.SERVER, b"+OK\r\r\n"),
+        (Side.CLIENT, b"RETR 1\r\n"),
+        (Side.SERVER, b"+OK\r\n"),
+    ]
+    whole = played(Analyzer(new_connection(), gated=LOGINS), runs, None)
+    assert played(Analyzer(new_connection(), gated=LOGINS), runs, random.Random(0)) == whole
+
+
 def test_the_steps_of_a_session_tile_its_bytes() -> None:
     hunt(steps_tile_the_input, sessions(), EXAMPLES)
 
