@@ -163,6 +163,9 @@ class ProxyService(Service):
         if self._engine is not None:
             self._engine.stop()
         self._dispatcher.stop()
+        failures = self._dispatcher.failures.total()
+        if failures:
+            self.counts["hook_failures"] = failures
         counts = ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
         self._log.info("stopped; counted: {counts}", counts=counts or "nothing")
 

@@ -218,3 +218,20 @@ def test_a_closed_pipe_of_events_does_not_stop_the_proxy(mail_server: MailServer
 
 def recorded(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_what_hooks_did_not_manage_is_counted_at_the_stop(
+    mail_server: MailServer, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.py").write_text(
+        "from pop3proxy.hooks.api import Hook\n"
+        "class Broken(Hook):\n"
+        "    def pop3_reply(self, event):\n"
+        "        raise RuntimeError\n"
+    )
+    path = configuration(tmp_path, '[[hooks]]\nname = "broken:Broken"\n')
+    with running(mail_server.port, "--config", path) as proxy:
+        with session(proxy, mail_server) as (client, server):
+            server.sendall(b"+OK\r\n")
+            assert receive(client, 5) == b"+OK\r\n"
+        assert "hook_failures 2" in proxy.stop().splitlines()[-1]
