@@ -12,7 +12,12 @@ def new_uid() -> str:
 
     The system draws the bits at each call, so that processes which share a past do not share ids.
     """
-    number = int.from_bytes(os.urandom(_BITS // 8), "big")
+    return uid_of(os.urandom(_BITS // 8))
+
+
+def uid_of(octets: bytes) -> str:
+    """Write 96 bits as a unique id."""
+    number = int.from_bytes(octets, "big")
     digits = []
     for _ in range(_LENGTH):
         number, digit = divmod(number, 62)
