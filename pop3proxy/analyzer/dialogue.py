@@ -341,6 +341,8 @@ class Analyzer:
         else:
             self._server.drop()
             self._body = self._body_end = None
+        # Another USER, or the answer to the one that was seen, may be what is missing.
+        self._named, self._named_last = None, ""
         self._in_capa = self._after_unknown = False
         self._doubt = Doubt(was_counted and side is Side.SERVER)
         self._server_expects = _Expect.DOUBT
