@@ -99,7 +99,7 @@ class CaptureFile:
         elif magic == _SECTION:
             yield from self._pcapng()
         elif not magic:
-            raise CaptureError(f"{self.path}: is empty")
+            raise CaptureError(f"{self.path}: {self.cut or 'is empty'}")
         else:
             raise CaptureError(
                 f"{self.path}: is no capture; pcap and pcapng can be read, gzipped or not"
@@ -111,7 +111,7 @@ class CaptureFile:
         """Have ``size`` octets in the buffer from ``_at`` on; return whether there are so many."""
         while len(self._buffer) - self._at < size:
             try:
-                chunk = self._file.read(max(CHUNK, size))
+                chunk = self._file.read1(CHUNK)
             except (OSError, EOFError, zlib.error) as problem:
                 if isinstance(problem, OSError) and problem.errno is not None:
                     raise CaptureError(f"{self.path}: cannot be read: {problem.strerror}") from None
@@ -127,9 +127,9 @@ class CaptureFile:
     def _take(self, size: int) -> bytes:
         """Return the next ``size`` octets, or none if there are not so many."""
         if not self._more(size):
-            left = len(self._buffer) - self._at
-            if left:
+            if self._at < len(self._buffer):
                 self.cut = self.cut or "its last record is cut off"
+                self._at = len(self._buffer)
             return b""
         start = self._at
         self._at = start + size

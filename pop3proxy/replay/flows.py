@@ -112,6 +112,8 @@ class Flows:
                         continue
             if data or flags & (SYN | FIN | RST):
                 self._stranger(ts, key, seq, ack, flags, data)
+            elif key in self._asked:
+                self._acknowledged(key, seq, ack)
 
     def finish(self) -> None:
         """End all connections with the capture."""
@@ -152,13 +154,14 @@ class Flows:
         numbers, client = self._opened(key)
         if flags & RST:
             self._forget_opening(client)
-        elif data:
-            if numbers is None:
+        elif numbers is None:
+            if data:
                 self._begin_in_the_middle(ts, key, seq, ack, flags, data)
-            else:
-                self._forget_opening(client)
-                self._begin(client, numbers)
-                self._feed(self._halves[key], seq, ack, flags, data, ts)
+        elif data or (numbers[2] is not None and client[-2:] in self._ports):
+            # Who connects to a mail server and leaves without a word is a session, too.
+            self._forget_opening(client)
+            self._begin(client, numbers)
+            self._feed(self._halves[key], seq, ack, flags, data, ts)
 
     def _open(self, ts: float, key: bytes, seq: int, ack: int, flags: int) -> None:
         first = (seq + 1) & _MASK
@@ -177,6 +180,13 @@ class Flows:
                 return
             asked = (ts, ack, None)
         _add(self, self._answered, client, (asked[0], ack, first))
+
+    def _acknowledged(self, client: bytes, seq: int, ack: int) -> None:
+        """Take a client's answer to a SYN that was not seen: it says which number comes next."""
+        ts, first, _ = self._asked[client]
+        if first == seq:
+            del self._asked[client]
+            _add(self, self._answered, client, (ts, first, ack))
 
     def _opened(self, key: bytes) -> tuple[Numbers | None, bytes]:
         """Return what is known of the connection that a direction belongs to, and its client's key."""
