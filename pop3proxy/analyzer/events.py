@@ -230,6 +230,20 @@ class Data(Event):
 
 
 @dataclass(slots=True)
+class DataRun(Event):
+    """Several ``pop3_data`` of the server in one, for who asks for it because there are very many.
+
+    ``data`` is whole lines as they were sent, each with its end, which is ``end``; none is stuffed. No hook
+    hears it: lines of which that does not hold are ``Data``, in between.
+    """
+
+    name: ClassVar[str] = "pop3_data"
+
+    data: bytes
+    end: bytes
+
+
+@dataclass(slots=True)
 class LoginAttempt(Event):
     """The client's credentials are complete; the server has not seen the bytes that complete them.
 

@@ -8,6 +8,7 @@ import re
 
 LF = 0x0A
 CR = 0x0D
+_DOT = 0x2E
 
 
 class LineCutter:
@@ -66,6 +67,16 @@ class LineCutter:
         if position == len(self._chunk):
             self._chunk, position = b"", 0
         self._pos = position
+
+    def rejoin(self) -> int:
+        """Put the beginning of a line back before its end, if both are there; return the octets put back."""
+        head = self._head
+        if head is None or len(head) != self._length or self._chunk.find(b"\n", self._pos) < 0:
+            return 0
+        self._chunk = bytes(head) + self._chunk[self._pos :]
+        self._pos = 0
+        self._head = None
+        return len(head)
 
     def drop(self) -> None:
         """Forget the unfinished line."""
@@ -135,6 +146,29 @@ class Body:
         self._crlf = crlf
         self._before = crlf
         self.mixed = False
+
+    @property
+    def end(self) -> bytes:
+        """How the status line ended."""
+        return b"\r\n" if self._crlf else b"\n"
+
+    def run(self, chunk: bytes, start: int, limit: int) -> int:
+        """Return where plain lines that begin at ``start`` end, at most ``limit`` octets further on.
+
+        Plain are lines that end as the status line did and do not begin with a dot, so that there is nothing
+        to do to any of them.
+        """
+        end = chunk.rfind(b"\n", start, start + limit) + 1
+        if end - start <= 1 or chunk[start] == _DOT:
+            return start
+        dot = chunk.find(b"\n.", start, end)
+        if dot >= 0:
+            end = dot + 1
+        crlf = chunk.count(b"\r\n", start, end)
+        if crlf != (chunk.count(b"\n", start, end) if self._crlf else 0):
+            return start
+        self._before = self._crlf
+        return end
 
     def line(self, text: bytes, crlf: bool) -> bytes | None:
         """Return the line as it was before stuffing, or None for the closing line.

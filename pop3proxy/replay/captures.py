@@ -153,16 +153,27 @@ class CaptureFile:
         unpack = struct.Struct(f"{order}IIII").unpack_from
         micro = digits == _MICRO
         second = 10**digits
-        while len(self._buffer) - self._at >= 16 or self._more(16):
-            seconds, fraction, size, _ = unpack(self._buffer, self._at)
+        size = 0
+        while self._more(16 + size):
+            buffer, at = self._buffer, self._at
+            size = 0
+            whole = len(buffer)
+            while at + 16 <= whole:
+                seconds, fraction, size, _ = unpack(buffer, at)
+                end = at + 16 + size
+                if end > whole:
+                    break
+                ts = (
+                    seconds + fraction / 1e6
+                    if micro
+                    else Stamp(seconds * second + fraction, digits)
+                )
+                yield ts, link, buffer[at + 16 : end]
+                at = end
+                size = 0
+            self._at = at
             if size > MAX_FRAME:
                 raise self._damaged(f"a record of {size} octets")
-            if len(self._buffer) - self._at < 16 + size and not self._more(16 + size):
-                break
-            start = self._at + 16
-            self._at = end = start + size
-            ts = seconds + fraction / 1e6 if micro else Stamp(seconds * second + fraction, digits)
-            yield ts, link, self._buffer[start:end]
         if self._at < len(self._buffer):
             self.cut = self.cut or "its last record is cut off"
 

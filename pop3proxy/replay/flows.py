@@ -9,6 +9,7 @@ again does not begin a new one.
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final, Protocol, cast
 
@@ -85,10 +86,13 @@ class Flows:
         self._ports = frozenset(port.to_bytes(2, "big") for port in ports)
         self._budget = Budget()
         self._halves: dict[bytes, Half] = {}
-        self._flows: dict[bytes, Flow] = {}
-        self._asked: dict[bytes, Numbers] = {}  # a SYN was seen
-        self._answered: dict[bytes, Numbers] = {}  # and the SYN that answers it
-        self._over: dict[bytes, int] = {}  # a direction, and where its bytes ended
+        # Ordered ones, because to find the oldest of an ordinary one takes the longer the more were deleted.
+        self._flows: OrderedDict[bytes, Flow] = OrderedDict()
+        self._asked: OrderedDict[bytes, Numbers] = OrderedDict()  # a SYN was seen
+        self._answered: OrderedDict[bytes, Numbers] = OrderedDict()  # and the SYN that answers it
+        self._over: OrderedDict[bytes, int] = (
+            OrderedDict()
+        )  # a direction, and where its bytes ended
 
     def take(self, segments: Iterable[Segment]) -> None:
         """Take segments, in their order."""
@@ -250,7 +254,7 @@ class Flows:
                 self._end(flow, "forgotten")
                 return
             flow.mark = progress
-            self._flows[key] = self._flows.pop(key)
+            self._flows.move_to_end(key)
 
     def _end(self, stream: Stream, reason: str) -> None:
         """Take a connection out of the table; ``reason`` says why, if it did not end itself."""
@@ -268,7 +272,7 @@ class Flows:
                 if half.next is not None:
                     self._over[key] = half.next & _MASK
             while len(self._over) > 2 * MAX_OVER:
-                del self._over[next(iter(self._over))]
+                self._over.popitem(last=False)
 
 
 class _Candidate:
@@ -284,14 +288,12 @@ class _Candidate:
     def data(self, side: Side, data: bytes, ts: float) -> None:
         assert self.flow is not None
         self._head += data
-        if side is Side.CLIENT or (
-            len(self._head) >= _GREETING_SIZE and not _GREETING.match(self._head)
-        ):
-            self.flow.abandon()
-        elif len(self._head) >= _GREETING_SIZE:
+        if side is Side.SERVER and _GREETING.match(self._head):
             session = self._sessions.begin(self._key, self._ts)
             self.flow.receiver = session
             session.data(side, self._head, ts)
+        elif side is Side.CLIENT or len(self._head) >= _GREETING_SIZE:
+            self.flow.abandon()
 
     def gap(self, side: Side, ts: float) -> None:
         assert self.flow is not None
@@ -310,10 +312,10 @@ class _Candidate:
 _NO_NUMBERS: Final[Numbers] = (0.0, -1, None)
 
 
-def _add(flows: Flows, table: dict[bytes, Numbers], key: bytes, numbers: Numbers) -> None:
+def _add(flows: Flows, table: OrderedDict[bytes, Numbers], key: bytes, numbers: Numbers) -> None:
     """Add to a table of connections that open, and forget the oldest if it is full."""
     if len(table) >= MAX_OPENING:
-        del table[next(iter(table))]
+        table.popitem(last=False)
         flows.unopened += 1
     table[key] = numbers
 

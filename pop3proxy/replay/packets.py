@@ -6,7 +6,7 @@ frame's counts (segmentation offload).
 """
 
 import struct
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -224,7 +224,7 @@ class _Fragments:
     """Puts IP datagrams together (RFC 791, RFC 8200 section 4.5); of what overlaps the first counts."""
 
     def __init__(self) -> None:
-        self.waiting: dict[bytes, _Datagram] = {}
+        self.waiting: OrderedDict[bytes, _Datagram] = OrderedDict()
         self.lost = 0
 
     def add(self, key: bytes, offset: int, piece: bytes, more: bool) -> bytes | None:
@@ -232,7 +232,7 @@ class _Fragments:
         datagram = self.waiting.get(key)
         if datagram is None:
             if len(self.waiting) >= MAX_DATAGRAMS:
-                del self.waiting[next(iter(self.waiting))]
+                self.waiting.popitem(last=False)
                 self.lost += 1
             datagram = self.waiting[key] = _Datagram()
         if not more and datagram.end < 0:

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger
 
 from ..analyzer.dialogue import Analyzer
-from ..analyzer.events import Connect, Connection, Event, SessionEnd, Side
+from ..analyzer.events import Connect, Connection, Data, DataRun, Event, SessionEnd, Side
 from ..hooks.api import EndSession, Pass, Verdict
 from ..hooks.dispatcher import Dispatcher
 from ..proxy.uids import uid_of
@@ -61,6 +61,9 @@ class Sessions:
         self._asks = bool(dispatcher.blocking)
         self._auth_resp_code = auth_resp_code
         self._wants = dispatcher.wants | (file.wants if file is not None else frozenset())
+        if Data in dispatcher.wants:
+            # Hooks hear lines one by one.
+            self._wants -= {DataRun}
         self._begun = 0
 
     def begin(self, key: bytes, ts: float) -> "Session":
@@ -104,7 +107,7 @@ class Sessions:
         try:
             self._dispatcher.dispatch(events)
         except EndSession:
-            self._record(events[0], "would have ended the session")
+            self._record(events, "would have ended the session")
 
     def _ask(self, events: Sequence[Event]) -> None:
         question = self._dispatcher.ask(events)
@@ -117,10 +120,12 @@ class Sessions:
 
     def _judged(self, events: Sequence[Event], verdict: Verdict) -> None:
         if not isinstance(verdict, Pass):
-            self._record(events[0], f"would have been answered with {verdict}")
+            decided = [event for event in events if type(event) in self._dispatcher.blocking]
+            self._record(decided, f"would have been answered with {verdict}")
 
-    def _record(self, event: Event, what: str) -> None:
-        """Write down what a hook would have done. The event may hold secrets, so only its name is said."""
+    def _record(self, events: Sequence[Event], what: str) -> None:
+        """Write down what a hook would have done. Events may hold secrets, so only their names are said."""
+        event = events[0]
         self.counts["verdicts"] += 1
         self._log.info(
             "{ts:.6f} {uid} {host}:{port}: {event} {what}",
@@ -128,7 +133,7 @@ class Sessions:
             uid=event.c.uid,
             host=event.c.orig_h,
             port=event.c.orig_p,
-            event=event.name,
+            event=", ".join(each.name for each in events),
             what=what,
         )
 

@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 from typing import BinaryIO, Final
 
-from ..analyzer.events import ALL, Data, Event
-from ..hooks.logging.records import line
+from ..analyzer.events import ALL, Data, DataRun, Event
+from ..hooks.logging.records import line, lines
 from ..hooks.masking import in_clear, masked
 
 BATCH: Final = 256 * 1024
@@ -31,7 +31,7 @@ class EventFile:
 
         ``data`` adds ``pop3_data``, the lines of the mail itself; ``show_secrets`` leaves passwords in clear.
         """
-        self.wants: frozenset[type[Event]] = ALL if data else ALL - {Data}
+        self.wants: frozenset[type[Event]] = ALL | {DataRun} if data else ALL - {Data}
         self._path = path
         self._shown = in_clear if show_secrets else masked
         try:
@@ -44,7 +44,11 @@ class EventFile:
         write, shown = self._file.write, self._shown
         try:
             for event in events:
-                write(line(shown(event)))
+                if type(event) is DataRun:
+                    # Mail is not masked.
+                    write(lines(event))
+                else:
+                    write(line(shown(event)))
         except OSError as problem:
             raise self._error(problem) from None
 
