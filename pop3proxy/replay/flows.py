@@ -129,6 +129,11 @@ class Flows:
         """The number of connections in the table that speak."""
         return len(self._flows)
 
+    @property
+    def held(self) -> int:
+        """The octets that wait for others that come before them."""
+        return self._budget.held
+
     # --- beginnings -------------------------------------------------------------------------------------
 
     def _begins_anew(self, half: Half, seq: int, flags: int) -> bool:

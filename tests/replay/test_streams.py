@@ -323,4 +323,4 @@ def test_what_is_held_is_bounded(tmp_path: Path) -> None:
     path.write_bytes(pcap(frames([*what, *flood])))
     done = Replayed(path)
     assert done.said.count(GAP_OF_SERVER) == 1
-    assert done.replay.flows._budget.held == 0
+    assert done.replay.flows.held == 0
