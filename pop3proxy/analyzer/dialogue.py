@@ -270,6 +270,15 @@ class Analyzer:
         """The number of oddities so far, those beyond the limit of their kind too."""
         return sum(self._oddities.values()) if self._oddities else 0
 
+    @property
+    def kept(self) -> int:
+        """About how many octets are kept of what the peers said, for who has many sessions to bound."""
+        lines = sum(cutter.kept + cutter.waiting for cutter in (self._client, self._server))
+        undecided = len(self._undecided) if self._undecided else 0
+        doubtful = self._doubt.after_dot if self._doubt is not None else None
+        answers = sum(len(status.text) for status in doubtful) if doubtful else 0
+        return lines + undecided + answers + 4 * self._credentials + 128 * len(self._owed)
+
     def feed(self, side: Side, data: bytes, ts: float) -> None:
         """Take bytes of one side, read at ``ts`` (seconds). Nothing is parsed before ``next`` asks."""
         self.ts = ts

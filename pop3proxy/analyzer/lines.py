@@ -47,6 +47,11 @@ class LineCutter:
         """Whether a line has begun and not ended."""
         return self._head is not None
 
+    @property
+    def kept(self) -> int:
+        """The number of bytes of the unfinished line that are kept."""
+        return len(self._head) if self._head is not None else 0
+
     def head(self, size: int) -> bytes:
         """Return up to ``size`` bytes from the beginning of the unfinished line."""
         return bytes(self._head[:size]) if self._head is not None else b""
