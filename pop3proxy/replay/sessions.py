@@ -23,6 +23,13 @@ from .writing import EventFile
 MAX_WAITING: Final = 256 * 1024
 """Octets of a client that may wait because too many replies are owed: live, it would not be read on."""
 
+MAX_KEPT: Final = 256 * 1024 * 1024
+"""Octets that all analyzers may keep of lines without an end, and of commands without a reply. Of those that
+keep the most inspection is ended beyond it: together they could keep a hundred times as much."""
+
+LOOK_EVERY: Final = 32 * 1024 * 1024
+"""Octets that are fed to the analyzers between two looks at what they keep."""
+
 
 class PacketClock(Clock):
     """The hooks' clock: shows the packets' time, and never goes back."""
@@ -65,6 +72,8 @@ class Sessions:
             # Hooks hear lines one by one.
             self._wants -= {DataRun}
         self._begun = 0
+        self._open: set[Session] = set()
+        self._unlooked = 0  # octets since the last look
 
     def begin(self, key: bytes, ts: float) -> "Session":
         """Make the session of a connection; ``key`` has the addresses and ports, the client's first."""
@@ -81,8 +90,32 @@ class Sessions:
         analyzer = Analyzer(connection, wants=self._wants, auth_resp_code=self._auth_resp_code)
         self.counts["sessions"] += 1
         session = Session(connection, analyzer, self, ts)
+        self._open.add(session)
         self.tell([Connect(connection, ts)])
         return session
+
+    def over(self, session: "Session") -> None:
+        """Forget a session that has ended."""
+        self._open.discard(session)
+
+    def fed(self, size: int) -> None:
+        """Count what the analyzers were fed, and look now and then at what they keep of it."""
+        self._unlooked += size
+        if self._unlooked >= LOOK_EVERY:
+            self._unlooked = 0
+            self._bound()
+
+    def _bound(self) -> None:
+        """End inspection of the sessions that keep the most, until all keep half of what they may."""
+        kept = {session: session.kept for session in self._open}
+        total = sum(kept.values())
+        if total <= MAX_KEPT:
+            return
+        for session in sorted(kept, key=kept.__getitem__, reverse=True):
+            session.give_up("memory")
+            total -= kept[session]
+            if total <= MAX_KEPT // 2:
+                break
 
     def tell(self, events: Sequence[Event]) -> None:
         """Bring events to the file and to the hooks, and ask those that may decide."""
@@ -182,6 +215,7 @@ class Session:
         self._octets[side is Side.SERVER] += len(data)
         if self._blind:
             return
+        self._sessions.fed(len(data))
         try:
             self._analyzer.feed(side, data, ts)
             if side is Side.SERVER:
@@ -212,7 +246,7 @@ class Session:
                 self._sessions.tell(step.events)
         self._waiting = size
         if size > MAX_WAITING:
-            self._give_up_waiting()
+            self.give_up("pending")
 
     def gap(self, side: Side, ts: float) -> None:
         """Take it that bytes of a side are missing here."""
@@ -222,7 +256,7 @@ class Session:
             return
         if self._waiting:
             # They come before the gap, and are not read before the server has answered what is in doubt now.
-            self._give_up_waiting()
+            self.give_up("pending")
         try:
             events = self._analyzer.gap(side, ts)
         except Exception as problem:
@@ -277,6 +311,7 @@ class Session:
             unexpected=analyzer.unexpected,
             inspected=analyzer.inspected,
         )
+        self._sessions.over(self)
         self._sessions.counts[f"inspected_{analyzer.inspected.partition(':')[0]}"] += 1
         self._tell_end([summary])
 
@@ -292,9 +327,17 @@ class Session:
         if events:
             self._sessions.tell_end(events)
 
-    def _give_up_waiting(self) -> None:
-        self._sessions.counts["pending"] += 1
-        self._analyzer.give_up("pending")
+    @property
+    def kept(self) -> int:
+        """About how many octets are kept of what was said."""
+        return self._analyzer.kept
+
+    def give_up(self, why: str) -> None:
+        """End inspection, because it would take too much."""
+        self._sessions.counts[f"lost_{why}"] += 1
+        self._analyzer.give_up(why)
+        # What waited is let go of, too.
+        self._analyzer.next(Side.CLIENT)
         self._waiting = 0
         self._blind = True
 

@@ -137,6 +137,22 @@ def test_too_many_commands_without_replies_end_inspection(
     assert done.ends[0].inspected == "lost:pending"
 
 
+def test_what_all_analyzers_keep_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_KEPT", 100_000)
+    monkeypatch.setattr(sessions, "LOOK_EVERY", 10_000)
+    out = frames(segments(LOGIN[:4]))
+    for number in range(40):
+        half_a_line = [Said(S, b"+OK\r\n"), Said(C, b"AUTH PLAIN " + b"A" * 5000)]
+        out += frames(segments(half_a_line), Ends(client_port=1000 + number))
+    done = replayed(tmp_path, pcap([*out, *frames(segments(LOGIN))[7:]]))
+    kept = [end for end in done.ends if end.inspected == "whole"]
+    assert 0 < len(kept) <= 100_000 // 5000 + 2
+    assert {end.inspected for end in done.ends} == {"whole", "lost:memory"}
+    assert next(end for end in done.ends if end.c.orig_p == 40000).inspected == "whole"
+
+
 def test_commands_that_wait_for_room_are_read_when_replies_come(tmp_path: Path) -> None:
     runs = [
         Said(S, b"+OK\r\n"),
