@@ -753,13 +753,13 @@ class Analyzer:
             return 0
         assert self._body is not None
         chunk, start = server.chunk()
-        size = self._body.run(chunk, start, self._limits.data_line) - start
-        if size:
-            data = server.take(size)
-            self._out.append(DataRun(self.connection, self.ts, data, self._body.end))
-        elif again:
-            size = self._server_line()
-        return size - again
+        run = self._body.run(chunk, start, self._limits.data_line)
+        if run is None:
+            return self._server_line() - again if again else 0
+        data, lines = run
+        server.skip(len(data))
+        self._out.append(DataRun(self.connection, self.ts, data, lines))
+        return len(data) - again
 
     def _server_line(self) -> int:
         """Cut and read one line, or the beginning of one; return the octets taken."""

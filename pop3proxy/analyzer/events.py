@@ -233,14 +233,14 @@ class Data(Event):
 class DataRun(Event):
     """Several ``pop3_data`` of the server in one, for who asks for it because there are very many.
 
-    ``data`` is whole lines as they were sent, each with its end, which is ``end``; none is stuffed. No hook
-    hears it: lines of which that does not hold are ``Data``, in between.
+    ``data`` is whole lines as they were sent, each with its end, all of the same; ``lines`` is each without.
+    None is stuffed. No hook hears it: lines of which that does not hold are ``Data``, in between.
     """
 
     name: ClassVar[str] = "pop3_data"
 
     data: bytes
-    end: bytes
+    lines: list[bytes]
 
 
 @dataclass(slots=True)

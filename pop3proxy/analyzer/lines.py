@@ -67,6 +67,10 @@ class LineCutter:
         self.taken = len(data)
         return data
 
+    def skip(self, size: int) -> None:
+        """Cut off so many bytes of the chunk, which has them."""
+        self._move(self._pos + size)
+
     def _move(self, position: int) -> None:
         """Go on at a position, and let go of a chunk that is used up."""
         if position == len(self._chunk):
@@ -157,23 +161,26 @@ class Body:
         """How the status line ended."""
         return b"\r\n" if self._crlf else b"\n"
 
-    def run(self, chunk: bytes, start: int, limit: int) -> int:
-        """Return where plain lines that begin at ``start`` end, at most ``limit`` octets further on.
+    def run(self, chunk: bytes, start: int, limit: int) -> tuple[bytes, list[bytes]] | None:
+        """Return the plain lines that begin at ``start`` as they stand there, and without their ends.
 
         Plain are lines that end as the status line did and do not begin with a dot, so that there is nothing
-        to do to any of them.
+        to do to any of them. They are at most ``limit`` octets in all. None if there are none.
         """
-        end = chunk.rfind(b"\n", start, start + limit) + 1
-        if end - start <= 1 or chunk[start] == _DOT:
-            return start
-        dot = chunk.find(b"\n.", start, end)
-        if dot >= 0:
-            end = dot + 1
-        crlf = chunk.count(b"\r\n", start, end)
-        if crlf != (chunk.count(b"\n", start, end) if self._crlf else 0):
-            return start
+        stop = chunk.rfind(b"\n", start, start + limit) + 1
+        if stop - start <= 1 or chunk[start] == _DOT:
+            return None
+        # Mail has few dots, and to look for one octet takes a tenth of the time.
+        if chunk.find(b".", start, stop) >= 0 and (dot := chunk.find(b"\n.", start, stop)) >= 0:
+            stop = dot + 1
+        data, end = chunk[start:stop], self.end
+        if not data.endswith(end) or (not self._crlf and b"\r\n" in data):
+            return None
+        lines = data[: -len(end)].split(end)
+        if data.count(b"\n") != len(lines):
+            return None
         self._before = self._crlf
-        return end
+        return data, lines
 
     def line(self, text: bytes, crlf: bool) -> bytes | None:
         """Return the line as it was before stuffing, or None for the closing line.

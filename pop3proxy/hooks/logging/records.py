@@ -50,23 +50,18 @@ def line(event: Event) -> bytes:
 
 def lines(run: DataRun) -> bytes:
     """Render the ``pop3_data`` of a run as ``line`` does each of them."""
-    data, end = run.data, run.end
-    count = len(end)
-    if data.isascii() and not _needs_escaping(data, end):
-        before = _before_data(run)
-        return before + data[:-count].replace(end, _AFTER_DATA + before) + _AFTER_DATA
-    return b"".join(line(Data(run.c, run.ts, decode(text))) for text in data[:-count].split(end))
+    data = run.data
+    if not data.isascii() or _needs_escaping(data, len(run.lines)):
+        return b"".join(line(Data(run.c, run.ts, decode(text))) for text in run.lines)
+    before = line(Data(run.c, run.ts, ""))[: -len(_AFTER_DATA)]
+    return before + (_AFTER_DATA + before).join(run.lines) + _AFTER_DATA
 
 
-def _needs_escaping(data: bytes, end: bytes) -> bool:
+def _needs_escaping(data: bytes, lines: int) -> bool:
     if len(data.translate(None, _ESCAPED)) != len(data):
         return True
     # A CR that ends no line.
-    return data.count(b"\r") != (data.count(b"\n") if len(end) == 2 else 0)
-
-
-def _before_data(run: DataRun) -> bytes:
-    return line(Data(run.c, run.ts, ""))[: -len(_AFTER_DATA)]
+    return data.count(b"\r") != (lines if data[-2:-1] == b"\r" else 0)
 
 
 # What JSON escapes, but for the ends of lines; a CR is looked for apart.
