@@ -83,7 +83,7 @@ class Decoder:
                 total, fragment, protocol, key, seq, ack, offset, flags = plain(frame)
                 if protocol != _TCP:
                     continue
-                if not fragment & 0x3FFF and total:
+                if not fragment & 0x3FFF and total and offset >= 0x50:
                     start = 34 + (offset >> 4) * 4
                     yield ts, key, seq, ack, flags, frame[start : 14 + total]
                     self.segments += 1
@@ -207,7 +207,9 @@ def _tcp(ts: float, addresses: bytes, data: bytes) -> Segment | None:
     if len(data) < 20:
         return None
     seq, ack, offset, flags = _TCP_HEADER(data, 4)
-    return ts, addresses + data[:4], seq, ack, flags, data[max(20, (offset >> 4) * 4) :]
+    if offset < 0x50:
+        return None
+    return ts, addresses + data[:4], seq, ack, flags, data[(offset >> 4) * 4 :]
 
 
 class _Datagram:

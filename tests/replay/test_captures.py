@@ -1,5 +1,6 @@
 """File formats and layers: whatever a session was captured in, it is the same session."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,16 @@ def test_other_protocols_and_unknown_links_are_passed_over(tmp_path: Path) -> No
     done = replayed(tmp_path, pcap(FRAMES, link=147))
     assert done.events == []
     assert done.replay.decoder.unknown_links == {147: len(FRAMES)}
+
+
+@pytest.mark.parametrize("wrap", [ethernet, making.vlan])
+def test_a_segment_whose_header_is_too_short_is_passed_over(
+    tmp_path: Path, wrap: Callable[[bytes], bytes]
+) -> None:
+    packets = [ipv4(each) for each in SEGMENTS]
+    forged = [each[:32] + b"\x40" + each[33:] for each in packets]
+    content = pcap([wrap(each) for pair in zip(forged, packets, strict=True) for each in pair])
+    assert replayed(tmp_path, content).said == live(LOGIN)
 
 
 def test_frames_cut_by_the_snap_length_are_gaps_and_no_data(tmp_path: Path) -> None:
