@@ -24,6 +24,9 @@ OURS = (
     " --upstream tcp:127.0.0.1:{upstream} --events {events}"
 )
 
+ASKING = Path(__file__).with_name("asking.toml")
+"""A configuration with one blocking hook."""
+
 # Where a user's search path often doesn't lead.
 PROGRAMS = os.pathsep.join(
     [str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"]
@@ -92,6 +95,7 @@ def known(ours: str) -> list[Peer]:
         ),
         Peer("portforward", "portforward", sys.executable, "pip install twisted", _portforward),
         from_template("ours", "pop3proxy", ours),
+        from_template("ours-asked", "pop3proxy, asked", f"{ours} --config {{asking}}"),
     ]
 
 
@@ -226,5 +230,6 @@ def _filled(template: str, ports: Ports, folder: Path) -> list[str]:
         "port": ports.listen,
         "upstream": ports.upstream,
         "events": folder / "events.jsonl",
+        "asking": ASKING,
     }
     return [word.format(**values) for word in shlex.split(template)]

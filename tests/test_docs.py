@@ -17,10 +17,11 @@ from pop3proxy.analyzer import sasl
 from pop3proxy.analyzer.events import ALL, Oddity, Reason
 from pop3proxy.analyzer.limits import Limits
 from pop3proxy.config import Config
-from pop3proxy.hooks.api import Hook
+from pop3proxy.hooks.api import VERDICTS, Hook, Verdict
 from pop3proxy.hooks.dispatcher import Dispatcher
 
 ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "docs" / "examples"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -68,10 +69,30 @@ def _default(value: Any) -> str:
     return f"`{shown}`"
 
 
+_VERDICTS = {kind.__name__: kind for kind in Verdict.__subclasses__()}
+
+
+def _verdicts() -> Iterator[tuple[str, ...]]:
+    """Yield a row for each event that can get verdicts, those that can get most first."""
+    for kind, verdicts in sorted(VERDICTS.items(), key=lambda row: -len(row[1])):
+        yes = ("yes" if verdict in verdicts else "no" for verdict in _VERDICTS.values())
+        yield f"`{kind.name}`", *yes
+
+
+def _verdict_heads() -> tuple[str, ...]:
+    return "event", *(f"`{'PASS' if name == 'Pass' else name}`" for name in _VERDICTS)
+
+
+def _example(name: str) -> Callable[[], str]:
+    return lambda: f"```python\n{(EXAMPLES / name).read_text(encoding='utf-8')}```\n"
+
+
 GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "events": ("events.md", lambda: _table(("event", "parameters", "what it says"), _events())),
     "oddities": ("events.md", lambda: _table(("`msg`", "what it says"), _oddities())),
     "keys": ("operating.md", lambda: _table(("key", "default", "what it says"), _keys(Config))),
+    "verdicts": ("hooks.md", lambda: _table(_verdict_heads(), _verdicts())),
+    **{path.name: ("hooks.md", _example(path.name)) for path in sorted(EXAMPLES.glob("*.py"))},
 }
 
 

@@ -17,6 +17,10 @@ from . import grammar, verdict
 from .doubt import Doubt
 from .events import (
     ALL,
+    AUTHORIZATION,
+    CLIENT,
+    SERVER,
+    TRANSACTION,
     Connection,
     Data,
     DataRun,
@@ -40,7 +44,7 @@ from .lines import Body, BodyEnd, LineCutter
 from .owed import Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import foreign_client, foreign_server, is_tls
 from .sasl import LAYERED, Exchange, is_mechanism
-from .status import Kind, Status, parse_status
+from .status import Kind, Status, may_become_status, parse_status
 from .text import decode
 
 Events = Sequence[Event]
@@ -58,8 +62,8 @@ _SASL_MAY: Kinds = frozenset({LoginAttempt, Unexpected})
 _STATUS_MAY: Kinds = frozenset({Reply, LoginSuccess, LoginFailure, StartTLS, Unexpected})
 _STATUS_OR_DATA_MAY: Kinds = _STATUS_MAY | {Data}
 _DATA_MAY: Kinds = frozenset({Data, Unexpected})
-_OF_LOGIN: Kinds = frozenset({Request, LoginAttempt})
-_FROM_CLIENT: Kinds = frozenset({Request, LoginAttempt, Data, Unexpected})
+_OF_LOGIN: Kinds = frozenset({Request, LoginAttempt, LoginSuccess, LoginFailure})
+_HOLDS_CLIENT: Kinds = _OF_LOGIN | {Data, Unexpected}
 
 
 class Step:
@@ -106,15 +110,24 @@ class _Expect(Enum):
     __hash__ = object.__hash__
 
 
+_COMMAND, _SASL, _MESSAGE, _ANSWER, _STATUS, _BODY, _BODY_END, _DOUBT = _Expect
+_PLUS_ERR = Kind.PLUS_ERR
+_CHALLENGE = Kind.CHALLENGE
+_NOT_SECRET = Secret.NOTHING
+_AUTH = Role.AUTH
+_STLS = Role.STLS
+
+
 class Analyzer:
     """One POP3 session: bytes of both sides in, events out (RFC 1939 and its extensions).
 
     ``wants`` are the event types that anyone listens to: the others are not built; with ``DataRun`` besides
-    ``Data``, most lines of bodies come in runs. ``gated`` are those of
-    them for which the caller holds bytes back: it settles each step before it pulls the next. If the client's
-    bytes can give rise to one, what lies behind a barrier stays unpulled until the server has answered, and
-    so does what follows a login if commands or logins are gated. Otherwise it passes at once in steps without
-    events, a bounded copy is kept, and its events come with the answer that decides what it is.
+    ``Data``, most lines of bodies come in runs. ``gated`` are those of them for which the caller holds bytes
+    back: it settles each step before it pulls the next. If there is one that the client's bytes can give rise
+    to, or the outcome of a login, what lies behind a barrier stays unpulled until the server has answered. So
+    does a login behind a login that is not answered, if commands or logins are gated, and every command
+    behind it, if commands or successes are. Otherwise it passes at once in steps without events, a bounded
+    copy is kept, and its events come with the answer that decides what it is.
     ``auth_resp_code``: this server marks wrong credentials with [AUTH] even if its CAPA was not seen.
 
     No input raises an exception, and no decision depends on time or on how the bytes were cut.
@@ -156,6 +169,7 @@ class Analyzer:
         "_server_fresh",
         "_too_long",
         "_undecided",
+        "_unsent",
         "_user",
         "_user_last",
         "_wants",
@@ -188,10 +202,11 @@ class Analyzer:
         self.ts = 0.0
         self._limits = limits
         self._wants = wants
-        self._gated = not gated.isdisjoint(_FROM_CLIENT)
-        # What waits for the answer to a login: the next login, or all commands.
+        self._gated = not gated.isdisjoint(_HOLDS_CLIENT)
+        # What waits for the answer to a login: the next login, or all commands. Whoever decides about the
+        # answer decides in vain if the server has got by then what was pipelined behind the login.
         self._logins_wait = not gated.isdisjoint(_OF_LOGIN)
-        self._commands_wait = Request in gated
+        self._commands_wait = not gated.isdisjoint({Request, LoginSuccess})
         # So that no line of a body passes, or waits, with another.
         self._line_by_line = not gated.isdisjoint(_DATA_MAY)
         self._ended: tuple[Side, ...] = ()
@@ -202,7 +217,7 @@ class Analyzer:
         self._oddities: dict[Oddity, int] | None = None
 
         self._client = LineCutter()
-        self._client_expects = _Expect.COMMAND
+        self._client_expects = _COMMAND
         self._client_fresh = True
         self._client_torn = False  # bytes before the next are missing
         self._undecided: bytearray | None = None  # what passed behind a barrier
@@ -214,9 +229,10 @@ class Analyzer:
         self._before: tuple[str | None, str] = (None, "")
         self._attempted: tuple[str, str, str] | None = None
         self._cancelling = False  # an exchange whose cancellation was not the client's
+        self._unsent: Step | None = None  # the client's last step, while the server has not got it
 
         self._server = LineCutter()
-        self._server_expects = _Expect.STATUS
+        self._server_expects = _STATUS
         self._server_fresh = True
         self._owed: list[Owed] = [_GREETING]
         self._credentials = 0  # octets of what the client said in commands whose reply is owed
@@ -240,7 +256,7 @@ class Analyzer:
     @property
     def owed(self) -> int:
         """The number of replies that the client still expects, one whose body is under way among them."""
-        body = self._server_expects in (_Expect.BODY, _Expect.BODY_END)
+        body = self._server_expects in (_BODY, _BODY_END)
         return len(self._owed) + body
 
     @property
@@ -282,7 +298,7 @@ class Analyzer:
     def feed(self, side: Side, data: bytes, ts: float) -> None:
         """Take bytes of one side, read at ``ts`` (seconds). Nothing is parsed before ``next`` asks."""
         self.ts = ts
-        if side is Side.SERVER:
+        if side is SERVER:
             self._server.feed(data)
         else:
             self._client.feed(data)
@@ -296,19 +312,19 @@ class Analyzer:
         many replies are owed. The caller holds them back, stops reading the client, and asks again after
         each step of the server.
         """
-        cutter = self._server if side is Side.SERVER else self._client
+        cutter = self._server if side is SERVER else self._client
         if not cutter.waiting:
             return None
         if self.inspected != "whole":
             return self._opaque(side, cutter)
         self._out = []
-        if side is Side.SERVER:
+        if side is SERVER:
             withheld = self._cancelling and self._answers_cancellation
             in_exchange = False
             size = self._server_step()
         else:
             withheld = False
-            in_exchange = self._client_expects is _Expect.SASL
+            in_exchange = self._client_expects is _SASL
             size = self._client_step()
         events, self._out = self._out, _SPENT
         if size < 0:
@@ -335,17 +351,17 @@ class Analyzer:
         if self.inspected != "whole":
             return _NONE
         self._out = []
-        self._odd(Oddity.GAP, side is Side.CLIENT, b"")
+        self._odd(Oddity.GAP, side is CLIENT, b"")
         was_counted = self._doubt is None or self._doubt.counted
-        if any(owed.command.role is Role.STLS for owed in self._owed):
+        if any(owed.command.role is _STLS for owed in self._owed):
             # The +OK may be what is missing, and TLS what comes next.
             self._client_fresh = self._server_fresh = True
-        if side is Side.CLIENT or self._client_expects in (_Expect.ANSWER, _Expect.SASL):
-            self._client_expects = _Expect.COMMAND
+        if side is CLIENT or self._client_expects in (_ANSWER, _SASL):
+            self._client_expects = _COMMAND
             self._message = self._undecided = None
             # A line of a SASL exchange whose AUTH or challenge is missing looks like an unknown command.
             self._auth_refused = True
-        if side is Side.CLIENT:
+        if side is CLIENT:
             self._client.drop()
             self._client_torn = True
             self._user, self._user_last = None, ""
@@ -355,10 +371,18 @@ class Analyzer:
         # Another USER, or the answer to the one that was seen, may be what is missing.
         self._named, self._named_last = None, ""
         self._in_capa = self._after_unknown = False
-        self._doubt = Doubt(was_counted and side is Side.SERVER)
-        self._server_expects = _Expect.DOUBT
+        self._doubt = Doubt(was_counted and side is SERVER)
+        self._server_expects = _DOUBT
         events, self._out = self._out, _SPENT
         return events
+
+    def held(self, step: Step) -> None:
+        """Know that the client's last step has not gone to the server, which can't have answered it."""
+        self._unsent = step
+
+    def sent(self) -> None:
+        """Know that the client's last step goes to the server."""
+        self._unsent = None
 
     def refused(self, step: Step) -> bytes:
         """Take back the client's last step, a whole line: the server will not get it.
@@ -366,7 +390,11 @@ class Analyzer:
         Return what it must get instead: the ``*`` that ends a SASL exchange under way (RFC 5034 section 4),
         whose answer will be withheld, or nothing. ``answered`` is due once ``quiet`` says so.
         """
+        self._unsent = None
         self._user, self._user_last = self._before
+        if not self._owed:
+            # The server has ended the exchange meanwhile, so there is nothing to cancel.
+            return b""
         owed = self._owed[-1]
         if isinstance(owed, OwedToExchange):
             self._auth_refused = True
@@ -379,7 +407,7 @@ class Analyzer:
         self._in_flight -= self._logins_wait and isinstance(owed, OwedToLogin)
         if owed.command.name in _COUNTED:
             self.tally[owed.command.name] -= 1
-        self._client_expects = _Expect.COMMAND
+        self._client_expects = _COMMAND
         self._message = None
         return b""
 
@@ -404,7 +432,7 @@ class Analyzer:
         server = self._server
         return (
             not self._owed
-            and self._server_expects is _Expect.STATUS
+            and self._server_expects is _STATUS
             and not server.unfinished
             and not server.waiting
         )
@@ -430,26 +458,29 @@ class Analyzer:
             return _NONE
         self._ended = (*self._ended, side)
         self._out = []
-        if side is Side.SERVER:
+        if side is SERVER:
             self._server_ended()
         elif self._client.unfinished:
             self._client_cut(self._client.head(self._limits.detail))
         return self._out
 
     def _may_become(self, side: Side, head: bytes) -> Kinds:
-        """Return the event types that a side's next line, which begins with ``head``, may give rise to.
+        """Return the event types that a side's next line may give rise to; ``head`` are its first octets.
 
-        The first line of a side may show that the session is no POP3, and then anything is possible.
+        The first line of a side may show that the session is no POP3, unless it begins like a line of POP3
+        or is too long for another's; then anything is possible.
         """
-        if self._server_fresh if side is Side.SERVER else self._client_fresh:
-            return ALL
-        if side is Side.SERVER:
-            if self._server_expects is _Expect.BODY:
+        if self._server_fresh if side is SERVER else self._client_fresh:
+            cutter = self._server if side is SERVER else self._client
+            if not (cutter.truncated or _PLAUSIBLE[side](head)):
+                return ALL
+        if side is SERVER:
+            if self._server_expects is _BODY:
                 return _DATA_MAY
             return _STATUS_OR_DATA_MAY if self._after_unknown else _STATUS_MAY
-        if self._client_expects is _Expect.SASL:
+        if self._client_expects is _SASL:
             return _SASL_MAY
-        if self._client_expects is _Expect.MESSAGE:
+        if self._client_expects is _MESSAGE:
             return _DATA_MAY
         return _LOGIN_MAY if grammar.may_become_login(head) else _COMMAND_MAY
 
@@ -464,7 +495,7 @@ class Analyzer:
         client = self._client
         if self._doubt is not None:
             self._client_speaks_in_doubt(self._doubt)
-        if self._client_expects is _Expect.ANSWER:
+        if self._client_expects is _ANSWER:
             return self._keep_undecided()
         if self._undecided or self._too_much_owed() or (self._in_flight and self._must_wait()):
             if self._doubt is None:
@@ -479,20 +510,28 @@ class Analyzer:
         return client.taken
 
     def _too_much_owed(self) -> bool:
-        if self._client_expects is _Expect.MESSAGE:
+        if self._client_expects is _MESSAGE:
             return False
         limits = self._limits
         return len(self._owed) >= limits.pending or self._credentials >= limits.credentials
 
     def _must_wait(self) -> bool:
         """Say whether the next line cannot be judged before the login ahead of it is answered."""
-        return self._commands_wait or grammar.may_become_login(self._client.peek(5))
+        if self._commands_wait:
+            return True
+        # Of a line that is passed piece by piece the beginning is gone, and decides all the same.
+        line = (self._client.head(5) + self._client.peek(5)).partition(b"\n")[0]
+        return grammar.may_become_login(line)
 
     def _keep_undecided(self) -> int:
         """Let bytes behind a barrier pass, and keep a copy until the server has answered."""
         client = self._client
         if self._gated:
-            return -1
+            if self._doubt is None:
+                return -1
+            # Nothing tells in doubt which answer is the barrier's, so waiting for it could last for ever.
+            self._lose("out_of_step")
+            return len(client.take(client.waiting))
         if self._undecided is None:
             self._undecided = bytearray()
         room = self._limits.undecided - len(self._undecided)
@@ -514,7 +553,7 @@ class Analyzer:
         later = client.take(client.waiting)
         client.feed(bytes(kept))
         while client.waiting and not (
-            self._client_expects is _Expect.ANSWER or self._too_much_owed() or self.blind
+            self._client_expects is _ANSWER or self._too_much_owed() or self.blind
         ):
             self._client_line()
         if client.waiting and not self.blind:
@@ -534,7 +573,7 @@ class Analyzer:
                 return
         text = client.cut(self._client_limit())
         if text is not None and client.truncated:
-            self._too_long = self._may_become(Side.CLIENT, text[:5])
+            self._too_long = self._may_become(CLIENT, text[:5])
         if (self._client_fresh or self._client_torn) and self._is_no_line(text):
             return
         if text is not None:
@@ -548,7 +587,7 @@ class Analyzer:
                 return True
             if text is not None:
                 self._client_fresh = False
-                if protocol := foreign_client(text):
+                if not self._client.truncated and (protocol := foreign_client(text)):
                     self._foreign(Oddity.NOT_POP3, True, text, protocol)
                     return True
         if self._client_torn and text is not None:
@@ -559,10 +598,10 @@ class Analyzer:
 
     def _client_limit(self) -> int:
         limits = self._limits
-        if self._client_expects is _Expect.MESSAGE:
+        if self._client_expects is _MESSAGE:
             return limits.data_line
         head = self._client.head(5) + self._client.peek(5)
-        if self._client_expects is _Expect.SASL or grammar.may_carry_sasl(head):
+        if self._client_expects is _SASL or grammar.may_carry_sasl(head):
             return limits.sasl_line
         return limits.command_line
 
@@ -583,7 +622,7 @@ class Analyzer:
                 self._count(row.name)
             if Request in self._wants:
                 secret = row.secret
-                if row.role is Role.AUTH and not is_mechanism(arg.split()[0]):
+                if row.role is _AUTH and not is_mechanism(arg.split()[0]):
                     secret = Secret.ARGUMENT
                 self._out.append(Request(self.connection, self.ts, row.name, decode(arg), secret))
             if row.needs_argument and not arg.strip():
@@ -623,6 +662,10 @@ class Analyzer:
                 Request(self.connection, self.ts, decode(letters.upper()), shown, secret)
             )
         self._odd(Oddity.UNKNOWN_COMMAND, True, text, secret)
+        at_login = self._logins_wait and self.connection.state is AUTHORIZATION
+        if at_login and grammar.login_to_some(text):
+            # Nobody can be asked about what is a login to one server and nonsense to another.
+            self._lose("out_of_step")
 
     def _request_user(self, row: Command, arg: bytes) -> Owed:
         self._user = self._user_last = decode(arg)
@@ -656,7 +699,7 @@ class Analyzer:
         """RFC 5034 section 4: a mechanism and perhaps an initial response; then the server's turn."""
         mechanism, _, initial = arg.strip(b" ").partition(b" ")
         exchange = Exchange(mechanism)
-        self._client_expects = _Expect.ANSWER
+        self._client_expects = _ANSWER
         initial = initial.strip(b" ")
         if initial:
             self._remember(initial)
@@ -666,7 +709,7 @@ class Analyzer:
 
     def _request_barrier(self, row: Command, arg: bytes) -> Owed:
         """STLS and XTND XMIT: what the client sends next depends on the answer."""
-        self._client_expects = _Expect.ANSWER
+        self._client_expects = _ANSWER
         if row.role is Role.XMIT:
             self._message = Body(self._client.crlf)
         return _SINGLE[row]
@@ -682,7 +725,7 @@ class Analyzer:
         before = (exchange.user, exchange.password) if exchange.complete else None
         exchange.respond(text)
         self._responded(exchange, before)
-        self._client_expects = _Expect.ANSWER
+        self._client_expects = _ANSWER
 
     def _responded(self, exchange: Exchange, before: tuple[str, str] | None) -> None:
         """Raise what a response gave rise to.
@@ -699,7 +742,7 @@ class Analyzer:
     def _attempt(self, user: str, password: str, mechanism: str) -> None:
         """Raise the attempt, unless the client is logged in already: then the server does not judge it."""
         self._user = None
-        if self.connection.state is not State.AUTHORIZATION:
+        if self.connection.state is not AUTHORIZATION:
             return
         if self._gated:
             self._attempted = user, password, mechanism
@@ -714,7 +757,7 @@ class Analyzer:
             if self._message.mixed:
                 self._odd(Oddity.MIXED_TERMINATOR, True, text)
             self._message = None
-            self._client_expects = _Expect.COMMAND
+            self._client_expects = _COMMAND
             return
         if Data in self._wants:
             self._out.append(Data(self.connection, self.ts, decode(line), True))
@@ -732,14 +775,14 @@ class Analyzer:
 
     def _server_step(self) -> int:
         """Take the next run of the server's bytes and return its size."""
-        if self._server_expects is _Expect.BODY_END:
+        if self._server_expects is _BODY_END:
             return self._skip_body()
         # A reply ends its step even if a body follows: client bytes that waited for it come first then.
-        in_body = self._server_expects is _Expect.BODY
+        in_body = self._server_expects is _BODY
         if self._line_by_line:
             return self._server_line()
         size = (in_body and self._server_run()) or self._server_line()
-        while in_body and self._server_expects is _Expect.BODY and self._server.waiting:
+        while in_body and self._server_expects is _BODY and self._server.waiting:
             size += self._server_run() or self._server_line()
         return size
 
@@ -764,17 +807,17 @@ class Analyzer:
     def _server_line(self) -> int:
         """Cut and read one line, or the beginning of one; return the octets taken."""
         server, limits = self._server, self._limits
-        in_body = self._server_expects is _Expect.BODY
+        in_body = self._server_expects is _BODY
         text = server.cut(limits.data_line if in_body else limits.status_line)
         if text is not None and server.truncated:
-            self._too_long = self._may_become(Side.SERVER, b"")
+            self._too_long = self._may_become(SERVER, text[:5])
         if self._server_fresh:
             if is_tls(server.head(3) if text is None else text):
                 self._foreign(Oddity.TLS_FROM_FIRST_BYTE, False, b"", "tls")
                 return server.taken
             if text is not None:
                 self._server_fresh = False
-                if protocol := foreign_server(text):
+                if not server.truncated and (protocol := foreign_server(text)):
                     self._foreign(Oddity.NOT_POP3, False, text, protocol)
                     return server.taken
         size = server.taken
@@ -790,7 +833,7 @@ class Analyzer:
         self._after_unknown = False
         if self._server.truncated:
             self._odd(Oddity.LINE_TOO_LONG, False, text)
-        if status.kind is Kind.CHALLENGE:
+        if status.kind is _CHALLENGE:
             self._challenge(status.text)
         else:
             self._reply(status, True)
@@ -798,11 +841,12 @@ class Analyzer:
     def _challenge(self, text: bytes) -> None:
         """Take ``+ ``: the client's next line is a SASL response (RFC 5034 section 4)."""
         owed = self._owed[0] if self._owed else None
-        if not isinstance(owed, OwedToExchange) or self._client_expects is not _Expect.ANSWER:
+        waits = self._client_expects is _ANSWER and self._unsent is None
+        if not isinstance(owed, OwedToExchange) or not waits:
             self._odd(Oddity.STRAY_CHALLENGE, False, b"+ " + text)
             return
         owed.exchange.challenge(text)
-        self._client_expects = _Expect.SASL
+        self._client_expects = _SASL
         self._read_undecided()
 
     def _reply(self, status: Status, certain: bool) -> None:
@@ -811,7 +855,7 @@ class Analyzer:
         if self._cancelling and self._answers_cancellation:
             self._exchange_cancelled(status)
             return
-        if not self._owed or self._is_farewell(status):
+        if not self._owed or self._answers_unsent or self._is_farewell(status):
             self._odd(Oddity.UNSOLICITED_REPLY, False, text)
             self._raise_reply(status)
             return
@@ -824,15 +868,20 @@ class Analyzer:
             answer(self, owed, status, certain)
         if misplaced:
             self._misplaced(row, status.ok)
-        if status.kind is Kind.PLUS_ERR:
+        if status.kind is _PLUS_ERR:
             self._odd(Oddity.BAD_STATUS, False, text)
         if self.blind:
             return
         self._raise_reply(status)
         if status.ok and owed.multiline:
             self._open_body()
-        if self._undecided is not None and self._client_expects is not _Expect.ANSWER:
+        if self._undecided is not None and self._client_expects is not _ANSWER:
             self._read_undecided()
+
+    @property
+    def _answers_unsent(self) -> bool:
+        """Whether all that the server could answer is a command that it has not got."""
+        return self._unsent is not None and len(self._owed) == 1 and not self._unsent.in_exchange
 
     @property
     def _answers_cancellation(self) -> bool:
@@ -843,7 +892,7 @@ class Analyzer:
         """Take the answer to a cancellation that the client knows nothing of."""
         self._cancelling = False
         self._owed.pop(0)
-        self._client_expects = _Expect.COMMAND
+        self._client_expects = _COMMAND
         if status.ok:
             # It may have logged somebody in, and nobody can tell whom.
             self._lose("out_of_step")
@@ -860,7 +909,7 @@ class Analyzer:
     def _misplaced(self, row: Command, ok: bool) -> None:
         """Report a command that the state does not allow, now that the state is certain."""
         if ok and row.role is Role.MAILBOX:
-            self.connection.state = State.TRANSACTION
+            self.connection.state = TRANSACTION
             self._odd(Oddity.NO_LOGIN_SEEN, True, row.name.encode("ascii"))
         else:
             self._odd(Oddity.WRONG_STATE, True, row.name.encode("ascii"))
@@ -877,7 +926,7 @@ class Analyzer:
         assert isinstance(owed, OwedToLogin)
         if self._in_flight:
             self._in_flight -= 1
-        if self.connection.state is State.TRANSACTION:
+        if self.connection.state is TRANSACTION:
             return
         user = self._named if owed.user is None or owed.command.role is Role.RPOP else owed.user
         if user is None:
@@ -890,10 +939,13 @@ class Analyzer:
     def _answer_auth(self, owed: Owed, status: Status, certain: bool) -> None:
         assert isinstance(owed, OwedToExchange)
         exchange = owed.exchange
-        self._client_expects = _Expect.COMMAND
+        self._client_expects = _COMMAND
         if not status.ok:
             self._auth_refused = True
-        if self.connection.state is State.AUTHORIZATION and (status.ok or exchange.judged):
+        if self._unsent is not None and not status.ok:
+            # It has given up an exchange whose last response is held, and has judged nothing.
+            return
+        if self.connection.state is AUTHORIZATION and (status.ok or exchange.judged):
             self._judge(
                 exchange.user,
                 exchange.password,
@@ -921,7 +973,7 @@ class Analyzer:
         if not certain:
             return
         if status.ok:
-            self.connection.state = State.TRANSACTION
+            self.connection.state = TRANSACTION
             self.user = user
             self._layer_due = mechanism in LAYERED
             if LoginSuccess in self._wants:
@@ -939,7 +991,7 @@ class Analyzer:
 
     def _answer_stls(self, owed: Owed, status: Status, certain: bool) -> None:
         """RFC 2595 section 4: the handshake follows the +OK at once, and nothing may come before it."""
-        self._client_expects = _Expect.COMMAND
+        self._client_expects = _COMMAND
         if not status.ok:
             return
         if StartTLS in self._wants:
@@ -956,18 +1008,18 @@ class Analyzer:
         self._handshake_due = True
 
     def _answer_xmit(self, owed: Owed, status: Status, certain: bool) -> None:
-        if status.ok and self._logins_wait and self.connection.state is State.AUTHORIZATION:
+        if status.ok and self._logins_wait and self.connection.state is AUTHORIZATION:
             # No server takes mail from who is not logged in: what comes now may be commands to it.
             self._lose("out_of_step")
         elif status.ok:
-            self._client_expects = _Expect.MESSAGE
+            self._client_expects = _MESSAGE
             self._owed.append(_AFTER_XMIT)
         else:
-            self._client_expects = _Expect.COMMAND
+            self._client_expects = _COMMAND
             self._message = None
 
     def _answer_message(self, owed: Owed, status: Status, certain: bool) -> None:
-        if self._client_expects is _Expect.MESSAGE:
+        if self._client_expects is _MESSAGE:
             self._odd(Oddity.EARLY_REPLY, False, status.text)
 
     def _answer_capa(self, owed: Owed, status: Status, certain: bool) -> None:
@@ -984,10 +1036,10 @@ class Analyzer:
         """Read the body line by line only if someone wants its lines."""
         crlf = self._server.crlf
         if Data in self._wants or self._in_capa or self._line_by_line:
-            self._server_expects = _Expect.BODY
+            self._server_expects = _BODY
             self._body = Body(crlf)
         else:
-            self._server_expects = _Expect.BODY_END
+            self._server_expects = _BODY_END
             self._body_end = BodyEnd(crlf)
 
     def _body_line(self, text: bytes) -> None:
@@ -1018,7 +1070,7 @@ class Analyzer:
     def _body_closed(self, mixed: bool) -> None:
         if mixed:
             self._odd(Oddity.MIXED_TERMINATOR, False, b".")
-        self._server_expects = _Expect.STATUS
+        self._server_expects = _STATUS
         self._body = self._body_end = None
         self._in_capa = False
 
@@ -1029,11 +1081,11 @@ class Analyzer:
         if self._after_unknown:
             self._after_unknown = False
             self._odd(Oddity.UNKNOWN_BODY, False, text)
-            self._server_expects = _Expect.BODY
+            self._server_expects = _BODY
             self._body_line(text)
             return
         self._odd(Oddity.OUT_OF_STEP, False, text)
-        self._server_expects = _Expect.DOUBT
+        self._server_expects = _DOUBT
         self._doubt = Doubt()
         self._doubtful_line(text)
 
@@ -1047,7 +1099,7 @@ class Analyzer:
         doubt.answer = status if doubt.lines == 1 else None
         if text == b".":
             doubt.after_dot = []
-        elif status is None or status.kind is Kind.CHALLENGE:
+        elif status is None or status.kind is _CHALLENGE:
             doubt.after_dot = None
         elif doubt.after_dot is not None:
             doubt.after_dot.append(status)
@@ -1078,7 +1130,7 @@ class Analyzer:
         if doubt.answered:
             self._settle_doubt(doubt)
         elif doubt.lines:
-            if self._client_expects is _Expect.ANSWER:
+            if self._client_expects is _ANSWER:
                 # Several lines came for an AUTH or STLS: what the client sends now can't be told.
                 self._lose("out_of_step")
             doubt.commands = doubt.lines = 0
@@ -1091,22 +1143,22 @@ class Analyzer:
         self._credentials = self._owed[0].octets if self._owed else 0
         self._in_flight = min(self._in_flight, len(self._owed))
         assert doubt.answer is not None
-        if doubt.answer.kind is Kind.CHALLENGE:
+        if doubt.answer.kind is _CHALLENGE:
             self._challenge(doubt.answer.text)
         else:
             self._reply(doubt.answer, False)
 
     def _end_doubt(self) -> None:
         self._doubt = None
-        self._server_expects = _Expect.STATUS
+        self._server_expects = _STATUS
 
     # --- ends -------------------------------------------------------------------------------------------
 
     def _client_cut(self, head: bytes) -> None:
         """Report a client line that has no end; what would be secret of it as a whole is so of a part."""
         blob = self._auth_refused and _MAYBE_BASE64.match(head) is not None
-        secret = self._client_expects is _Expect.SASL or blob
-        self._odd(Oddity.CUT_LINE, True, head, Secret.LINE if secret else Secret.NOTHING)
+        secret = self._client_expects is _SASL or blob
+        self._odd(Oddity.CUT_LINE, True, head, Secret.LINE if secret else _NOT_SECRET)
 
     def _server_ended(self) -> None:
         """Report what the end of the server's bytes cuts off."""
@@ -1115,14 +1167,14 @@ class Analyzer:
         if self._body_end is not None and self._body_end.unfinished:
             self._odd(Oddity.CUT_LINE, False, b"")
         elif self._server.unfinished:
-            in_body = self._server_expects is _Expect.BODY
+            in_body = self._server_expects is _BODY
             head = b"" if in_body else self._server.head(self._limits.detail)
             self._odd(Oddity.CUT_LINE, False, head)
         if self._owed and self._owed[0] is _GREETING:
             self._odd(Oddity.CUT_GREETING, False, b"")
-        elif self._server_expects in (_Expect.BODY, _Expect.BODY_END):
+        elif self._server_expects in (_BODY, _BODY_END):
             self._odd(Oddity.CUT_REPLY, False, b"")
-        if self._doubt is None and self.connection.state is State.AUTHORIZATION:
+        if self._doubt is None and self.connection.state is AUTHORIZATION:
             self._cut_login()
 
     def _cut_login(self) -> None:
@@ -1134,7 +1186,7 @@ class Analyzer:
                 user = owed.user
             elif isinstance(owed, OwedToExchange):
                 exchange = owed.exchange
-                if exchange.announced and Side.CLIENT in self._ended:
+                if exchange.announced and CLIENT in self._ended:
                     # The server has said no, and the client did not wait for its -ERR.
                     why, code = verdict.reason(b"", True, self.auth_resp_code)
                     self._failed(exchange.user, exchange.password, exchange.mechanism, why, code)
@@ -1150,7 +1202,7 @@ class Analyzer:
                 return
 
     def _aborted(self, user: str, password: str, mechanism: str, complete: bool) -> None:
-        if complete and Side.CLIENT not in self._ended:
+        if complete and CLIENT not in self._ended:
             self._failed(user, password, mechanism, Reason.ABORTED, "")
         else:
             self._odd(Oddity.CUT_LOGIN, False, b"")
@@ -1172,24 +1224,24 @@ class Analyzer:
         self._cancelling = False
         self._undecided = None
         self._body = self._body_end = self._message = self._doubt = None
-        self._client_expects = _Expect.COMMAND
-        self._server_expects = _Expect.STATUS
+        self._client_expects = _COMMAND
+        self._server_expects = _STATUS
 
     def _opaque(self, side: Side, cutter: LineCutter) -> Step:
         """Pass bytes that are not looked at; only who begins after STLS is noticed (RFC 2595 section 4)."""
         self._out = []
-        if side is Side.CLIENT and self._injected:
+        if side is CLIENT and self._injected:
             injected, self._injected = self._injected, 0
             return Step(len(cutter.take(injected)))
         size = len(cutter.take(cutter.waiting))
         if self._handshake_due:
             self._handshake_due = False
-            if side is Side.SERVER:
+            if side is SERVER:
                 self._odd(Oddity.SERVER_INJECTION, False, b"")
         return Step(size, self._out)
 
     def _odd(
-        self, oddity: Oddity, is_orig: bool, detail: bytes, secret: Secret = Secret.NOTHING
+        self, oddity: Oddity, is_orig: bool, detail: bytes, secret: Secret = _NOT_SECRET
     ) -> None:
         """Count an oddity, and raise it unless there were too many of its kind."""
         if self._oddities is None:
@@ -1213,16 +1265,22 @@ USER_PASS = "USER/PASS"
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
 _MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
+# Whether what begins so can be the first line of a POP3 client, or of a POP3 server.
+_PLAUSIBLE: Mapping[Side, Callable[[bytes], bool]] = {
+    CLIENT: grammar.may_become_command,
+    SERVER: may_become_status,
+}
+
 _READ_CLIENT: Mapping[_Expect, Callable[[Analyzer, bytes], None]] = {
-    _Expect.COMMAND: Analyzer._command,
-    _Expect.SASL: Analyzer._sasl_response,
-    _Expect.MESSAGE: Analyzer._message_line,
+    _COMMAND: Analyzer._command,
+    _SASL: Analyzer._sasl_response,
+    _MESSAGE: Analyzer._message_line,
 }
 
 _READ_SERVER: Mapping[_Expect, Callable[[Analyzer, bytes], None]] = {
-    _Expect.STATUS: Analyzer._status_line,
-    _Expect.BODY: Analyzer._body_line,
-    _Expect.DOUBT: Analyzer._doubtful_line,
+    _STATUS: Analyzer._status_line,
+    _BODY: Analyzer._body_line,
+    _DOUBT: Analyzer._doubtful_line,
 }
 
 _ON_REQUEST: Mapping[Role, Callable[[Analyzer, Command, bytes], Owed]] = {
@@ -1230,8 +1288,8 @@ _ON_REQUEST: Mapping[Role, Callable[[Analyzer, Command, bytes], Owed]] = {
     Role.PASS: Analyzer._request_pass,
     Role.APOP: Analyzer._request_apop,
     Role.RPOP: Analyzer._request_rpop,
-    Role.AUTH: Analyzer._request_auth,
-    Role.STLS: Analyzer._request_barrier,
+    _AUTH: Analyzer._request_auth,
+    _STLS: Analyzer._request_barrier,
     Role.XMIT: Analyzer._request_barrier,
 }
 
@@ -1240,8 +1298,8 @@ _ON_REPLY: Mapping[Role, Callable[[Analyzer, Owed, Status, bool], None]] = {
     Role.PASS: Analyzer._answer_login,
     Role.APOP: Analyzer._answer_login,
     Role.RPOP: Analyzer._answer_login,
-    Role.AUTH: Analyzer._answer_auth,
-    Role.STLS: Analyzer._answer_stls,
+    _AUTH: Analyzer._answer_auth,
+    _STLS: Analyzer._answer_stls,
     Role.CAPA: Analyzer._answer_capa,
     Role.XMIT: Analyzer._answer_xmit,
     Role.AFTER_XMIT: Analyzer._answer_message,

@@ -9,7 +9,7 @@ so ``event.user.encode("utf-8", "surrogateescape")`` is exactly what the peer se
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class Side(Enum):
@@ -30,6 +30,14 @@ class State(Enum):
 
     # Members are singletons, so identity is a sound hash, and a fast one: states are looked up per reply.
     __hash__ = object.__hash__
+
+
+# On Python 3.11 looking a member up in its class costs as much as two comparisons, and these are looked up
+# many times a line.
+CLIENT: Final = Side.CLIENT
+SERVER: Final = Side.SERVER
+AUTHORIZATION: Final = State.AUTHORIZATION
+TRANSACTION: Final = State.TRANSACTION
 
 
 @dataclass(slots=True, eq=False)

@@ -143,11 +143,35 @@ _LOGIN_WORDS = tuple(
 )
 
 
+_NAMES_USER = (b"USER", *_LOGIN_WORDS)
+
+
+def may_become_command(head: bytes) -> bool:
+    """Say whether a line that begins with ``head``, up to five octets, can be a known command."""
+    word, blank, _ = head.upper().removesuffix(b"\r").partition(b" ")
+    if blank:
+        return word in COMMANDS
+    return any(name.startswith(word[:5]) for name in COMMANDS)
+
+
 def may_become_login(head: bytes) -> bool:
-    """Say whether an unfinished command line that begins with ``head`` can still carry credentials."""
-    # The CR may be all that stands between the word and the line's end: PASS without an argument.
-    start = head[:5].upper().removesuffix(b"\r")
-    return any((word + b" ").startswith(start) or word == start for word in _LOGIN_WORDS)
+    """Say whether an unfinished command line that begins with ``head`` can still carry credentials.
+
+    Blanks of any kind before and behind the word count as blanks: see ``login_to_some``.
+    """
+    start = head[:5].lstrip().upper()
+    word = start[:4]
+    if start[4:].strip():
+        return False
+    return any(name.startswith(word.rstrip()) for name in _LOGIN_WORDS)
+
+
+def login_to_some(line: bytes) -> bool:
+    """Say whether servers that are lenient with blanks take part of a login in a line that is no command.
+
+    Courier's ``pop3login`` cuts its lines at blanks and tabs, and skips those before the word.
+    """
+    return line.upper().split(None, 1)[:1] in [[name] for name in _NAMES_USER]
 
 
 def may_carry_sasl(head: bytes) -> bool:

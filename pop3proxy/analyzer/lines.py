@@ -107,8 +107,12 @@ class LineCutter:
                 # A last CR may be part of the line's end.
                 self.truncated = self._length - (self._last == CR) > limit
             return None
-        self._move(end + 1)
+        # As _move does, without a call for each line.
         self.taken = end + 1 - start
+        if end + 1 == len(chunk):
+            self._chunk, self._pos = b"", 0
+        else:
+            self._pos = end + 1
         if self._head is not None:
             return self._join(chunk[start:end], limit)
         self.crlf = end > start and chunk[end - 1] == CR

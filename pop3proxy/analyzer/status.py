@@ -21,12 +21,11 @@ class Status(NamedTuple):
 
     kind: Kind
     text: bytes
+    ok: bool  # whether it is positive: asked several times a reply
 
-    @property
-    def ok(self) -> bool:
-        """Whether it is positive."""
-        return self.kind is Kind.OK
 
+# Looking a member up by its class costs more than comparing it, and this is done for each reply.
+_OK = Kind.OK
 
 _INDICATORS = {
     b"+OK": Kind.OK,
@@ -37,6 +36,11 @@ _INDICATORS = {
 
 
 _LOOSE = re.compile(rb"[ \t]*(\+OK|[-+]ERR|\+)(?:[ \t](.*))?\Z", re.I | re.S)
+
+
+def may_become_status(head: bytes) -> bool:
+    """Say whether a line that begins with ``head`` can be a status line in the RFC's spelling."""
+    return any(head[:4].startswith(word[: len(head)]) for word in (b"+OK", b"-ERR"))
 
 
 def parse_status(line: bytes) -> Status | None:
@@ -52,4 +56,4 @@ def parse_status(line: bytes) -> Status | None:
         if match is None:
             return None
         kind, text = _INDICATORS[match[1].upper()], match[2] or b""
-    return Status(kind, text)
+    return Status(kind, text, kind is _OK)

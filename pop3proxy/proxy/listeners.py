@@ -1,5 +1,6 @@
 """Where clients come in: accepts them, within limits, and gives each a session."""
 
+import contextlib
 import socket
 from collections import Counter
 from typing import Any, Protocol
@@ -9,8 +10,12 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from ..analyzer.events import Side
 from ..config import ConnectionLimits
-from .addresses import host_and_port
+from .accepting import Acceptor, can_take_over
+from .addresses import host_and_port, host_and_port_of
+from .engine import Engine
+from .plainwire import PlainWire
 from .session import TRY_LATER, Session
 
 
@@ -54,12 +59,15 @@ class Admission:
                 del self._by_address[host]
 
 
+_NO_ROOM = TRY_LATER % b"too many connections, please try again later"
+
+
 class _Refusal(TwistedProtocol):
     """Tells a client that there is no room, and closes."""
 
     def connectionMade(self) -> None:
         assert self.transport is not None
-        self.transport.write(TRY_LATER % b"too many connections, please try again later")
+        self.transport.write(_NO_ROOM)
         self.transport.loseConnection()
 
 
@@ -83,10 +91,34 @@ class Listener:
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
         """Make a client's wire, or a refusal (IProtocolFactory)."""
-        host, port = host_and_port(addr)
+        session = self._session(*host_and_port(addr))
+        return _Refusal() if session is None else session.client
+
+    def take_over(self, port: IListeningPort, engine: Engine) -> Acceptor | None:
+        """Have the engine accept in the port's stead, if it can."""
+        if not can_take_over(port, self):
+            return None
+
+        def welcome(connection: socket.socket, address: Any) -> None:
+            session = self._session(*host_and_port_of(address))
+            if session is None:
+                with connection, contextlib.suppress(OSError):
+                    connection.send(_NO_ROOM)
+                return
+            session.client = wire = PlainWire(session, Side.CLIENT, engine, connection)
+            wire.begin()
+
+        return Acceptor(port, engine, welcome)
+
+    def _session(self, host: str, port: int) -> Session | None:
+        """Make a client's session, or say that there is no room for one."""
         limit = self._admission.enter(host)
         if not limit:
-            return self._maker.session(host, port, self.name).client
+            try:
+                return self._maker.session(host, port, self.name)
+            except Exception:
+                self._admission.leave(host)
+                raise
         count = self._maker.count(f"refused_{limit}")
         self._log.info(
             "limit {limit} reached: refused {host}:{port}; {count} by now",
@@ -95,7 +127,7 @@ class Listener:
             port=port,
             count=count,
         )
-        return _Refusal()
+        return None
 
 
 def send_at_once(port: IListeningPort) -> None:

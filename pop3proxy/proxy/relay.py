@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from twisted.logger import Logger
 
 from ..analyzer.dialogue import Analyzer, Step
-from ..analyzer.events import Event, Side
+from ..analyzer.events import CLIENT, SERVER, Event, Side
 from ..hooks.api import PASS, Delay, Deny, Drop, EndSession, Pass, Verdict
 from ..hooks.asking import Question
 
@@ -50,10 +50,6 @@ class Gating(Protocol):
 
 class Owner(Protocol):
     """The session, as its relay knows it."""
-
-    @property
-    def over(self) -> bool:
-        """Whether the session is ending."""
 
     @property
     def client_unsent(self) -> bool:
@@ -122,6 +118,7 @@ class Relay:
         "_blind",
         "_client",
         "_failed",
+        "_over",
         "_owner",
         "_server",
         "_surroundings",
@@ -135,10 +132,11 @@ class Relay:
         self._analyzer = analyzer
         self._surroundings = surroundings
         self._asks = bool(surroundings.on_blind)
-        self._client = _Flow(Side.CLIENT)
-        self._server = _Flow(Side.SERVER)
+        self._client = _Flow(CLIENT)
+        self._server = _Flow(SERVER)
         self._blind = False  # the end of inspection has had its consequences
         self._failed = False  # the analyzer is out of order
+        self._over = False  # the session ends
 
     # --- what the session does with it ------------------------------------------------------------------
 
@@ -147,10 +145,11 @@ class Relay:
 
         Nothing here may cost the session: an error in the analyzer only ends inspection.
         """
-        flow = self._client if side is Side.CLIENT else self._server
-        if not (self._asks or self._client.held or self._failed):
-            return self._take_unasked(flow, data, now)
-        flow.held = flow.held + data if flow.held else data
+        client, server = self._client, self._server
+        flow = client if side is CLIENT else server
+        if not (client.held or server.held or client.waits or server.waits or self._failed):
+            return self._take_at_rest(flow, data, now)
+        flow.held += data
         if not self._failed:
             try:
                 self._analyzer.feed(side, data, now)
@@ -159,16 +158,20 @@ class Relay:
         self._run(flow)
         return False
 
-    def _take_unasked(self, flow: _Flow, data: bytes, now: float) -> bool:
-        """Take bytes where nobody is asked and nothing is held: the same as else, in less time."""
+    def _take_at_rest(self, flow: _Flow, data: bytes, now: float) -> bool:
+        """Take bytes while nothing is held or waits, which is most of the time, with little ado."""
         analyzer, dispatch = self._analyzer, self._surroundings.dispatch
-        side, size, passed = flow.side, len(data), 0
+        side, size, stepped = flow.side, len(data), 0
+        asked: Step | None = None
         try:
             analyzer.feed(side, data, now)
-            while passed < size and (step := analyzer.next(side)) is not None:
-                passed += step.size
+            while stepped < size and (step := analyzer.next(side)) is not None:
+                stepped += step.size
                 if step.events:
                     dispatch(step.events)
+                if self._asks and not self._is_nobody_s(step):
+                    asked = step
+                    break
         except EndSession:
             self._end_by_hook()
             return False
@@ -177,21 +180,37 @@ class Relay:
             self.inspection_failed(problem)
             self._flush(flow)
             return False
-        if passed == size:
+        if asked is None and stepped == size:
             return True
-        flow.held = data
-        flow.stepped = flow.clear = passed
-        self._flush(flow)
+        flow.held, flow.stepped, flow.clear = data, stepped, stepped
+        if asked is not None:
+            flow.clear -= asked.size
+            try:
+                self._weigh(flow, asked)
+            except Exception as problem:
+                self.inspection_failed(problem)
+        self._run(flow)
         return False
+
+    def _is_nobody_s(self, step: Step) -> bool:
+        """Say whether a step is certain to pass, since it has nothing that anybody is asked about."""
+        blocking = self._surroundings.blocking
+        for event in step.events:
+            if type(event) in blocking:
+                return False
+        if step.may and not step.may.isdisjoint(blocking):
+            return False
+        return not (step.withheld or self._analyzer.blind)
 
     def go_on(self) -> None:
         """Answer a denied client that has taken what was written to it before."""
         if self._client.denial is not None:
             self._run(self._client)
-            self._owner.moved(Side.CLIENT)
+            self._owner.moved(CLIENT)
 
     def close(self) -> Sequence[Event]:
         """Give up all that is waited for; return the events of a denial that the end has overtaken."""
+        self._over = True
         self._client.forget()
         self._server.forget()
         reply, self._client.denial = self._client.denial, None
@@ -201,11 +220,11 @@ class Relay:
 
     def may_read(self, side: Side) -> bool:
         """Say whether more of a side can be taken."""
-        return not (self._client if side is Side.CLIENT else self._server).full
+        return not (self._client if side is CLIENT else self._server).full
 
     def holds(self, side: Side) -> bool:
         """Say whether something of a side has not gone on."""
-        flow = self._client if side is Side.CLIENT else self._server
+        flow = self._client if side is CLIENT else self._server
         return bool(flow.held) or flow.waits is not None
 
     @property
@@ -231,7 +250,7 @@ class Relay:
 
         The server may take the beginning of a command for one, so it does not get it unasked.
         """
-        flow = self._client if side is Side.CLIENT else self._server
+        flow = self._client if side is CLIENT else self._server
         if flow.waits is None and flow.stepped == len(flow.held):
             if flow is self._server:
                 flow.clear = flow.stepped
@@ -248,7 +267,7 @@ class Relay:
     def _run(self, flow: _Flow) -> None:
         """Pull all that can be pulled, beginning with one flow, and pass on what is clear."""
         client, server = self._client, self._server
-        while not self._owner.over:
+        while not self._over:
             try:
                 self._pull(flow)
                 if flow is server and client.held:
@@ -262,7 +281,7 @@ class Relay:
             flow = client
 
     def _pull(self, flow: _Flow) -> None:
-        analyzer, server, owner = self._analyzer, self._server, self._owner
+        analyzer, server = self._analyzer, self._server
         while flow.waits is None and (flow is server or server.waits is None):
             if flow.stepped == len(flow.held):
                 return
@@ -273,17 +292,17 @@ class Relay:
             if step is None:
                 return
             flow.stepped += step.size
-            self._take_step(flow, step)
-            if owner.over:
+            if step.events and not self._tell(step.events):
+                return
+            self._weigh(flow, step)
+            if self._over:
                 return
             if flow is server and self._client.held:
                 self._pull(self._client)
 
-    def _take_step(self, flow: _Flow, step: Step) -> None:
+    def _weigh(self, flow: _Flow, step: Step) -> None:
+        """Ask about a step who wants to be asked, and let it pass, or not."""
         surroundings = self._surroundings
-        events = step.events
-        if events and not self._tell(events):
-            return
         if not self._asks:
             flow.clear = flow.stepped
             return
@@ -294,7 +313,7 @@ class Relay:
             surroundings.count("line_too_long")
             self._end("line_too_long")
             return
-        question = surroundings.ask(events) if events else None
+        question = surroundings.ask(step.events) if step.events else None
         if question is None:
             self._let_pass(flow, step)
         elif question.verdict is not None:
@@ -302,8 +321,15 @@ class Relay:
         else:
             flow.waits = question.cancel
             question.settled = lambda verdict: self._settled(flow, step, verdict)
+            self._hold(flow, step)
+
+    def _hold(self, flow: _Flow, step: Step) -> None:
+        if flow is self._client:
+            self._analyzer.held(step)
 
     def _let_pass(self, flow: _Flow, step: Step) -> None:
+        if flow is self._client:
+            self._analyzer.sent()
         if step.withheld:
             self._flush(flow)
             flow.held = flow.held[step.size :]
@@ -397,6 +423,7 @@ class Relay:
         if isinstance(verdict, Pass):
             self._let_pass(flow, step)
         elif isinstance(verdict, Delay):
+            self._hold(flow, step)
             self._delay(flow, verdict, lambda: self._settled(flow, step, PASS))
         elif isinstance(verdict, Deny):
             self._deny(flow, step, verdict)
@@ -424,14 +451,14 @@ class Relay:
         # What is held now is the line that was denied, from its first octet on.
         flow.held = flow.held[flow.stepped :]
         flow.stepped = 0
+        flow.denial = line
         if self._analyzer.in_doubt or self._analyzer.blind:
             self._end("denied")
             return
         instead = self._analyzer.refused(step)
-        flow.denial = line
         flow.waits = _nothing
         if instead:
-            self._owner.pass_on(Side.CLIENT, instead)
+            self._owner.pass_on(CLIENT, instead)
 
     def _answer_denied(self) -> bool:
         """Give the client its denial, if this is the place; return whether its flow goes on now.
@@ -475,4 +502,4 @@ class Relay:
         """Take the verdict on a denied login that was waited for, and go on."""
         if self._say_denied(line, verdict):
             self._run(self._client)
-            self._owner.moved(Side.CLIENT)
+            self._owner.moved(CLIENT)

@@ -18,7 +18,9 @@ from ..analyzer.events import Connection
 from ..config import Config
 from ..hooks.api import Hook
 from ..hooks.dispatcher import Dispatcher
+from .accepting import Acceptor
 from .addresses import host_and_port
+from .engine import Engine, usable
 from .listeners import Admission, Listener, send_at_once
 from .session import Session
 from .uids import new_uid
@@ -59,7 +61,9 @@ class ProxyService(Service):
         self._config = config
         self._dispatcher = Dispatcher(hooks)
         self._admission = Admission(config.limits)
-        self._upstream = Upstream(reactor, config.upstream)
+        self._engine = Engine(reactor) if usable(reactor) else None
+        self._acceptors: list[Acceptor] = []
+        self._upstream = Upstream(reactor, config.upstream, self._engine)
         self._sweep = LoopingCall(self.sweep)
         self._sweep.clock = reactor
         self._empty: Deferred[None] | None = None
@@ -85,6 +89,8 @@ class ProxyService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         try:
             self._dispatcher.start(self._reactor)
+            if self._engine is not None:
+                self._engine.start()
         except Exception:
             self.started.errback(Failure())
             return
@@ -99,13 +105,13 @@ class ProxyService(Service):
         waiting: Deferred[IListeningPort] = serverFromString(self._reactor, endpoint).listen(
             factory
         )
-        return waiting.addCallbacks(
-            self._listens, self._cannot_listen, (endpoint,), {}, (endpoint,)
-        )
+        return waiting.addCallbacks(self._listens, self._cannot_listen, (factory,), {}, (endpoint,))
 
-    def _listens(self, port: IListeningPort, endpoint: str) -> None:
+    def _listens(self, port: IListeningPort, factory: Listener) -> None:
         self.ports.append(port)
         send_at_once(port)
+        if self._engine is not None and (acceptor := factory.take_over(port, self._engine)):
+            self._acceptors.append(acceptor)
         self._log.info(
             "listening on {address}, relaying to {upstream}; sessions are inspected until STLS",
             address=":".join(map(str, host_and_port(port.getHost()))),
@@ -127,6 +133,8 @@ class ProxyService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop listening, let sessions end until ``drain`` has run out, stop the hooks."""
         super().stopService()  # type: ignore[no-untyped-call]
+        for acceptor in self._acceptors:
+            acceptor.stop()
         closing = [port.stopListening() for port in self.ports]
         if self.sessions:
             self._log.info("waiting for {count} sessions to end", count=len(self.sessions))
@@ -152,6 +160,8 @@ class ProxyService(Service):
     def _stopped(self, _: object) -> None:
         if self._sweep.running:
             self._sweep.stop()
+        if self._engine is not None:
+            self._engine.stop()
         self._dispatcher.stop()
         counts = ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
         self._log.info("stopped; counted: {counts}", counts=counts or "nothing")

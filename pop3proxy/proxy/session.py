@@ -24,7 +24,16 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from ..analyzer.dialogue import Analyzer
-from ..analyzer.events import Connect, Connection, Event, SessionEnd, Side, State
+from ..analyzer.events import (
+    AUTHORIZATION,
+    CLIENT,
+    SERVER,
+    Connect,
+    Connection,
+    Event,
+    SessionEnd,
+    Side,
+)
 from ..config import Timeouts
 from ..hooks.api import Delay, Deny, Drop, EndSession, Verdict
 from .relay import HELD, Gating, Relay, ends_with_quit
@@ -47,6 +56,9 @@ class Mode(Enum):
     OVER = "over"
 
     __hash__ = object.__hash__
+
+
+_CONNECTING, _RELAY, _TUNNEL, _ENDING, _OVER = Mode
 
 
 class Surroundings(Gating, Protocol):
@@ -99,9 +111,9 @@ class Session:
         """Wait for the client's wire to begin."""
         self.connection = connection
         self.analyzer = analyzer
-        self.mode = Mode.CONNECTING
+        self.mode = _CONNECTING
         self.reason = ""
-        self.client = Wire(self, Side.CLIENT)
+        self.client = Wire(self, CLIENT)
         self.server: Wire | None = None
         self.tunnel: Tunnel | None = None
         self._surroundings = surroundings
@@ -120,12 +132,13 @@ class Session:
 
     def begun(self, side: Side) -> None:
         """Dial when the client is there; relay when the server is."""
-        if side is Side.CLIENT:
+        if side is CLIENT:
             self._client_begun()
         else:
             self._server_begun()
 
     def _client_begun(self) -> None:
+        self.connection.tls = self.client.secure
         events = [Connect(self.connection, self._started)]
         if not self._tell(events):
             return
@@ -162,40 +175,40 @@ class Session:
         if self._early:
             self.client.pause()
         give_up = self._surroundings.dial(self)
-        if self.mode is Mode.CONNECTING:
+        if self.mode is _CONNECTING:
             self._give_up = give_up
 
     def _server_begun(self) -> None:
         assert self.server is not None
         self._give_up = None
-        if self.mode is not Mode.CONNECTING:
+        if self.mode is not _CONNECTING:
             self.server.abort()
             return
-        self.mode = Mode.RELAY
+        self.mode = _RELAY
         self._mark = self._active = self._surroundings.now()
         self.tunnel = Tunnel(self.client, self.server)
         early, self._early = self._early, b""
         if early:
             self.client.resume()
-            self.data(Side.CLIENT, early)
+            self.data(CLIENT, early)
         if self._client_end_due:
-            self.moved(Side.CLIENT)
+            self.moved(CLIENT)
 
     def data(self, side: Side, data: bytes) -> None:
         """Take bytes of one side."""
         now = self._active = self._surroundings.now()
-        if self.mode is Mode.RELAY:
+        if self.mode is _RELAY:
             if not self._relay.take(side, data, now):
                 self._taken(side)
                 return
             assert self.tunnel is not None
             self.tunnel.data(side, data)
             if self.analyzer.inspected != "whole" and self._relay.done:
-                self.mode = Mode.TUNNEL
-        elif self.mode is Mode.TUNNEL:
+                self.mode = _TUNNEL
+        elif self.mode is _TUNNEL:
             assert self.tunnel is not None
             self.tunnel.data(side, data)
-        elif self.mode is Mode.CONNECTING:
+        elif self.mode is _CONNECTING:
             self._early += data
             # While somebody is asked it is read on, to see it leave.
             if self._dialled or len(self._early) >= HELD:
@@ -206,16 +219,16 @@ class Session:
         if self.over:
             return
         if self._relay.done:
-            self.mode = Mode.TUNNEL
+            self.mode = _TUNNEL
         elif not self._relay.may_read(side):
-            (self.server if side is Side.SERVER else self.client).pause()  # type: ignore[union-attr]
-        self.moved(Side.CLIENT)
+            (self.server if side is SERVER else self.client).pause()  # type: ignore[union-attr]
+        self.moved(CLIENT)
 
     def drained(self, side: Side) -> None:
         """Read on what goes to ``side``, if more can come from there."""
-        if self.mode is Mode.RELAY and side is Side.CLIENT:
+        if self.mode is _RELAY and side is CLIENT:
             self._relay.go_on()
-        self._read_on(Side.CLIENT if side is Side.SERVER else Side.SERVER)
+        self._read_on(CLIENT if side is SERVER else SERVER)
 
     def ended(self, side: Side) -> None:
         """Pass on that one side has no more to say, behind what is held of it; with both, all is over.
@@ -227,9 +240,9 @@ class Session:
             return
         relay = self._relay
         relay.cut(side)
-        if side is Side.SERVER:
+        if side is SERVER:
             self._server_ended = True
-            if relay.holds(Side.SERVER):
+            if relay.holds(SERVER):
                 self._server_end_due = True
             elif relay.client_waits:
                 self._end(self.reason or "server_closed")
@@ -239,14 +252,14 @@ class Session:
         self._client_ended = True
         if self._has_left():
             self._end("client_closed")
-        elif self.mode is Mode.CONNECTING or relay.holds(Side.CLIENT):
+        elif self.mode is _CONNECTING or relay.holds(CLIENT):
             self._client_end_due = True
         else:
             self._side_ended(side)
 
     def _has_left(self) -> bool:
         """Say whether the client, whose bytes have ended, does not wait for a verdict."""
-        if self.mode is Mode.CONNECTING:
+        if self.mode is _CONNECTING:
             return not self._dialled and not ends_with_quit(self._early)
         return self._relay.waits and not self._relay.client_has_quit
 
@@ -256,7 +269,7 @@ class Session:
         self._tell_end(side)
         if self.over:
             return
-        if side is Side.SERVER and self._silent:
+        if side is SERVER and self._silent:
             self._answer(_SERVER_GONE)
             self._end("server_closed")
         elif self._client_ended and self._server_ended:
@@ -268,19 +281,19 @@ class Session:
     def lost(self, side: Side, clean: bool) -> None:
         """Close the other side: by a reset if the client reset, else after what is still on its way."""
         reason = self.reason or f"{side.value}_{'closed' if clean else 'lost'}"
-        if side is Side.CLIENT:
+        if side is CLIENT:
             self._client_closed = self._client_ended = True
         else:
             self._server_closed = self._server_ended = True
-            if not self.over and self._relay.holds(Side.SERVER):
+            if not self.over and self._relay.holds(SERVER):
                 # What it said before it went waits for a verdict.
-                self._relay.cut(Side.SERVER)
+                self._relay.cut(SERVER)
                 self._server_end_due = True
                 self.reason = reason
-                self.moved(Side.SERVER)
+                self.moved(SERVER)
                 return
         if not self.over:
-            if side is Side.SERVER:
+            if side is SERVER:
                 self._answer(_SERVER_GONE)
             elif not clean and self.server is not None and not self._server_closed:
                 self.server.abort()
@@ -292,7 +305,7 @@ class Session:
     @property
     def over(self) -> bool:
         """Whether the session is ending."""
-        return self.mode is Mode.ENDING or self.mode is Mode.OVER
+        return self.mode is _ENDING or self.mode is _OVER
 
     @property
     def client_unsent(self) -> bool:
@@ -301,7 +314,7 @@ class Session:
 
     def pass_on(self, side: Side, data: bytes) -> None:
         """Write bytes of one side to the other, if that is still there."""
-        if side is Side.CLIENT and self._server_closed:
+        if side is CLIENT and self._server_closed:
             return
         assert self.tunnel is not None
         self.tunnel.data(side, data)
@@ -316,13 +329,13 @@ class Session:
         if self.over:
             return
         if self._relay.done:
-            self.mode = Mode.TUNNEL
+            self.mode = _TUNNEL
         if self._relay.holds(side):
             self._read_on(side)
-        elif side is Side.CLIENT and self._client_end_due:
+        elif side is CLIENT and self._client_end_due:
             self._client_end_due = False
             self._side_ended(side)
-        elif side is Side.SERVER and self._server_end_due:
+        elif side is SERVER and self._server_end_due:
             self._server_end_due = False
             if self._server_closed:
                 self._end(self.reason)
@@ -335,7 +348,7 @@ class Session:
         """Read a side, unless it has ended, or what came of it waits for the other side or a verdict."""
         if self.over or self.tunnel is None or self.server is None:
             return
-        if side is Side.CLIENT:
+        if side is CLIENT:
             source, sink, ended = self.client, self.server, self._client_ended
         else:
             source, sink, ended = self.server, self.client, self._server_ended
@@ -386,9 +399,9 @@ class Session:
     def overdue(self, now: float) -> str:
         """Name the time limit that has run out, or return ``""``. ``now`` is in seconds."""
         timeouts = self._surroundings.timeouts
-        if self.mode is Mode.ENDING:
+        if self.mode is _ENDING:
             return "drain" if now - self._mark > timeouts.drain else ""
-        if self.mode is Mode.CONNECTING:
+        if self.mode is _CONNECTING:
             if not self._dialled:
                 return "login" if now - self._started > timeouts.login else ""
             return "connect" if now - self._mark > timeouts.connect else ""
@@ -396,8 +409,8 @@ class Session:
         if not self.tunnel.from_server and now - self._mark > timeouts.greeting:
             return "greeting"
         if (
-            self.mode is Mode.RELAY
-            and self.analyzer.state is State.AUTHORIZATION
+            self.mode is _RELAY
+            and self.analyzer.state is AUTHORIZATION
             and now - self._mark > timeouts.login
             and not (self._client_ended or self._server_ended)
         ):
@@ -419,7 +432,7 @@ class Session:
             port=self.connection.orig_p,
             count=count,
         )
-        if self.mode is Mode.ENDING:
+        if self.mode is _ENDING:
             self._abort()
             return
         if limit in ("connect", "greeting"):
@@ -429,7 +442,7 @@ class Session:
     def unreachable(self, why: str) -> None:
         """End the session because the server can't be reached."""
         self._give_up = None
-        if self.mode is not Mode.CONNECTING:
+        if self.mode is not _CONNECTING:
             return
         count = self._surroundings.count("upstream_unreachable")
         self._log.warn(
@@ -443,7 +456,7 @@ class Session:
 
     def shut_down(self) -> None:
         """End the session because the proxy stops."""
-        if self.mode is Mode.ENDING:
+        if self.mode is _ENDING:
             self._abort()
         else:
             self._end("shutdown")
@@ -459,7 +472,7 @@ class Session:
         if self.over:
             return
         unsent = self._relay.client_waits
-        self.mode = Mode.ENDING
+        self.mode = _ENDING
         self.reason = reason
         self._mark = self._surroundings.now()
         self._tell_all(self._relay.close())
@@ -481,7 +494,7 @@ class Session:
         The server is not to blame for answers that it owes if we end the session, or if it has not got
         the client's last line.
         """
-        order = [Side.CLIENT, Side.SERVER]
+        order = [CLIENT, SERVER]
         if self.reason.startswith("server_") and not unsent:
             order.reverse()
         for side in order:
@@ -495,9 +508,9 @@ class Session:
 
     def _finish(self) -> None:
         """Say that the session is over, once both wires are gone."""
-        if self.mode is not Mode.ENDING or not (self._client_closed and self._server_closed):
+        if self.mode is not _ENDING or not (self._client_closed and self._server_closed):
             return
-        self.mode = Mode.OVER
+        self.mode = _OVER
         analyzer, tunnel = self.analyzer, self.tunnel
         now = self._surroundings.now()
         summary = SessionEnd(

@@ -1,6 +1,6 @@
 """Two wires joined: bytes of one are written to the other, unchanged; nobody looks at them here."""
 
-from ..analyzer.events import Side
+from ..analyzer.events import CLIENT, Side
 from .wire import Wire
 
 
@@ -18,7 +18,7 @@ class Tunnel:
 
     def data(self, side: Side, data: bytes) -> None:
         """Pass bytes on, and stop reading where they come from until they are gone."""
-        if side is Side.CLIENT:
+        if side is CLIENT:
             self.from_client += len(data)
             source, sink = self.client, self.server
         else:
@@ -30,8 +30,8 @@ class Tunnel:
 
     def drained(self, side: Side) -> None:
         """Read on what goes to ``side``."""
-        (self.server if side is Side.CLIENT else self.client).resume()
+        (self.server if side is CLIENT else self.client).resume()
 
     def ended(self, side: Side) -> None:
         """Pass on the end of one side's bytes."""
-        (self.server if side is Side.CLIENT else self.client).end()
+        (self.server if side is CLIENT else self.client).end()

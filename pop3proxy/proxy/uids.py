@@ -3,8 +3,12 @@
 import os
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_PAIRS = [low + high for high in _DIGITS for low in _DIGITS]
+_PAIR = len(_PAIRS)
 _BITS = 96
-_LENGTH = 17  # 62 ** 17 is more than 2 ** 96
+
+# 62 ** 17 is more than 2 ** 96: eight pairs and one digit, the lowest first. Four pairs fit a machine word.
+_HALF = _PAIR**4
 
 
 def new_uid() -> str:
@@ -17,9 +21,13 @@ def new_uid() -> str:
 
 def uid_of(octets: bytes) -> str:
     """Write 96 bits as a unique id."""
-    number = int.from_bytes(octets, "big")
-    digits = []
-    for _ in range(_LENGTH):
-        number, digit = divmod(number, 62)
-        digits.append(_DIGITS[digit])
-    return "C" + "".join(digits)
+    rest, low = divmod(int.from_bytes(octets, "big"), _HALF)
+    last, high = divmod(rest, _HALF)
+    return f"C{_four_pairs(low)}{_four_pairs(high)}{_DIGITS[last]}"
+
+
+def _four_pairs(number: int) -> str:
+    number, first = divmod(number, _PAIR)
+    number, second = divmod(number, _PAIR)
+    fourth, third = divmod(number, _PAIR)
+    return f"{_PAIRS[first]}{_PAIRS[second]}{_PAIRS[third]}{_PAIRS[fourth]}"

@@ -11,7 +11,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..analyzer.events import Side
-from .addresses import destination, host_and_port
+from .addresses import destination, host_and_port, target
+from .dialling import Dialler
+from .engine import Engine
 from .session import Session
 from .wire import Wire
 
@@ -61,14 +63,18 @@ class Upstream:
 
     _log = Logger(namespace="pop3proxy.upstream")
 
-    def __init__(self, reactor: Any, endpoint: str) -> None:
-        """Remember where to connect; nothing is connected yet."""
+    def __init__(self, reactor: Any, endpoint: str, engine: Engine | None = None) -> None:
+        """Remember where to connect; nothing is connected yet. ``engine`` may do so where it can."""
         self.name = endpoint
         self.host, self.port = destination(endpoint)
         self._endpoint = clientFromString(reactor, endpoint)
+        numeric = target(endpoint)
+        self._dialler = Dialler(engine, numeric) if engine and numeric else None
 
     def open(self, session: Session) -> Callable[[], None]:
         """Connect; the session hears ``begun`` or ``unreachable``. Return what gives up the attempt."""
+        if self._dialler is not None:
+            return self._dialler.open(session)
         attempt: Deferred[Any] = self._endpoint.connect(_WireFactory(session))
         attempt.addErrback(self._failed, session)
         return attempt.cancel

@@ -3,6 +3,8 @@
 Beside ``listeners`` and ``upstream`` this is the only module that touches a transport. Where the transport is
 a plain socket, bytes are written through: sent at once, and given to the transport only as far as the
 kernel does not take them. That saves a wake-up and two system calls for each chunk.
+
+What has no need of a transport, plain TCP, has a make of its own in ``plainwire``.
 """
 
 import socket
@@ -11,6 +13,7 @@ from typing import Any, Protocol
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
+    INegotiated,
     IProtocol,
     IPullProducer,
     IPushProducer,
@@ -53,7 +56,7 @@ class Wire:
     """A byte stream to one peer.
 
     ``unsent`` says whether bytes that were written still wait for the peer to take them; ``drained`` is
-    reported when they have gone.
+    reported when they have gone. ``secure`` says whether TLS carries them.
     """
 
     __slots__ = (
@@ -64,6 +67,7 @@ class Wire:
         "_side",
         "_socket",
         "_user",
+        "secure",
         "transport",
         "unsent",
     )
@@ -78,6 +82,7 @@ class Wire:
         self._end_due = False
         self._aborted = False
         self.unsent = False
+        self.secure = False
         self.transport: Any = None
 
     # --- what a session does with it --------------------------------------------------------------------
@@ -85,7 +90,7 @@ class Wire:
     def write(self, data: bytes) -> None:
         """Send bytes, in the order of the calls; whoever writes on while ``unsent`` makes a queue grow."""
         if self._send is None or self.unsent:
-            self.transport.write(data)
+            self._queue(data)
             return
         try:
             count = self._send(data)
@@ -96,11 +101,15 @@ class Wire:
             self.abort()
             return
         if count < len(data):
-            self._leave(data[count:])
+            self._leave(data, count)
 
-    def _leave(self, rest: bytes) -> None:
+    def _queue(self, data: bytes) -> None:
+        """Send behind what the transport still has; one that lends no socket gets all of it."""
+        self.transport.write(data)
+
+    def _leave(self, data: bytes, sent: int) -> None:
         """Leave it to the transport to send what the kernel did not take."""
-        self.transport.write(rest)
+        self.transport.write(data[sent:])
         self._registering = True
         self.transport.registerProducer(self, False)
         self._registering = False
@@ -161,6 +170,7 @@ class Wire:
             transport.bufferSize = SMALL_READ
         else:
             transport.registerProducer(self, True)
+            self.secure = INegotiated.providedBy(transport)
         self.connectionMade()
 
     def connectionMade(self) -> None:
@@ -185,10 +195,13 @@ class Wire:
 
     def connectionLost(self, reason: Failure) -> None:
         """Report that the wire is gone (IProtocol)."""
-        user, self._user = self._user, None
         self._socket = self._send = None
+        self._gone(reason.check(ConnectionDone) is not None)
+
+    def _gone(self, clean: bool) -> None:
+        user, self._user = self._user, None
         if user is not None:
-            user.lost(self._side, reason.check(ConnectionDone) is not None)
+            user.lost(self._side, clean)
 
     def pauseProducing(self) -> None:
         """Note that the transport's buffer is full (IPushProducer)."""
@@ -201,6 +214,10 @@ class Wire:
         self.unsent = False
         if self._socket is not None:
             self.transport.unregisterProducer()
+        self._drained()
+
+    def _drained(self) -> None:
+        """Send the end that waited for what was unsent, and say that there is room again."""
         if self._end_due:
             self._end_due = False
             self._shut_down()

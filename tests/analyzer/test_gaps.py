@@ -149,3 +149,11 @@ def test_nothing_is_missing_once_inspection_has_ended() -> None:
     capture = begun().says(C, b"STLS").says(S, b"+OK")
     count = len(capture.events)
     assert len(capture.lacks(S).events) == count
+
+
+def test_gaps_are_raised_twenty_times_and_counted_beyond() -> None:
+    capture = begun()
+    for _ in range(25):
+        capture.lacks(S)
+    assert len(capture.oddities) == 20
+    assert capture.analyzer.unexpected == 25

@@ -109,9 +109,21 @@ def test_an_unfinished_other_command_may_become_a_request_only(
     assert LoginAttempt not in step.may
 
 
-@pytest.mark.parametrize("side", Side)
-def test_the_first_line_of_a_side_may_become_anything(side: Side) -> None:
-    assert _open_step(Analyzer(new_connection()), side, b"N").may == ALL
+@pytest.mark.parametrize(
+    ("side", "head"),
+    [(C, b"E"), (C, b"x "), (C, b"GET"), (C, b"\x16"), (C, b"NOOPS"), (S, b"2"), (S, b"* O")],
+)
+def test_a_first_line_of_another_protocol_may_become_anything(side: Side, head: bytes) -> None:
+    assert _open_step(Analyzer(new_connection()), side, head).may == ALL
+
+
+@pytest.mark.parametrize(
+    ("side", "head"), [(C, b"u"), (C, b"USER b"), (C, b"XCLIEN"), (S, b"+"), (S, b"-ERR n")]
+)
+def test_a_first_line_that_begins_like_pop3_is_no_exception(side: Side, head: bytes) -> None:
+    may = _open_step(Analyzer(new_connection()), side, head).may
+    assert LoginAttempt not in may
+    assert (Request if side is C else Reply) in may
 
 
 def test_an_unfinished_sasl_response_may_become_an_attempt(analyzer: Analyzer) -> None:

@@ -26,12 +26,9 @@ and then the dialogue::
 The events stand behind the line that raises them. Lines of one side that follow each other are one
 run: however it is cut, its events are the same.
 
-In lines and in values, quoted or not, ``\xNN``, ``\0``, ``\t``, ``\r`` and ``\n`` are bytes, any other
-character behind a backslash is itself, ``{b64 TEXT}`` is TEXT in base64 and ``{90*TEXT}`` is TEXT
-ninety times; they may stand in each other. All else is UTF-8.
+Lines, and values, quoted or not, have the escapes of ``pop3proxy.testing``, which reads them.
 """
 
-import base64
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from pop3proxy.analyzer.events import ALL, Event, Side
+from pop3proxy.testing import TranscriptError, said, unescape
 
 FOLDER = Path(__file__).with_name("transcripts")
 
@@ -64,15 +62,9 @@ S: +OK
 }
 _FLAGS = frozenset({"auth_resp_code"})
 _SIDES = {"C:": Side.CLIENT, "S:": Side.SERVER}
-_ENDINGS = {"<lf>": b"\n", "<open>": b""}
 _KINDS = {kind.name: kind for kind in ALL}
-_ESCAPES = {"0": b"\0", "t": b"\t", "r": b"\r", "n": b"\n"}
 _VALUE = re.compile(r'\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"(?P<more>\.\.\.)?|(?P<bare>[^\s"]+))')
 _SHOWN = 160
-
-
-class TranscriptError(ValueError):
-    """A transcript file that does not follow the format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,40 +137,6 @@ class Transcript:
         return (event for turn in self.turns for line in turn.said for event in line.expected)
 
 
-def _unescape(text: str, start: int, stop: str) -> tuple[bytes, int]:
-    """Read ``text`` from ``start`` up to an unescaped ``stop``; return the bytes and where it stopped."""
-    out = bytearray()
-    at = start
-    while at < len(text) and text[at] != stop:
-        if text.startswith("\\x", at):
-            out.append(int(text[at + 2 : at + 4], 16))
-            at += 4
-        elif text[at] == "\\":
-            out += _ESCAPES.get(text[at + 1]) or text[at + 1].encode()
-            at += 2
-        elif text[at] == "{":
-            made, at = _notation(text, at + 1)
-            out += made
-        else:
-            out += text[at].encode()
-            at += 1
-    return bytes(out), at
-
-
-def _notation(text: str, start: int) -> tuple[bytes, int]:
-    """Read ``b64 TEXT}`` or ``N*TEXT}`` from ``start``."""
-    head = re.compile(r"b64 |(?P<times>\d+)\*").match(text, start)
-    if head is None:
-        raise TranscriptError(f"neither b64 nor a repetition: {text[start:]}")
-    inner, at = _unescape(text, head.end(), "}")
-    times = head["times"]
-    return (inner * int(times) if times else base64.b64encode(inner)), at + 1
-
-
-def unescape(text: str) -> bytes:
-    return _unescape(text, 0, "")[0]
-
-
 def quote(data: bytes) -> str:
     """Write bytes as a quoted value; a long one is shortened in its middle."""
     shown = "".join(
@@ -211,7 +169,7 @@ def show(event: Event) -> str:
     return " ".join(("  >", event.name, *(quote(value) for value in values_of(event))))
 
 
-def _expected(text: str) -> Expected:
+def expected(text: str) -> Expected:
     name, _, rest = text.partition(" ")
     if name not in _KINDS:
         raise TranscriptError(f"no event is called {name}")
@@ -229,12 +187,6 @@ def _expected(text: str) -> Expected:
     if len(values) != count and (name != "pop3_unexpected" or len(values) != count - 1):
         raise TranscriptError(f"{name} has {count} values: {', '.join(_parameters(kind))}")
     return Expected(kind, tuple(values))
-
-
-def _said(text: str) -> Said:
-    ending = next((tag for tag in _ENDINGS if text.endswith(tag)), "")
-    line = text[2:].removesuffix(ending).removeprefix(" ")
-    return Said(unescape(line) + _ENDINGS.get(ending, b"\r\n"), text)
 
 
 class _Reader:
@@ -257,7 +209,7 @@ class _Reader:
                 case "C:" | "S:":
                     self._line(line)
                 case "> ":
-                    self.turns[-1].said[-1].expected.append(_expected(line[2:]))
+                    self.turns[-1].said[-1].expected.append(expected(line[2:]))
                 case "= ":
                     name, _, value = line[2:].partition(" ")
                     self.turns[-1].state[name] = value
@@ -283,7 +235,9 @@ class _Reader:
             self.turns.append(last)
         elif last.state:
             raise TranscriptError(f"only the end of a run has a certain state: {line}")
-        last.said.append(_said(line))
+        sent = said(line)
+        assert sent is not None
+        last.said.append(Said(sent, line))
 
 
 def read(path: Path) -> Transcript:

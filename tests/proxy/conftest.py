@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from .live import MailServer, Proxy, running
+from .loop import Loop, open_sockets
 
 
 @pytest.fixture
@@ -26,3 +27,14 @@ def proxy(mail_server: MailServer, events: Path) -> Iterator[Proxy]:
     """A proxy on default settings."""
     with running(mail_server.port, "--events", str(events)) as running_proxy:
         yield running_proxy
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    """An engine; whatever the test opens, no socket is left when it has stopped."""
+    before = open_sockets()
+    loop = Loop()
+    yield loop
+    loop.close()
+    assert loop.engine.fileno() == -1
+    assert open_sockets() <= before

@@ -20,6 +20,9 @@ CHECKOUT = Path(pop3proxy.__file__).parents[1]
 PATIENCE = 10.0
 """Seconds that anything may take before the test fails; nothing here takes more than a few."""
 
+FULL_AFTER = 0.3
+"""Seconds in which nothing could be sent: then all buffers on the way are full."""
+
 GREETING = b"+OK ready\r\n"
 LISTENING = r"listening on 127\.0\.0\.1:(\d+)"
 TROUBLE = re.compile(r"^\S+ (?:warn|error|critical) .*|^Traceback.*|.*Warning: .*", re.MULTILINE)
@@ -67,10 +70,9 @@ class Log:
 class Proxy:
     """A running ``pop3proxy serve``."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stderr is not None
+    def __init__(self, process: subprocess.Popen[bytes], log: Log) -> None:
         self.process = process
-        self.log = Log(process.stderr)
+        self.log = log
         self.port = int(self.log.expect(LISTENING)[1])
 
     def connect(self) -> socket.socket:
@@ -119,11 +121,15 @@ def running(
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=stdout, stderr=subprocess.PIPE
     ) as process:
+        assert process.stderr is not None
+        log = Log(process.stderr)
         try:
-            yield Proxy(process)
+            yield Proxy(process, log)
         finally:
             if process.poll() is None:
                 process.kill()
+            # Its reader ends before its stream is closed.
+            log.whole()
 
 
 class MailServer:
@@ -170,6 +176,21 @@ def receive_all(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return bytes(data)
+
+
+def send_until_full(connection: socket.socket, data: bytes) -> int:
+    """Send until nobody reads on; return how much was taken."""
+    view = memoryview(data)
+    sent = 0
+    connection.settimeout(FULL_AFTER)
+    try:
+        while sent < len(view):
+            sent += connection.send(view[sent : sent + (1 << 20)])
+    except TimeoutError:
+        pass
+    finally:
+        connection.settimeout(3 * PATIENCE)
+    return sent
 
 
 def reset(connection: socket.socket) -> None:

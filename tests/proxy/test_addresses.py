@@ -1,11 +1,12 @@
 """Hosts and ports out of Twisted's addresses and endpoint strings."""
 
+import socket
 from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from pop3proxy.proxy.addresses import destination, host_and_port
+from pop3proxy.proxy.addresses import destination, host_and_port, host_and_port_of
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,8 @@ def test_an_address_has_a_host_and_a_port(address: Any, expected: tuple[str, int
     [
         ("tcp:mail.example.org:110", ("mail.example.org", 110)),
         ("tcp:host=mail.example.org:port=110", ("mail.example.org", 110)),
+        ("tcp:host=mail.example.org:110", ("mail.example.org", 110)),
+        ("tcp:mail.example.org:port=110", ("mail.example.org", 110)),
         ("tcp:port=110:host=mail.example.org", ("mail.example.org", 110)),
         ("tcp:mail.example.org:110:timeout=5", ("mail.example.org", 110)),
         ("tls:mail.example.org:995", ("mail.example.org", 995)),
@@ -42,3 +45,16 @@ def test_an_address_has_a_host_and_a_port(address: Any, expected: tuple[str, int
 )
 def test_an_endpoint_names_a_host_and_a_port(endpoint: str, expected: tuple[str, int]) -> None:
     assert destination(endpoint) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (("192.0.2.1", 110), ("192.0.2.1", 110)),
+        (("2001:db8::1", 110, 0, 0), ("2001:db8::1", 110)),
+        (("::ffff:192.0.2.1", 4000, 0, 0), ("192.0.2.1", 4000)),
+        (("fe80::1", 110, 0, socket.if_nametoindex("lo")), ("fe80::1%lo", 110)),
+    ],
+)
+def test_the_address_of_a_socket_has_the_same_form(address: Any, expected: tuple[str, int]) -> None:
+    assert host_and_port_of(address) == expected

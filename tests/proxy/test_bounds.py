@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from .live import (
+    FULL_AFTER,
     GREETING,
     TROUBLE,
     MailServer,
@@ -15,6 +16,7 @@ from .live import (
     meanwhile,
     receive,
     receive_all,
+    send_until_full,
     session,
     until,
 )
@@ -24,26 +26,8 @@ FEW = 16 * MB
 """What one session may take at the most, and it takes far less: two chunks, and what the analyzer keeps."""
 
 A_THOUSAND = 20 * MB
-FULL_AFTER = 0.3
-"""Seconds in which nothing could be sent: then all buffers on the way are full."""
-
 LINE = b"TWFuIGlzIGRpc3Rpbmd1aXNoZWQsIG5vdCBvbmx5IGJ5IGhpcyByZWFzb24sIGJ1dCBieSB0aGlz\r\n"
 MESSAGE = b"+OK\r\n" + LINE * (100 * MB // len(LINE)) + b".\r\n"
-
-
-def send_until_full(connection: socket.socket, data: bytes) -> int:
-    """Send until nobody reads on; return how much was taken."""
-    view = memoryview(data)
-    sent = 0
-    connection.settimeout(FULL_AFTER)
-    try:
-        while sent < len(view):
-            sent += connection.send(view[sent : sent + MB])
-    except TimeoutError:
-        pass
-    finally:
-        connection.settimeout(30)
-    return sent
 
 
 @pytest.mark.parametrize("opaque", [False, True], ids=["inspected", "after STLS"])

@@ -12,29 +12,8 @@ from twisted.python.failure import Failure
 from pop3proxy.analyzer.events import Side
 from pop3proxy.proxy.wire import LARGE_READ, SMALL_READ, Wire
 
+from .loop import Heard
 from .pair import Transport
-
-
-class Heard:
-    """A user of a wire that notes what it hears."""
-
-    def __init__(self) -> None:
-        self.all: list[tuple[Any, ...]] = []
-
-    def begun(self, side: Side) -> None:
-        self.all.append(("begun", side))
-
-    def data(self, side: Side, data: bytes) -> None:
-        self.all.append(("data", side, data))
-
-    def drained(self, side: Side) -> None:
-        self.all.append(("drained", side))
-
-    def ended(self, side: Side) -> None:
-        self.all.append(("ended", side))
-
-    def lost(self, side: Side, clean: bool) -> None:
-        self.all.append(("lost", side, clean))
 
 
 class Kernel(socket.socket):

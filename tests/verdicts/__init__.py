@@ -1,0 +1,1 @@
+"""What verdicts do to the bytes of a session."""

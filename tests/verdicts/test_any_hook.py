@@ -1,0 +1,216 @@
+"""Plays the analyzer's transcripts to hooks that pass everything, and to hooks that answer at random."""
+
+import random
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from pop3proxy.analyzer.events import Event, LoginAttempt, LoginFailure, LoginSuccess, Side
+from pop3proxy.hooks.api import VERDICTS, Delay, Deny, Drop, Hook, Pass, Verdict
+from pop3proxy.hooks.asking import TimeLimit
+from pop3proxy.testing import Play
+from tests.analyzer.player import Cut, at_random, byte_by_byte, whole
+from tests.analyzer.transcript import Transcript, Turn, read_all
+
+TRANSCRIPTS = read_all()
+SEEDS = 500
+
+Kinds = frozenset[type[Event]]
+
+EVERYTHING: Kinds = frozenset(VERDICTS)
+ATTEMPTS: Kinds = frozenset({LoginAttempt})
+OUTCOMES: Kinds = frozenset({LoginSuccess, LoginFailure})
+
+# Where being asked shows, though the hook passes everything.
+ANSWERED_TOO_SOON = {
+    "doubt-farewell-while-an-auth-waits",
+    "login-pipelined-guesses",
+    "reason-aborted-is-the-first-of-many",
+    "sasl-refused-twice-then-a-login",
+    "stls-and-auth-in-one-segment",
+}
+"""The server answers in one run what it gets, with such a hook, one after the other."""
+TOO_LONG = {"framing-long-command-line", "sasl-plain-oversize"}
+"""A line that can't be held ends the session."""
+HALF_A_LINE = {"framing-client-cut-inside-a-line"}
+"""Half a command is not passed on."""
+
+PLAYABLE = [
+    transcript
+    for transcript in TRANSCRIPTS
+    if transcript.name not in ANSWERED_TOO_SOON | TOO_LONG | HALF_A_LINE
+]
+
+
+def _hook(kinds: Kinds, decide: Any) -> Hook:
+    """Make a hook that is asked about some events; ``decide`` gets it and the event."""
+    methods = {kind.name: decide for kind in kinds}
+    made: Hook = type("Any", (Hook,), {"blocking": True, "start": _start, **methods})()
+    return made
+
+
+def _start(hook: Any, reactor: Any) -> None:
+    hook.reactor = reactor
+
+
+def _pass_at_once(hook: Any, event: Event) -> None:
+    return None
+
+
+def _pass_later(hook: Any, event: Event) -> Any:
+    return deferLater(hook.reactor, 0, lambda: None)
+
+
+def _perform(play: Play, turn: Turn, cut: Cut) -> None:
+    if turn.ends:
+        play.say(turn.said[0].source)
+        return
+    say = play.client if turn.side is Side.CLIENT else play.server
+    for piece in cut(turn):
+        say(piece)
+
+
+def _got(transcript: Transcript, cut: Cut, *hooks: Hook) -> tuple[bytes, bytes, str]:
+    with Play(*hooks, config={"verdicts": {"on_blind": "pass"}}) as play:
+        for turn in transcript.turns:
+            _perform(play, turn, cut)
+        assert play.failed == []
+        return play.to_server, play.to_client, play.reason
+
+
+@pytest.mark.parametrize("kinds", [EVERYTHING, ATTEMPTS, OUTCOMES], ids=["all", "try", "outcome"])
+@pytest.mark.parametrize("decide", [_pass_at_once, _pass_later])
+@pytest.mark.parametrize("transcript", PLAYABLE, ids=[transcript.name for transcript in PLAYABLE])
+def test_a_hook_that_passes_everything_changes_nothing(
+    transcript: Transcript, kinds: Kinds, decide: Any
+) -> None:
+    cuts = [whole] if len(transcript.turns[-1].data) > 3000 else [whole, byte_by_byte]
+    for cut in cuts:
+        assert _got(transcript, cut, _hook(kinds, decide)) == _got(transcript, cut)
+
+
+class _Whims:
+    """Verdicts at random, at random times."""
+
+    def __init__(self, source: random.Random) -> None:
+        self.source = source
+        self.passes = source.choice((0.3, 0.7, 0.9))
+
+    def decide(self, hook: Any, event: Event) -> Any:
+        verdict = self._verdict(event)
+        chance = self.source.random()
+        if chance < 0.6:
+            return verdict
+        if chance < 0.9:
+            return deferLater(hook.reactor, self.source.choice((0, 0, 1)), lambda: verdict)
+        return Deferred()
+
+    def _verdict(self, event: Event) -> Verdict | None:
+        if self.source.random() < self.passes:
+            return None
+        kind = self.source.choice([kind for kind in VERDICTS[type(event)] if kind is not Pass])
+        if kind is Delay:
+            return Delay(self.source.choice((0, 0.5, 3)))
+        return Deny("-ERR no") if kind is Deny else Drop()
+
+
+def _play_at_random(source: random.Random) -> Play:
+    """Play a transcript to a hook of whims, with pauses, and perhaps let the client leave."""
+    transcript = source.choice(TRANSCRIPTS)
+    kinds = source.sample(
+        sorted(VERDICTS, key=lambda kind: kind.name), source.choice((1, 1, 2, 3, 9))
+    )
+    whims = _Whims(source)
+
+    def decide(hook: Any, event: Event) -> Any:
+        return whims.decide(hook, event)
+
+    hook = _hook(frozenset(kinds), decide)
+    hook.on_error = source.choice(("pass", "deny"))
+    verdicts = {
+        "on_blind": source.choice(("pass", "drop")),
+        "delayed": source.choice((0, 1000, 1000)),
+    }
+    with Play(hook, config={"verdicts": verdicts}) as play:
+        cut = at_random(source)
+        play.advance(10)
+        for turn in transcript.turns:
+            if play.dialled or turn.side is Side.CLIENT:
+                _perform(play, turn, cut)
+            if source.random() < 0.3:
+                play.advance(source.choice((0, 1, 4, 10)))
+        if source.random() < 0.5:
+            play.client_leaves()
+        if source.random() < 0.5:
+            play.advance(700)
+    return play
+
+
+def _denied(play: Play, name: str) -> list[Any]:
+    return [
+        asked.event
+        for asked in play.asked
+        if asked.event.name == name and isinstance(asked.verdict, Deny)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_whatever_a_hook_answers_sessions_end_and_denied_logins_are_failures(seed: int) -> None:
+    play = _play_at_random(random.Random(f"any hook {seed}"))
+    assert play.over
+    assert [event.name for event in play.events].count("pop3_session") == 1
+    assert play.events[-1].name == "pop3_session"
+    assert play.counts["inspection_failed"] == 0
+    assert play.clock.getDelayedCalls() == []
+    assert [failed for failed in play.failed if not isinstance(failed.problem, TimeLimit)] == []
+    denied = _denied(play, "pop3_login_attempt")
+    failures = [event for event in play.raised("pop3_login_failure") if event.reason == "denied"]
+    assert len(failures) >= len(denied)
+    for attempt in denied:
+        tried = [event.password for event in play.raised("pop3_login_attempt")]
+        if len(attempt.password) > 5 and tried.count(attempt.password) == 1:
+            assert attempt.password.encode("utf-8", "surrogateescape") not in play.to_server
+
+
+# --- while a hook takes its time ------------------------------------------------------------------------
+
+ASKED = "S: +OK ready\nC: USER bob\nS: +OK\nC: PASS secret"
+
+
+def _asked_about_a_login() -> tuple[Play, Deferred[Any]]:
+    answer: Deferred[Any] = Deferred()
+    return Play(_hook(ATTEMPTS, lambda hook, event: answer)), answer
+
+
+def test_what_the_server_says_meanwhile_is_no_answer_to_the_login() -> None:
+    play, answer = _asked_about_a_login()
+    with play:
+        play.say(ASKED + "\nS: +OK still here")
+        assert play.raised("pop3_login_success") == []
+        answer.callback(Deny("-ERR no"))
+        assert play.to_client.endswith(b"+OK still here\r\n-ERR no\r\n")
+        assert [event.reason for event in play.raised("pop3_login_failure")] == ["denied"]
+        play.say("C: USER eve\nS: +OK")
+        assert play.to_server == b"USER bob\r\nUSER eve\r\n"
+
+
+def test_a_response_is_denied_after_the_server_has_given_up_the_exchange() -> None:
+    play, answer = _asked_about_a_login()
+    with play:
+        play.say("S: +OK ready\nC: AUTH PLAIN\nS: +\nC: {b64 \\0bob\\0secret}\nS: -ERR too slow")
+        assert play.raised("pop3_login_failure") == []
+        answer.callback(Deny("-ERR no"))
+        assert play.to_server == b"AUTH PLAIN\r\n"
+        assert play.to_client.endswith(b"-ERR too slow\r\n-ERR no\r\n")
+        assert [event.reason for event in play.raised("pop3_login_failure")] == ["denied"]
+
+
+def test_a_challenge_meanwhile_asks_for_nothing() -> None:
+    play, answer = _asked_about_a_login()
+    with play:
+        play.say("S: +OK ready\nC: AUTH PLAIN {b64 \\0bob\\0secret}\nS: + more")
+        assert [event.msg for event in play.raised("pop3_unexpected")] == ["stray_challenge"]
+        answer.callback(None)
+        assert play.to_server.endswith(b"AUTH PLAIN AGJvYgBzZWNyZXQ=\r\n")
