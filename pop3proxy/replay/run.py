@@ -40,6 +40,8 @@ class Replay:
         self._file = file
         self._clock = PacketClock()
         self._dispatcher = Dispatcher(hooks)
+        # So that what is asked last is answered, too, or runs into its limit.
+        self._patience = max((hook.time_limit for hook in hooks), default=0.0)
         self.sessions = Sessions(self._dispatcher, self._clock, file, auth_resp_code)
         self.decoder = Decoder()
         self.flows = Flows(self.sessions, {POP3, *ports})
@@ -55,6 +57,7 @@ class Replay:
                 self.flows.take(self.decoder.decode(frames))
             finally:
                 self.flows.finish()
+                self._clock.advance(self._patience)
                 if self._file is not None:
                     self._file.close()
         finally:

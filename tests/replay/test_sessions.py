@@ -219,6 +219,13 @@ def test_a_verdict_that_takes_time_gets_the_packets_time(tmp_path: Path, log: li
     assert "Delay(seconds=2)" in "\n".join(log)
 
 
+def test_what_is_asked_last_is_answered_behind_the_end_of_the_capture(tmp_path: Path) -> None:
+    hook = Judge(Deferred())
+    hook.on_error = "deny"
+    done = Replayed(capture(tmp_path, frames(segments(LOGIN[:4]))), hooks=[hook])
+    assert done.replay.sessions.counts["verdicts"] == 1
+
+
 def test_a_hook_that_never_answers_runs_into_its_time_limit(tmp_path: Path) -> None:
     hook = Judge(Deferred())
     hook.on_error = "deny"
