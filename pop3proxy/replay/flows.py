@@ -23,6 +23,9 @@ MAX_OPENING: Final = 65_536
 MAX_FLOWS: Final = 16_384
 """Connections that go on at a time; beyond it the one that has been silent for longest is ended."""
 
+MAX_CLOSING: Final = 256
+"""Connections that both sides have ended and that still wait for packets: what comes late comes soon."""
+
 MAX_OVER: Final = 16_384
 """Connections that are remembered after their end."""
 
@@ -88,6 +91,7 @@ class Flows:
         self._halves: dict[bytes, Half] = {}
         # Ordered ones, because to find the oldest of an ordinary one takes the longer the more were deleted.
         self._flows: OrderedDict[bytes, Flow] = OrderedDict()
+        self._closing: OrderedDict[bytes, Flow] = OrderedDict()
         self._asked: OrderedDict[bytes, Numbers] = OrderedDict()  # a SYN was seen
         self._answered: OrderedDict[bytes, Numbers] = OrderedDict()  # and the SYN that answers it
         self._over: OrderedDict[bytes, int] = (
@@ -100,16 +104,15 @@ class Flows:
         for ts, key, seq, ack, flags, data in segments:
             half = find(key)
             if half is not None:
-                if flags & SYN and self._begins_anew(half, seq, flags):
-                    self._end(half.stream, "port_reused")
-                    half = None
-                elif flags & SYN:
-                    self._opens_late(half, seq, ack, flags, data, ts)
-                    continue
-                if half is not None:
+                if flags & SYN:
+                    if self._opens(half, seq, ack, flags, data, ts):
+                        continue
+                else:
                     stream = half.stream
                     stream.take(half, seq, ack, flags, data, ts)
                     if not stream.over:
+                        if flags & FIN and stream.waits:
+                            self._closes(stream)
                         continue
                     self._end(stream, "port_reused")
                     if not stream.replaced:
@@ -136,22 +139,18 @@ class Flows:
 
     # --- beginnings -------------------------------------------------------------------------------------
 
-    def _begins_anew(self, half: Half, seq: int, flags: int) -> bool:
-        """Whether a SYN is of another connection than the one that has its addresses and ports.
+    def _opens(self, half: Half, seq: int, ack: int, flags: int, data: bytes, ts: float) -> bool:
+        """Take a SYN of a connection that speaks, as one that comes late or a second time.
 
-        The SYN of the same may be sent again, or come late.
+        Return False, and end the connection, if it is of another one with these addresses and ports.
         """
-        if flags & ACK and half.side is Side.CLIENT:
-            return True
-        return not half.is_begun_by((seq + 1) & _MASK)
-
-    def _opens_late(
-        self, half: Half, seq: int, ack: int, flags: int, data: bytes, ts: float
-    ) -> None:
-        """Take a SYN that comes behind bytes of its connection, or a second time."""
         first = (seq + 1) & _MASK
+        if (flags & ACK and half.side is Side.CLIENT) or not half.is_begun_by(first):
+            self._end(half.stream, "port_reused")
+            return False
         half.stream.begin(half, first)
         self._feed(half, first, ack, flags & ~SYN, data, ts)
+        return True
 
     def _stranger(self, ts: float, key: bytes, seq: int, ack: int, flags: int, data: bytes) -> None:
         """Take a segment of a connection that has said nothing so far."""
@@ -261,11 +260,21 @@ class Flows:
             flow.mark = progress
             self._flows.move_to_end(key)
 
+    def _closes(self, stream: Stream) -> None:
+        """Give a connection that has ended some time to get what it lacks."""
+        if not stream.closing:
+            return
+        flow = cast(Flow, stream)
+        self._closing[flow.key] = flow
+        if len(self._closing) > MAX_CLOSING:
+            self._end(next(iter(self._closing.values())), "forgotten")
+
     def _end(self, stream: Stream, reason: str) -> None:
         """Take a connection out of the table; ``reason`` says why, if it did not end itself."""
         flow = cast(Flow, stream)
         if self._flows.pop(flow.key, None) is None:
             return
+        self._closing.pop(flow.key, None)
         flow.flush()
         flow.receiver.finish(reason)
         reverse = _reverse(flow.key)

@@ -191,6 +191,14 @@ class Stream:
         self.over = True
         self._clear()
 
+    @property
+    def closing(self) -> bool:
+        """Whether both sides have ended, and only what is missing keeps that from being told."""
+        return all(
+            half.over or (half.held and half.held[-1].flags & FIN)
+            for half in (self.client, self.server)
+        )
+
     def flush(self) -> None:
         """Hand on all that is held, with gaps for what is missing: nothing more will come."""
         while not self.over and (self.client.held or self.server.held):

@@ -315,6 +315,22 @@ def test_too_many_connections_end_the_one_that_is_silent(
     assert reasons == ["server_closed"]
 
 
+def test_sessions_that_lack_a_packet_end_when_others_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows, "MAX_CLOSING", 3)
+    out = []
+    for number in range(8):
+        out += frames(without(segments(LOGIN), [b"RETR"]), Ends(client_port=1000 + number))
+    done = replayed(tmp_path, pcap(out))
+    ports = [event.c.orig_p for event in done.events if event.name == "pop3_session"]
+    assert ports == list(range(1000, 1008))
+    first = done.events.index(done.ends[0])
+    assert {event.c.orig_p for event in done.events[:first]} == {1000, 1001, 1002, 1003}
+    assert {end.reason for end in done.ends} == {"server_closed"}
+    assert done.replay.flows.forgotten == 0
+
+
 def test_what_is_held_is_bounded(tmp_path: Path) -> None:
     what = segments(LOGIN[:6])
     hole = what[-1].ack + 10
