@@ -1,5 +1,6 @@
 """File formats and layers: whatever a session was captured in, it is the same session."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from pop3proxy.replay.captures import CaptureError, CaptureFile, Frame, Stamp
 
 from . import making
 from .making import LINKS, START, Segment, ethernet, frames, ipv4, ipv6, packed, pcap, pcapng
-from .replaying import LOGIN, live, replayed
+from .replaying import LOGIN, SCRIPTS, live, replayed, runs_of
 
 SEGMENTS = making.segments(LOGIN)
 FRAMES = frames(SEGMENTS)
@@ -64,6 +65,19 @@ def test_every_link_type_with_ipv6(tmp_path: Path, link: str) -> None:
     connection = done.events[0].c
     assert (connection.orig_h, connection.orig_p) == ("2001:db8::1", 40000)
     assert (connection.resp_h, connection.resp_p) == ("2001:db8::2", 110)
+
+
+def test_the_transcripts_in_all_kinds_of_captures(tmp_path: Path) -> None:
+    source = random.Random(1)
+    for script in SCRIPTS:
+        runs = runs_of(script)
+        number, wrap = source.choice(list(LINKS.values()))
+        packet = source.choice((ipv4, ipv6))
+        packets = [wrap(packet(each)) for each in making.segments(runs, making.cut_by(source))]
+        content = source.choice((pcap, pcapng))(packets, number, source.choice("<>"))
+        if source.random() < 0.3:
+            content = packed(content)
+        assert replayed(tmp_path, content).said == live(runs), script.name
 
 
 def test_ipv4_with_options(tmp_path: Path) -> None:

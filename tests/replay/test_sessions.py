@@ -268,6 +268,16 @@ def test_the_clock_never_goes_back() -> None:
     assert clock.seconds() == 7.0
 
 
+def test_a_delayed_call_that_fails_hinders_no_other(log: list[str]) -> None:
+    clock = PacketClock()
+    made: list[int] = []
+    clock.callLater(1, lambda: 1 / 0)
+    clock.callLater(2, made.append, 2)
+    clock.move(5.0)
+    assert made == [2]
+    assert log == ["a delayed call of a hook failed: ZeroDivisionError"]
+
+
 FLOOD = 1_000_000
 MAX_GROWTH = 96 * 1024 * 1024
 """Octets that the tables of a flood may take: 65,536 openings, and what Python keeps beside them."""

@@ -249,6 +249,9 @@ def test_any_sizes_order_doubles_and_overlaps_give_the_events_of_live(
     source = random.Random(seed)
     for script in SCRIPTS:
         runs = runs_of(script)
+        if not any(run.data for run in runs):
+            # That a connection was opened is known by its handshake alone then, which has one order.
+            continue
         isn = (source.randrange(2**32), source.randrange(2**32))
         what = mixed(segments(runs, making.cut_by(source), isn), source)
         assert replayed_segments(tmp_path, what).said == live(runs), script.name
