@@ -37,7 +37,7 @@ class PacketClock(Clock):
     _log = Logger(namespace="pop3proxy.replay")
 
     def advance(self, amount: float) -> None:
-        """Let so many seconds pass, and make the calls that are due; as in a reactor, none hinders another."""
+        """Let so many seconds pass and make the calls that are due; as in a reactor, none hinders another."""
         self.rightNow += amount
         while True:
             try:
