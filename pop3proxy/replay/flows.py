@@ -23,6 +23,9 @@ MAX_OPENING: Final = 65_536
 MAX_FLOWS: Final = 16_384
 """Connections that go on at a time; beyond it the one that has been silent for longest is ended."""
 
+MAX_HELD_IN_ALL: Final = 64 * 1024 * 1024
+"""Octets of all connections that wait for others; beyond it the one with the most gets no more time."""
+
 MAX_CLOSING: Final = 256
 """Connections that both sides have ended and that still wait for packets: what comes late comes soon."""
 
@@ -111,8 +114,8 @@ class Flows:
                     stream = half.stream
                     stream.take(half, seq, ack, flags, data, ts)
                     if not stream.over:
-                        if flags & FIN and stream.waits:
-                            self._closes(stream)
+                        if stream.waits:
+                            self._waits(stream, flags)
                         continue
                     self._end(stream, "port_reused")
                     if not stream.replaced:
@@ -260,9 +263,12 @@ class Flows:
             flow.mark = progress
             self._flows.move_to_end(key)
 
-    def _closes(self, stream: Stream) -> None:
-        """Give a connection that has ended some time to get what it lacks."""
-        if not stream.closing:
+    def _waits(self, stream: Stream, flags: int) -> None:
+        """Bound what all connections hold, and the time that one which has ended gets for what it lacks."""
+        if self._budget.held > MAX_HELD_IN_ALL:
+            most = max(self._flows.values(), key=lambda flow: flow.held)
+            most.flush()
+        if not (flags & FIN and stream.closing):
             return
         flow = cast(Flow, stream)
         self._closing[flow.key] = flow

@@ -28,11 +28,11 @@ MAX_HELD: Final = 1024
 MAX_HELD_OCTETS: Final = 4 * 1024 * 1024
 """Octets of a connection that are kept so."""
 
-MAX_HELD_IN_ALL: Final = 64 * 1024 * 1024
-"""Octets of all connections that are kept so."""
-
 FAR: Final = 1 << 24
 """Octets between what is expected and what comes, beyond which it may be of another connection."""
+
+_FEW: Final = MAX_HELD_OCTETS >> 16
+"""Segments that cannot be too many octets together, since each fits into a packet."""
 
 _WRAP: Final = 1 << 32
 _HALF: Final = 1 << 31
@@ -192,6 +192,11 @@ class Stream:
         self._clear()
 
     @property
+    def held(self) -> int:
+        """The octets that wait for others."""
+        return sum(len(each.data) for half in (self.client, self.server) for each in half.held)
+
+    @property
     def closing(self) -> bool:
         """Whether both sides have ended, and only what is missing keeps that from being told."""
         return all(
@@ -338,7 +343,7 @@ class Stream:
         count = len(client.held) + len(server.held)
         if not count:
             return False
-        if count > MAX_HELD or self._budget.held > MAX_HELD_IN_ALL:
+        if count > MAX_HELD or (count > _FEW and self.held > MAX_HELD_OCTETS):
             return True
         oldest = self._count - REORDERED
         for half in (client, server):
@@ -352,13 +357,7 @@ class Stream:
                 and half.held[0].number <= oldest
             ):
                 return True
-        return self._octets() > MAX_HELD_OCTETS
-
-    def _octets(self) -> int:
-        """Count what is held, if it can be much at all."""
-        if len(self.client.held) + len(self.server.held) < MAX_HELD_OCTETS >> 16:
-            return 0
-        return sum(len(each.data) for half in (self.client, self.server) for each in half.held)
+        return False
 
     def _skip(self) -> None:
         """Give up the bytes that keep the oldest of what is held from being handed on."""

@@ -13,7 +13,16 @@ from tests.analyzer.transcript import Transcript
 
 from . import making
 from .making import ACK, FIN, RST, SYN, C, Ends, S, Said, Segment, frames, pcap, segments
-from .replaying import LOGIN, SCRIPTS, Replayed, live, replayed, replayed_segments, runs_of
+from .replaying import (
+    LOGIN,
+    SCRIPTS,
+    Replayed,
+    live,
+    replayed,
+    replayed_segments,
+    runs_of,
+    shown,
+)
 
 GAP_OF_CLIENT = ("pop3_unexpected", True, "gap", "")
 GAP_OF_SERVER = ("pop3_unexpected", False, "gap", "")
@@ -332,6 +341,24 @@ def test_sessions_that_lack_a_packet_end_when_others_have_ended(
     assert {event.c.orig_p for event in done.events[:first]} == {1000, 1001, 1002, 1003}
     assert {end.reason for end in done.ends} == {"server_closed"}
     assert done.replay.flows.forgotten == 0
+
+
+def test_who_holds_too_much_costs_others_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows, "MAX_HELD_IN_ALL", 50_000)
+    honest = segments(LOGIN, making.in_pieces_of(4))
+    for at in range(5, len(honest) - 3, 4):
+        honest[at], honest[at + 2] = honest[at + 2], honest[at]
+    out = []
+    for number, frame in enumerate(frames(honest)):
+        what = segments([Said(S, b"+OK\r\n"), Said(S, b"lost"), *[Said(S, b"x" * 1400)] * 10])
+        out += frames(without(what, [b"lost"]), Ends(client_port=1000 + number))
+        out.append(frame)
+    done = replayed(tmp_path, pcap(out))
+    uid = next(end.c.uid for end in done.ends if end.c.orig_p == 40000)
+    said = [shown(event) for event in done.events if event.c.uid == uid]
+    assert said[1:-1] == live(LOGIN)
 
 
 def test_what_is_held_is_bounded(tmp_path: Path) -> None:
