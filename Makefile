@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types fmt test-all-pythons clean
+.PHONY: help demo test check lint types fmt fuzz test-all-pythons clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python that is new enough and can make virtual environments; PYTHON=… overrides.
@@ -20,6 +20,7 @@ help:
 	@echo "make test     run the tests (ARGS=… for pytest)"
 	@echo "make check    lint, types and tests: what must pass before a commit"
 	@echo "make fmt      format the code"
+	@echo "make fuzz     replay damaged captures and sessions, 20,000 of each (ARGS=… such as --seed 7)"
 	@echo "make test-all-pythons   the unit tests on each other Python of this machine"
 	@echo "make clean    remove what the targets above have made"
 
@@ -49,6 +50,9 @@ check: lint types
 fmt: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.replay.fuzz $(ARGS)
 
 # Prints the path of a Python of version $1: on the PATH, else one of pyenv's.
 define FIND_PYTHON

@@ -26,7 +26,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from . import __version__
-from .config import Config, ConfigError, load
+from .config import Config, ConfigError, Events, load
 
 DONE = 0
 FAILED = 1
@@ -90,6 +90,69 @@ def _overrides(
     written = ({"path": events} if events is not None else {}) | ({"data": True} if data else {})
     given = {"listen": listen or None, "upstream": upstream, "events": written or None}
     return {key: value for key, value in given.items() if value is not None}
+
+
+@commands.command()
+@click.argument("capture")
+@click.option(
+    "--events", metavar="FILE", help="Append events to FILE as JSON Lines; - is standard output."
+)
+@click.option("--no-data", is_flag=True, help="Leave out pop3_data, which is the mail itself.")
+@click.option(
+    "--port",
+    "ports",
+    metavar="PORT",
+    type=click.IntRange(1, 65535),
+    multiple=True,
+    help="Where servers speak POP3, besides 110; repeatable. On other ports their greeting shows it.",
+)
+@click.option("--show-secrets", is_flag=True, help="Write passwords in clear.")
+@click.option(
+    "--config", "path", metavar="FILE.toml", help="A configuration, for its hooks and rules."
+)
+def replay(
+    capture: str,
+    events: str | None,
+    no_data: bool,
+    ports: tuple[int, ...],
+    show_secrets: bool,
+    path: str | None,
+) -> int:
+    """Give the events of a capture file, pcap or pcapng, gzipped or not; - is standard input.
+
+    What blocking hooks would have decided is logged.
+    """
+    from .hooks.api import Hook
+    from .loading import load_hooks
+    from .replay.captures import CaptureError, CaptureFile
+    from .replay.run import Replay, watched
+    from .replay.writing import EventFile, WriteError
+
+    hooks: Sequence[Hook] = ()
+    auth_resp_code = False
+    if path is not None:
+        # Nobody listens and nobody is dialled, and the live proxy's file of events is not ours to write to.
+        nowhere = {"listen": ["tcp:0"], "upstream": "tcp:localhost:110"}
+        config = load(path, nowhere).model_copy(update={"events": Events()})
+        sys.path.append(str(Path(path).resolve().parent))
+        hooks = load_hooks(config)
+        auth_resp_code = config.analyzer.auth_resp_code
+    log_to(sys.stderr, "info")
+    if events is None and not hooks:
+        Logger().warn("nobody hears the events: name a file with --events, or a hook in --config")
+    try:
+        source = CaptureFile(capture)
+        file = None if events is None else EventFile(events, not no_data, show_secrets)
+        running = Replay(source, ports, file, hooks, auth_resp_code)
+        frames = source.frames()
+        try:
+            running.run(watched(source, frames) if sys.stderr.isatty() else frames)
+        finally:
+            running.summarize()
+    except (CaptureError, WriteError, OSError) as problem:
+        _complain(str(problem))
+        return FAILED
+    return DONE
 
 
 @commands.command()

@@ -206,7 +206,7 @@ def test_layout_names_every_module() -> None:
     layout = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
     modules = [
         path.name
-        for room in ("analyzer", "hooks", "proxy")
+        for room in ("analyzer", "hooks", "proxy", "replay")
         for path in (ROOT / "pop3proxy" / room).glob("*.py")
         if not path.name.startswith("__")
     ]

@@ -23,6 +23,7 @@ from .events import (
     TRANSACTION,
     Connection,
     Data,
+    DataRun,
     Event,
     LoginAttempt,
     LoginFailure,
@@ -120,13 +121,13 @@ _STLS = Role.STLS
 class Analyzer:
     """One POP3 session: bytes of both sides in, events out (RFC 1939 and its extensions).
 
-    ``wants`` are the event types that anyone listens to: the others are not built. ``gated`` are those of
-    them for which the caller holds bytes back: it settles each step before it pulls the next. If there is
-    one that the client's bytes can give rise to, or the outcome of a login, what lies behind a barrier stays
-    unpulled until the server has answered. So does a login behind a login that is not answered, if commands
-    or logins are gated, and every command behind it, if commands or successes are. Otherwise it passes at
-    once in steps without events, a bounded copy is kept, and its events come with the answer that decides
-    what it is.
+    ``wants`` are the event types that anyone listens to: the others are not built; with ``DataRun`` besides
+    ``Data``, most lines of bodies come in runs. ``gated`` are those of them for which the caller holds bytes
+    back: it settles each step before it pulls the next. If there is one that the client's bytes can give rise
+    to, or the outcome of a login, what lies behind a barrier stays unpulled until the server has answered. So
+    does a login behind a login that is not answered, if commands or logins are gated, and every command
+    behind it, if commands or successes are. Otherwise it passes at once in steps without events, a bounded
+    copy is kept, and its events come with the answer that decides what it is.
     ``auth_resp_code``: this server marks wrong credentials with [AUTH] even if its CAPA was not seen.
 
     No input raises an exception, and no decision depends on time or on how the bytes were cut.
@@ -285,6 +286,15 @@ class Analyzer:
         """The number of oddities so far, those beyond the limit of their kind too."""
         return sum(self._oddities.values()) if self._oddities else 0
 
+    @property
+    def kept(self) -> int:
+        """About how many octets are kept of what the peers said, for who has many sessions to bound."""
+        lines = sum(cutter.kept + cutter.waiting for cutter in (self._client, self._server))
+        undecided = len(self._undecided) if self._undecided else 0
+        doubtful = self._doubt.after_dot if self._doubt is not None else None
+        answers = sum(len(status.text) for status in doubtful) if doubtful else 0
+        return lines + undecided + answers + 4 * self._credentials + 128 * len(self._owed)
+
     def feed(self, side: Side, data: bytes, ts: float) -> None:
         """Take bytes of one side, read at ``ts`` (seconds). Nothing is parsed before ``next`` asks."""
         self.ts = ts
@@ -358,6 +368,8 @@ class Analyzer:
         else:
             self._server.drop()
             self._body = self._body_end = None
+        # Another USER, or the answer to the one that was seen, may be what is missing.
+        self._named, self._named_last = None, ""
         self._in_capa = self._after_unknown = False
         self._doubt = Doubt(was_counted and side is SERVER)
         self._server_expects = _DOUBT
@@ -767,12 +779,30 @@ class Analyzer:
             return self._skip_body()
         # A reply ends its step even if a body follows: client bytes that waited for it come first then.
         in_body = self._server_expects is _BODY
-        size = self._server_line()
         if self._line_by_line:
-            return size
+            return self._server_line()
+        size = (in_body and self._server_run()) or self._server_line()
         while in_body and self._server_expects is _BODY and self._server.waiting:
-            size += self._server_line()
+            size += self._server_run() or self._server_line()
         return size
+
+    def _server_run(self) -> int:
+        """Take plain lines of a body all in one, if that is asked for; return the octets taken."""
+        server = self._server
+        if DataRun not in self._wants or self._in_capa:
+            return 0
+        again = server.rejoin() if server.unfinished else 0
+        if server.unfinished:
+            return 0
+        assert self._body is not None
+        chunk, start = server.chunk()
+        run = self._body.run(chunk, start, self._limits.data_line)
+        if run is None:
+            return self._server_line() - again if again else 0
+        data, lines = run
+        server.skip(len(data))
+        self._out.append(DataRun(self.connection, self.ts, data, lines))
+        return len(data) - again
 
     def _server_line(self) -> int:
         """Cut and read one line, or the beginning of one; return the octets taken."""

@@ -238,6 +238,20 @@ class Data(Event):
 
 
 @dataclass(slots=True)
+class DataRun(Event):
+    """Several ``pop3_data`` of the server in one, for who asks for it because there are very many.
+
+    ``data`` is whole lines as they were sent, each with its end, all of the same; ``lines`` is each without.
+    None is stuffed. No hook hears it: lines of which that does not hold are ``Data``, in between.
+    """
+
+    name: ClassVar[str] = "pop3_data"
+
+    data: bytes
+    lines: list[bytes]
+
+
+@dataclass(slots=True)
 class LoginAttempt(Event):
     """The client's credentials are complete; the server has not seen the bytes that complete them.
 

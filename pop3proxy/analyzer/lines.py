@@ -8,6 +8,7 @@ import re
 
 LF = 0x0A
 CR = 0x0D
+_DOT = 0x2E
 
 
 class LineCutter:
@@ -46,6 +47,11 @@ class LineCutter:
         """Whether a line has begun and not ended."""
         return self._head is not None
 
+    @property
+    def kept(self) -> int:
+        """The number of bytes of the unfinished line that are kept."""
+        return len(self._head) if self._head is not None else 0
+
     def head(self, size: int) -> bytes:
         """Return up to ``size`` bytes from the beginning of the unfinished line."""
         return bytes(self._head[:size]) if self._head is not None else b""
@@ -61,11 +67,25 @@ class LineCutter:
         self.taken = len(data)
         return data
 
+    def skip(self, size: int) -> None:
+        """Cut off so many bytes of the chunk, which has them."""
+        self._move(self._pos + size)
+
     def _move(self, position: int) -> None:
         """Go on at a position, and let go of a chunk that is used up."""
         if position == len(self._chunk):
             self._chunk, position = b"", 0
         self._pos = position
+
+    def rejoin(self) -> int:
+        """Put the beginning of a line back before its end, if both are there; return the octets put back."""
+        head = self._head
+        if head is None or len(head) != self._length or self._chunk.find(b"\n", self._pos) < 0:
+            return 0
+        self._chunk = bytes(head) + self._chunk[self._pos :]
+        self._pos = 0
+        self._head = None
+        return len(head)
 
     def drop(self) -> None:
         """Forget the unfinished line."""
@@ -139,6 +159,32 @@ class Body:
         self._crlf = crlf
         self._before = crlf
         self.mixed = False
+
+    @property
+    def end(self) -> bytes:
+        """How the status line ended."""
+        return b"\r\n" if self._crlf else b"\n"
+
+    def run(self, chunk: bytes, start: int, limit: int) -> tuple[bytes, list[bytes]] | None:
+        """Return the plain lines that begin at ``start`` as they stand there, and without their ends.
+
+        Plain are lines that end as the status line did and do not begin with a dot, so that there is nothing
+        to do to any of them. They are at most ``limit`` octets in all. None if there are none.
+        """
+        stop = chunk.rfind(b"\n", start, start + limit) + 1
+        if stop - start <= 1 or chunk[start] == _DOT:
+            return None
+        # Mail has few dots, and to look for one octet takes a tenth of the time.
+        if chunk.find(b".", start, stop) >= 0 and (dot := chunk.find(b"\n.", start, stop)) >= 0:
+            stop = dot + 1
+        data, end = chunk[start:stop], self.end
+        if not data.endswith(end) or (not self._crlf and b"\r\n" in data):
+            return None
+        lines = data[: -len(end)].split(end)
+        if data.count(b"\n") != len(lines):
+            return None
+        self._before = self._crlf
+        return data, lines
 
     def line(self, text: bytes, crlf: bool) -> bytes | None:
         """Return the line as it was before stuffing, or None for the closing line.

@@ -16,7 +16,12 @@ def new_uid() -> str:
 
     The system draws the bits at each call, so that processes which share a past do not share ids.
     """
-    rest, low = divmod(int.from_bytes(os.urandom(_BITS // 8), "big"), _HALF)
+    return uid_of(os.urandom(_BITS // 8))
+
+
+def uid_of(octets: bytes) -> str:
+    """Write 96 bits as a unique id."""
+    rest, low = divmod(int.from_bytes(octets, "big"), _HALF)
     last, high = divmod(rest, _HALF)
     return f"C{_four_pairs(low)}{_four_pairs(high)}{_DIGITS[last]}"
 

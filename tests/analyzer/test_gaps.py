@@ -92,6 +92,15 @@ def test_a_session_whose_start_is_missing_goes_on_with_what_is_certain() -> None
     assert "cut_greeting" not in capture.oddities
 
 
+@pytest.mark.parametrize("side", Side)
+def test_a_user_from_before_a_gap_is_not_taken_for_the_one_whose_login_is_seen(side: Side) -> None:
+    capture = begun().says(C, b"USER eve").says(S, b"+OK")
+    if side is S:
+        capture.says(C, b"USER bob")
+    settled(capture.lacks(side)).says(C, b"PASS x").says(S, b"+OK")
+    assert [event.user for event in capture.logins] == [""]  # type: ignore[attr-defined]
+
+
 def test_the_end_of_a_torn_line_is_not_taken_for_a_command() -> None:
     capture = begun()
     capture.events += Player(capture.analyzer).say(C, b"PASS sec")

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ...analyzer.events import (
     Connect,
     Data,
+    DataRun,
     Event,
     LoginAttempt,
     LoginFailure,
@@ -24,6 +25,7 @@ from ...analyzer.events import (
     StartTLS,
     Unexpected,
 )
+from ...analyzer.text import decode
 
 VERSION: Final = 1
 """The ``v`` of every record: raised when a field changes its name or meaning."""
@@ -44,6 +46,27 @@ def line(event: Event) -> bytes:
         f"{_connection(c.uid, c.orig_h, c.orig_p, c.resp_h, c.resp_p)}"
         f"{_PARAMETERS[type(event)](event)}}}\n"
     ).encode("utf-8", _BYTES_AS_TEXT)
+
+
+def lines(run: DataRun) -> bytes:
+    """Render the ``pop3_data`` of a run as ``line`` does each of them."""
+    data = run.data
+    if not data.isascii() or _needs_escaping(data, len(run.lines)):
+        return b"".join(line(Data(run.c, run.ts, decode(text))) for text in run.lines)
+    before = line(Data(run.c, run.ts, ""))[: -len(_AFTER_DATA)]
+    return before + (_AFTER_DATA + before).join(run.lines) + _AFTER_DATA
+
+
+def _needs_escaping(data: bytes, lines: int) -> bool:
+    if len(data.translate(None, _ESCAPED)) != len(data):
+        return True
+    # A CR that ends no line.
+    return data.count(b"\r") != (lines if data[-2:-1] == b"\r" else 0)
+
+
+# What JSON escapes, but for the ends of lines; a CR is looked for apart.
+_ESCAPED: Final = bytes({*range(0x20), 0x22, 0x5C} - {0x0A, 0x0D})
+_AFTER_DATA: Final = b'"}\n'
 
 
 # Rendered once a session and not ten times; bounded, at half a megabyte or so. Looked up by value, since
