@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..analyzer.events import ALL, Event
+from ..problems import described
 from .api import VERDICTS, EndSession, Hook, Verdict
 from .asking import Asker, NoVerdict, Pending, Question, TimeLimit
 
@@ -250,14 +251,7 @@ def _unheard(_: Any, problem: BaseException | None) -> None:
 
 
 def _describe(problem: BaseException) -> str:
-    """Name the type of an exception, and where it was raised.
-
-    Its text and frames may hold the event, and with it a password; those of our own are known not to.
-    """
+    """Name an exception; the text of our own is known to hold nothing secret."""
     if isinstance(problem, (TimeLimit, NoVerdict)):
         return f"{type(problem).__name__}: {problem}"
-    trace = problem.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
-    return f"{type(problem).__name__}{where}"
+    return described(problem)

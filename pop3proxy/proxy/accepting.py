@@ -103,9 +103,9 @@ class Acceptor:
             try:
                 client.setblocking(False)
                 self._welcome(client, address)
-            except Exception:
+            except Exception as problem:
                 client.close()
-                self._engine.report()
+                self._engine.report(problem)
 
     def failed(self) -> None:
         """Try again later after an error of ours (Watcher)."""

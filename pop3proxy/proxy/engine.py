@@ -7,7 +7,6 @@ epoll is one descriptor of the reactor, whichever reactor it is: only its public
 """
 
 import select
-import sys
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -15,6 +14,8 @@ from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from ..problems import described
 
 READ: Final = getattr(select, "EPOLLIN", 0)
 WRITE: Final = getattr(select, "EPOLLOUT", 0)
@@ -90,9 +91,11 @@ class Engine:
         """Do something when whoever acts now has finished."""
         self.reactor.callLater(0, act, *arguments)
 
-    def report(self) -> None:
-        """Log the exception that is being handled."""
-        self._log.error("a connection is reset by an error of ours: {problem}", problem=_describe())
+    def report(self, problem: Exception) -> None:
+        """Log an error of ours that costs a connection."""
+        self._log.error(
+            "a connection is reset by an error of ours: {problem}", problem=described(problem)
+        )
 
     # --- what the reactor says --------------------------------------------------------------------------
 
@@ -117,16 +120,16 @@ class Engine:
                 continue
             try:
                 watcher.ready(events)
-            except Exception:
-                self._failed(watcher)
+            except Exception as problem:
+                self._failed(watcher, problem)
 
-    def _failed(self, watcher: Watcher) -> None:
+    def _failed(self, watcher: Watcher, problem: Exception) -> None:
         """Let an error of ours cost the one connection that met it, and no other."""
-        self.report()
+        self.report(problem)
         try:
             watcher.failed()
-        except Exception:
-            self.report()
+        except Exception as another:
+            self.report(another)
 
     def connectionLost(self, reason: Failure) -> None:
         """Let go of everything: the reactor stops, or we have stopped ourselves (IFileDescriptor)."""
@@ -134,12 +137,3 @@ class Engine:
         for watcher in watchers:
             watcher.failed()
         self.stop()
-
-
-def _describe() -> str:
-    """Name the type of the exception being handled and its place: its text may hold a password."""
-    kind, _, trace = sys.exc_info()
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
-    return f"{kind.__name__ if kind else 'unknown'}{where}"

@@ -18,6 +18,7 @@ from ..analyzer.dialogue import Analyzer, Step
 from ..analyzer.events import CLIENT, SERVER, Event, Side
 from ..hooks.api import PASS, Delay, Deny, Drop, EndSession, Pass, Verdict
 from ..hooks.asking import Question
+from ..problems import described
 
 HELD = 64 * 1024
 """Octets of a flow that waits, from which on its side is not read any more. Until then it is, since only
@@ -395,7 +396,7 @@ class Relay:
         self._log.error(
             "{uid}: inspection ended by an error of ours ({problem}); {count} such sessions by now",
             uid=self._analyzer.connection.uid,
-            problem=type(problem).__name__,
+            problem=described(problem),
             count=count,
         )
         self._failed = True
