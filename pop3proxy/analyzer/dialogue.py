@@ -684,11 +684,14 @@ class Analyzer:
         return OwedToLogin(row, "RPOP", user)
 
     def _request_auth(self, row: Command, arg: bytes) -> Owed:
-        """RFC 5034 section 4: a mechanism and perhaps an initial response; then the server's turn."""
-        mechanism, _, initial = arg.strip(b" ").partition(b" ")
+        """RFC 5034 section 4: a mechanism and perhaps an initial response; then the server's turn.
+
+        Whatever blank sets them apart: there are servers that take a tab for one.
+        """
+        mechanism, *initials = arg.split(None, 1)
         exchange = Exchange(mechanism)
         self._client_expects = _ANSWER
-        initial = initial.strip(b" ")
+        initial = initials[0].strip() if initials else b""
         if initial:
             self._remember(initial)
             exchange.initial(initial)
