@@ -134,7 +134,9 @@ class Analyzer:
 
     __slots__ = (
         "_after_unknown",
+        "_alone",
         "_attempted",
+        "_attempts_gated",
         "_auth_refused",
         "_before",
         "_body",
@@ -206,6 +208,7 @@ class Analyzer:
         # answer decides in vain if the server has got by then what was pipelined behind the login.
         self._logins_wait = not gated.isdisjoint(_OF_LOGIN)
         self._commands_wait = not gated.isdisjoint({Request, LoginSuccess})
+        self._attempts_gated = LoginAttempt in gated
         # So that no line of a body passes, or waits, with another.
         self._line_by_line = not gated.isdisjoint(_DATA_MAY)
         self._ended: tuple[Side, ...] = ()
@@ -225,6 +228,7 @@ class Analyzer:
         self._layer_due = False
         # If gated: logins whose answer is owed; what the client's last command can be taken back to.
         self._in_flight = 0
+        self._alone = False  # the client's last line is none, or several, to some servers
         self._before: tuple[str | None, str] = (None, "")
         self._attempted: tuple[str, str, str] | None = None
         self._cancelling = False  # an exchange whose cancellation was not the client's
@@ -470,7 +474,22 @@ class Analyzer:
             return _SASL_MAY
         if self._client_expects is _MESSAGE:
             return _DATA_MAY
-        return _LOGIN_MAY if grammar.may_become_login(head) else _COMMAND_MAY
+        if grammar.may_become_login(head) or self._may_hide_a_login:
+            return _LOGIN_MAY
+        return _COMMAND_MAY
+
+    @property
+    def _guards_login(self) -> bool:
+        """Whether somebody decides about logins, and the client can still log in."""
+        return self._logins_wait and self.connection.state is AUTHORIZATION
+
+    @property
+    def _may_hide_a_login(self) -> bool:
+        """Whether to some servers a login may begin inside the client's line: see ``login_to_some``."""
+        client = self._client
+        return self._guards_login and (
+            client.truncated or client.length > grammar.LONG - 2 or client.holds(b"\r")
+        )
 
     def give_up(self, why: str) -> None:
         """End inspection, because the caller cannot go on with it."""
@@ -485,7 +504,7 @@ class Analyzer:
             self._client_speaks_in_doubt(self._doubt)
         if self._client_expects is _ANSWER:
             return self._keep_undecided()
-        if self._undecided or self._too_much_owed() or (self._in_flight and self._must_wait()):
+        if self._undecided or self._too_much_owed() or self._must_wait():
             if self._doubt is None:
                 return -1
             # Nothing pairs replies while in doubt, so waiting for them could last for ever.
@@ -504,7 +523,13 @@ class Analyzer:
         return len(self._owed) >= limits.pending or self._credentials >= limits.credentials
 
     def _must_wait(self) -> bool:
-        """Say whether the next line cannot be judged before the login ahead of it is answered."""
+        """Say whether the next line cannot be judged before what is ahead of it is answered."""
+        if self._alone:
+            self._alone = bool(self._owed)
+            if self._alone:
+                return True
+        if not self._in_flight:
+            return False
         if self._commands_wait:
             return True
         # Of a line that is passed piece by piece the beginning is gone, and decides all the same.
@@ -617,6 +642,12 @@ class Analyzer:
                 self._odd(Oddity.BAD_ARGUMENTS, True, text)
         if self._client.truncated:
             self._odd(Oddity.LINE_TOO_LONG, True, text, row.secret)
+        self._owe(row, arg)
+        if self._guards_login:
+            self._look_for_a_login(row, text)
+
+    def _owe(self, row: Command, arg: bytes) -> None:
+        """Remember what the server owes for a command, and do what is particular to it."""
         request = _ON_REQUEST.get(row.role)
         if request is not None:
             owed = request(self, row, arg)
@@ -625,6 +656,14 @@ class Analyzer:
         else:
             owed = (_MULTI if row.multiline(arg) else _SINGLE)[row]
         self._owed.append(owed)
+
+    def _look_for_a_login(self, row: Command, text: bytes) -> None:
+        """Look whether a command line can be others to some servers."""
+        # They may answer it twice, or not at all: the next command's reply would be paired with another's.
+        self._alone = b"\r" in text or not self._client.crlf or not text.strip()
+        if grammar.login_to_some(text, row):
+            # Nobody can be asked about what is a login to one server and nonsense to another.
+            self._lose("out_of_step")
 
     def _count(self, name: str) -> None:
         if self.tally is _NO_TALLY:
@@ -650,10 +689,6 @@ class Analyzer:
                 Request(self.connection, self.ts, decode(letters.upper()), shown, secret)
             )
         self._odd(Oddity.UNKNOWN_COMMAND, True, text, secret)
-        at_login = self._logins_wait and self.connection.state is AUTHORIZATION
-        if at_login and grammar.login_to_some(text):
-            # Nobody can be asked about what is a login to one server and nonsense to another.
-            self._lose("out_of_step")
 
     def _request_user(self, row: Command, arg: bytes) -> Owed:
         self._user = self._user_last = decode(arg)
@@ -712,6 +747,10 @@ class Analyzer:
         if self._client.truncated:
             self._odd(Oddity.LINE_TOO_LONG, True, text, Secret.LINE)
         self._remember(text)
+        if self._guards_login and b"\r" in text.rstrip(b"\r"):
+            # It is several lines to some servers.
+            self._lose("out_of_step")
+            return
         exchange = owed.exchange
         before = (exchange.user, exchange.password) if exchange.complete else None
         exchange.respond(text)
@@ -731,9 +770,13 @@ class Analyzer:
             self._attempt(exchange.user, exchange.password, exchange.mechanism)
 
     def _attempt(self, user: str, password: str, mechanism: str) -> None:
-        """Raise the attempt, unless the client is logged in already: then the server does not judge it."""
+        """Raise the attempt, unless the client is logged in already: then the server does not judge it.
+
+        Who decides about attempts hears of it all the same: what shows the login is the server's word, and
+        a client that makes the server say more or less than it should must not get round a verdict.
+        """
         self._user = None
-        if self.connection.state is not AUTHORIZATION:
+        if self.connection.state is not AUTHORIZATION and not self._attempts_gated:
             return
         if self._gated:
             self._attempted = user, password, mechanism
@@ -884,6 +927,9 @@ class Analyzer:
         if ok and row.role is Role.MAILBOX:
             self.connection.state = TRANSACTION
             self._odd(Oddity.NO_LOGIN_SEEN, True, row.name.encode("ascii"))
+            if self._logins_wait:
+                # Somebody should have been asked, or replies are paired with the wrong commands.
+                self._lose("out_of_step")
         else:
             self._odd(Oddity.WRONG_STATE, True, row.name.encode("ascii"))
 

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from ..live import meanwhile, send_until_full
+from ..live import meanwhile, receive_all, send_until_full
 from .court import DENIED, Courtroom
 
 LOGIN = b"USER bob\r\nPASS secret\r\n"
@@ -163,27 +163,45 @@ def test_a_token_of_60_kib_waits_for_its_verdict(room: Courtroom) -> None:
 
 
 @pytest.mark.parametrize("line", [b"XXXX " + b"x" * 61_440, b"USER " + b"x" * 61_440])
-def test_a_login_behind_a_line_of_60_kib_waits_for_its_verdict(
+def test_a_line_that_a_server_may_read_as_several_and_nobody_can_hold_ends_the_session(
     room: Courtroom, line: bytes
 ) -> None:
     with room.session() as case:
         case.goes_on()
         case.client.says(line + b"\r\nPASS secret\r\n")
-        case.server.hears(line + b"\r\n")
-        question = case.question(password="secret")
+        case.server.hears_the_end()
+        case.client.resets()
+        assert case.summary()["reason"] == "line_too_long"
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    [b"XYZZY\r\n", b"AUTH\r\n", b"CAPA\r\n", b"USER " + b"x" * 300 + b"\r\n"],
+)
+def test_a_login_behind_odd_lines_waits_for_its_verdict(room: Courtroom, ahead: bytes) -> None:
+    with room.session() as case:
+        case.client.says(ahead + b"USER bob\r\npAsS secret\n")
+        case.server.hears(ahead + b"USER bob\r\n")
+        question = case.question(user="bob", password="secret")
         case.stands_still()
         question.answer("drop")
         case.server.hears_the_end()
 
 
 @pytest.mark.parametrize(
-    "ahead",
-    [b"\r\n", b"\n", b"\0\n", b"USER bob\rPASS secret\r\n", b"XYZZY\r\n", b"AUTH\r\n", b"CAPA\r\n"],
+    "ahead", [b"\r\n", b"\n", b" \r\n", b"\0\n", b"NOOP\n", b"NOOP\r\r\n", b"NOOP\rNOOP\r\n"]
 )
-def test_a_login_behind_odd_lines_waits_for_its_verdict(room: Courtroom, ahead: bytes) -> None:
+def test_what_some_servers_do_not_answer_once_is_answered_before_anything_else(
+    room: Courtroom, ahead: bytes
+) -> None:
+    """A reply too few, or too many, would be taken for another command's: a login's, say."""
     with room.session() as case:
-        case.client.says(ahead + b"USER bob\npAsS secret\n")
-        case.server.hears(ahead + b"USER bob\n")
+        case.client.says(ahead + LOGIN)
+        case.server.hears(ahead)
+        case.stands_still()
+        case.server.says(b"-ERR what\r\n")
+        case.client.hears(b"-ERR what\r\n")
+        case.server.hears(b"USER bob\r\n")
         question = case.question(user="bob", password="secret")
         case.stands_still()
         question.answer("drop")
@@ -200,6 +218,8 @@ def test_a_login_behind_odd_lines_waits_for_its_verdict(room: Courtroom, ahead: 
         b"\r\x0b apop\tbob x\r\n",
         b"AUTH\tPLAIN " + PLAIN + b"\r\n",
         b"     RPOP bob\r\n",
+        b"\0PASS secret\r\n",
+        b"AUTH LOGIN\rYm9i\rc2VjcmV0\r\n",
     ],
 )
 def test_what_only_a_lenient_server_takes_for_a_login_ends_the_session(
@@ -214,6 +234,69 @@ def test_what_only_a_lenient_server_takes_for_a_login_ends_the_session(
             case.client.says(line[cut:])
             case.server.hears_the_end()
     assert case.summary()["reason"] == "blind"
+
+
+@pytest.mark.parametrize("size", [256, 512, 1024, 4096])
+def test_a_login_behind_what_fills_a_server_s_buffer_ends_the_session(
+    room: Courtroom, size: int
+) -> None:
+    """A server that reads so many octets at most takes the rest of the line for one more."""
+    line = b"NOOP " + (size - 5) * b"x" + b"PASS secret" + 300 * b"x" + b"\r\n"
+    for cut in (0, 10, size, size + 4, size + 5, len(line) - 2):
+        assert b"PASS" not in _passed(room, line, cut)
+
+
+@pytest.mark.parametrize(
+    "line", [b"NOOP\rPASS secret\r\n", b"USER bob\rPASS secret\r\n", b"USER bob\r \tPASS\r\n"]
+)
+def test_a_login_behind_a_bare_cr_ends_the_session(room: Courtroom, line: bytes) -> None:
+    for cut in range(len(line)):
+        assert b"PASS" not in _passed(room, line, cut)
+
+
+def _passed(room: Courtroom, line: bytes, cut: int) -> bytes:
+    """Send a line in two pieces; return what the server gets before the session ends as blind."""
+    with room.session() as case:
+        case.goes_on()
+        case.client.says(line[:cut])
+        room.court.fence()
+        case.client.says(line[cut:])
+        passed = receive_all(case.server.socket)
+        assert case.summary()["reason"] == "blind"
+    return passed
+
+
+def test_a_response_of_several_lines_to_some_servers_ends_the_session(room: Courtroom) -> None:
+    with room.session() as case:
+        case.client.says(b"AUTH PLAIN\r\n")
+        case.server.hears(b"AUTH PLAIN\r\n")
+        case.server.says(b"+ \r\n")
+        case.client.hears(b"+ \r\n")
+        case.client.says(b"*\rPASS secret\r\n")
+        case.server.hears_the_end()
+
+
+def test_a_login_behind_one_that_only_a_lying_server_took_is_asked_about(room: Courtroom) -> None:
+    """What shows that a client is logged in is the server's word: it may answer a line twice."""
+    with room.session() as case:
+        case.client.says(b"XYZZY\r\nUSER eve\r\nPASS x\r\n")
+        case.question(password="x").answer("pass")
+        case.server.hears(b"XYZZY\r\nUSER eve\r\nPASS x\r\n")
+        case.server.says(b"-ERR\r\n-ERR\r\n+OK\r\n-ERR\r\n")
+        case.client.hears(b"-ERR\r\n-ERR\r\n+OK\r\n-ERR\r\n")
+        case.client.says(LOGIN)
+        case.server.hears(b"USER bob\r\n")
+        case.question(user="bob", password="secret").answer("drop")
+        case.server.hears_the_end()
+
+
+def test_a_mailbox_that_opens_without_a_login_ends_the_session(room: Courtroom) -> None:
+    with room.session() as case:
+        case.client.says(b"STAT\r\n")
+        case.server.hears(b"STAT\r\n")
+        case.server.says(b"+OK 0 0\r\n")
+        case.client.hears_the_end()
+        assert case.summary()["reason"] == "blind"
 
 
 def test_a_user_that_only_a_lenient_server_sees_ends_the_session(room: Courtroom) -> None:
