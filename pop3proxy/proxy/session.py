@@ -252,10 +252,15 @@ class Session:
         self._client_ended = True
         if self._has_left():
             self._end("client_closed")
-        elif self.mode is _CONNECTING or relay.holds(CLIENT):
+        elif self.mode is _CONNECTING or (relay.holds(CLIENT) and not self._answered_all):
             self._client_end_due = True
         else:
             self._side_ended(side)
+
+    @property
+    def _answered_all(self) -> bool:
+        """Whether nothing more comes of the server, so that what waits for its answers waits in vain."""
+        return self._server_ended and not self._server_end_due
 
     def _has_left(self) -> bool:
         """Say whether the client, whose bytes have ended, does not wait for a verdict."""
@@ -330,6 +335,9 @@ class Session:
             return
         if self._relay.done:
             self.mode = _TUNNEL
+        if self._client_end_due if side is CLIENT else self._server_end_due:
+            # A line that was behind what is settled now will never have an end.
+            self._relay.cut(side)
         if self._relay.holds(side):
             self._read_on(side)
         elif side is CLIENT and self._client_end_due:
