@@ -223,6 +223,7 @@ class Session:
         elif not self._relay.may_read(side):
             (self.server if side is SERVER else self.client).pause()  # type: ignore[union-attr]
         self.moved(CLIENT)
+        self._end_if_stuck()
 
     def drained(self, side: Side) -> None:
         """Read on what goes to ``side``, if more can come from there."""
@@ -282,6 +283,15 @@ class Session:
         else:
             assert self.tunnel is not None
             self.tunnel.ended(side)
+            self._end_if_stuck()
+
+    def _end_if_stuck(self) -> None:
+        """End the session if bytes of the client wait for answers of a server that has no more to say.
+
+        The client is not read then, so that nobody would see it leave.
+        """
+        if not self.over and self._answered_all and not self._relay.may_read(CLIENT):
+            self._end(self.reason)
 
     def lost(self, side: Side, clean: bool) -> None:
         """Close the other side: by a reset if the client reset, else after what is still on its way."""

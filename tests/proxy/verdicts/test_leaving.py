@@ -269,3 +269,15 @@ def test_a_server_that_is_no_pop3_server_ends_the_session(room: Courtroom) -> No
         case.client.hears_the_end()
         case.server.hears_the_end()
         assert case.summary()["reason"] == "blind"
+
+
+def test_what_will_wait_for_an_answer_of_a_server_that_has_ended_keeps_no_session(
+    room: Courtroom,
+) -> None:
+    """Neither side is read any more, so that nobody would see the client leave."""
+    with room.session() as case:
+        case.server.ends()
+        case.client.hears_the_end()
+        case.client.says(b"AUTH FOO\r\nUSER bob\r\n")
+        case.server.hears_the_end(b"AUTH FOO\r\n")
+        assert case.summary()["reason"] == "server_closed"
