@@ -42,7 +42,7 @@ from .limits import Limits
 from .lines import Body, BodyEnd, LineCutter
 from .owed import Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import foreign_client, foreign_server, is_tls
-from .sasl import LAYERED, Exchange, is_mechanism
+from .sasl import LAYERED, Exchange, is_mechanism, readable
 from .status import Kind, Status, may_become_status, parse_status
 from .text import decode
 
@@ -659,8 +659,8 @@ class Analyzer:
 
     def _look_for_a_login(self, row: Command, text: bytes) -> None:
         """Look whether a command line can be others to some servers."""
-        # They may answer it twice, or not at all: the next command's reply would be paired with another's.
-        self._alone = b"\r" in text or not self._client.crlf or not text.strip()
+        # They may not answer it at all: the next command's reply would be paired with it.
+        self._alone = not self._client.crlf or not text.strip()
         if grammar.login_to_some(text, row):
             # Nobody can be asked about what is a login to one server and nonsense to another.
             self._lose("out_of_step")
@@ -704,10 +704,16 @@ class Analyzer:
         return OwedToLogin(row, USER_PASS, None, password)
 
     def _request_apop(self, row: Command, arg: bytes) -> Owed:
-        """RFC 1939 section 7: a name, a blank and the digest; the name may hold blanks."""
-        user, blank, digest = arg.rpartition(b" ")
-        if not blank:
+        """RFC 1939 section 7: a name, a blank and the digest; the name may hold blanks.
+
+        There are servers that take a tab for a blank, and such as look no further than the first digest.
+        """
+        parts = _NAME_AND_DIGEST.match(arg)
+        if parts is None:
             return OwedToLogin(row, "APOP", decode(arg), complete=False)
+        user, digest = parts.groups()
+        if self._guards_login and _DIGEST.search(user):
+            self._lose("out_of_step")
         self._remember(digest)
         self._attempt(decode(user), "", "APOP")
         return OwedToLogin(row, "APOP", decode(user))
@@ -729,6 +735,8 @@ class Analyzer:
         initial = initials[0].strip() if initials else b""
         if initial:
             self._remember(initial)
+            if self._guards_login and not readable(initial):
+                self._lose("out_of_step")
             exchange.initial(initial)
             self._responded(exchange, None)
         return OwedToExchange(row, exchange)
@@ -747,8 +755,8 @@ class Analyzer:
         if self._client.truncated:
             self._odd(Oddity.LINE_TOO_LONG, True, text, Secret.LINE)
         self._remember(text)
-        if self._guards_login and b"\r" in text.rstrip(b"\r"):
-            # It is several lines to some servers.
+        if self._guards_login and (b"\r" in text or not readable(text)):
+            # It is several lines to some servers, or carries a login to those that decode it somehow.
             self._lose("out_of_step")
             return
         exchange = owed.exchange
@@ -860,6 +868,9 @@ class Analyzer:
         waits = self._client_expects is _ANSWER and self._unsent is None
         if not isinstance(owed, OwedToExchange) or not waits:
             self._odd(Oddity.STRAY_CHALLENGE, False, b"+ " + text)
+            if self._guards_login and self._unsent is None and not self._cancelling:
+                # The client's next line may be a response to it, and no command.
+                self._lose("out_of_step")
             return
         owed.exchange.challenge(text)
         self._client_expects = _SASL
@@ -1282,6 +1293,8 @@ USER_PASS = "USER/PASS"
 """The mechanism of a login by USER and PASS (RFC 1939 section 7)."""
 
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
+_NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ](.*)\Z", re.S)
+_DIGEST = re.compile(rb"[\t-\r ][0-9a-f]{32}(?:[\t-\r ]|\Z)", re.I)
 _MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
 # Whether what begins so can be the first line of a POP3 client, or of a POP3 server.

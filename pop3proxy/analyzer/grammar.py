@@ -172,22 +172,18 @@ LONG = 255
 
 _BLANKS = bytes(range(0x21))
 _WORDS = b"|".join(_NAMES_USER)
-_AT_A_START = re.compile(rb"(?:\A|\r)[\0-\x20]*(?:%s)(?:[\0-\x20]|\Z)" % _WORDS, re.I)
-_BEHIND_A_CR = re.compile(rb"\r[\0-\x20]*(?:%s)(?:[\0-\x20]|\Z)" % _WORDS, re.I)
+_AT_THE_START = re.compile(rb"[\0-\x20]*(?:%s)(?:[\0-\x20]|\Z)" % _WORDS, re.I)
 _ANYWHERE = re.compile(rb"(?:%s)[\0-\x20]" % _WORDS, re.I)
 _SHORTEST_BUFFER = 64
 
 
 def login_to_some(line: bytes, row: Command) -> bool:
-    """Say whether some server takes part of a login in a line that is another command, or none, to us.
+    """Say whether some server may take part of a login in a line that is another command, or none, to us.
 
     Courier's ``pop3login`` cuts its lines at blanks and tabs, and skips those before the word. There are
     servers that end lines at a bare CR, and such as read what does not fit into their buffer as one more.
     """
-    found = _AT_A_START if row is UNKNOWN else _BEHIND_A_CR
-    if found.search(line):
-        return True
-    if row.role is Role.AUTH and b"\r" in line.rstrip(b"\r"):
+    if b"\r" in line or (row is UNKNOWN and _AT_THE_START.match(line)):
         return True
     return len(line) > LONG - 2 and bool(_ANYWHERE.search(line, _SHORTEST_BUFFER))
 

@@ -107,6 +107,11 @@ class Exchange:
         self.complete = True
 
 
+def readable(line: bytes) -> bool:
+    """Say whether a response is base64, or ``*``: else servers differ in what they make of it."""
+    return line == b"*" or _base64(line) is not None
+
+
 def _base64(line: bytes) -> bytes | None:
     """Decode leniently: blanks inside and missing padding do not matter, other letters do."""
     text = line.translate(None, _BLANKS).rstrip(b"=")

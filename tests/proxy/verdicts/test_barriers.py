@@ -188,13 +188,11 @@ def test_a_login_behind_odd_lines_waits_for_its_verdict(room: Courtroom, ahead: 
         case.server.hears_the_end()
 
 
-@pytest.mark.parametrize(
-    "ahead", [b"\r\n", b"\n", b" \r\n", b"\0\n", b"NOOP\n", b"NOOP\r\r\n", b"NOOP\rNOOP\r\n"]
-)
-def test_what_some_servers_do_not_answer_once_is_answered_before_anything_else(
+@pytest.mark.parametrize("ahead", [b"\r\n", b"\n", b" \r\n", b"\0\n", b"NOOP\n"])
+def test_what_some_servers_do_not_answer_is_answered_before_anything_else(
     room: Courtroom, ahead: bytes
 ) -> None:
-    """A reply too few, or too many, would be taken for another command's: a login's, say."""
+    """With a reply too few, each of those behind it would be taken for another command's."""
     with room.session() as case:
         case.client.says(ahead + LOGIN)
         case.server.hears(ahead)
@@ -220,6 +218,8 @@ def test_what_some_servers_do_not_answer_once_is_answered_before_anything_else(
         b"     RPOP bob\r\n",
         b"\0PASS secret\r\n",
         b"AUTH LOGIN\rYm9i\rc2VjcmV0\r\n",
+        b"AUTH PLAIN " + PLAIN + b"!\r\n",
+        b"APOP bob c4c9334bac560ecc979e58001b3e22fb eve x\r\n",
     ],
 )
 def test_what_only_a_lenient_server_takes_for_a_login_ends_the_session(
@@ -266,13 +266,18 @@ def _passed(room: Courtroom, line: bytes, cut: int) -> bytes:
     return passed
 
 
-def test_a_response_of_several_lines_to_some_servers_ends_the_session(room: Courtroom) -> None:
+@pytest.mark.parametrize(
+    "response", [b"*\rPASS secret\r\n", PLAIN + b"=x\r\n", b"!" + PLAIN + b"\r\n"]
+)
+def test_a_response_that_servers_read_in_different_ways_ends_the_session(
+    room: Courtroom, response: bytes
+) -> None:
     with room.session() as case:
         case.client.says(b"AUTH PLAIN\r\n")
         case.server.hears(b"AUTH PLAIN\r\n")
         case.server.says(b"+ \r\n")
         case.client.hears(b"+ \r\n")
-        case.client.says(b"*\rPASS secret\r\n")
+        case.client.says(response)
         case.server.hears_the_end()
 
 
@@ -288,6 +293,17 @@ def test_a_login_behind_one_that_only_a_lying_server_took_is_asked_about(room: C
         case.server.hears(b"USER bob\r\n")
         case.question(user="bob", password="secret").answer("drop")
         case.server.hears_the_end()
+
+
+def test_a_challenge_that_nobody_waits_for_ends_the_session(room: Courtroom) -> None:
+    """The client's next line would be a response to it."""
+    with room.session() as case:
+        case.client.says(b"XYZZY\r\nAUTH PLAIN\r\n")
+        case.server.hears(b"XYZZY\r\nAUTH PLAIN\r\n")
+        case.server.says(b"-ERR\r\n-ERR\r\n+ \r\n")
+        case.client.says(b"USER bob\r\n")
+        case.server.hears_the_end()
+        assert case.summary()["reason"] == "blind"
 
 
 def test_a_mailbox_that_opens_without_a_login_ends_the_session(room: Courtroom) -> None:
