@@ -708,7 +708,7 @@ class Analyzer:
 
         There are servers that take a tab for a blank, and such as look no further than the first digest.
         """
-        parts = _NAME_AND_DIGEST.match(arg)
+        parts = _NAME_AND_DIGEST.match(arg.rstrip())
         if parts is None:
             return OwedToLogin(row, "APOP", decode(arg), complete=False)
         user, digest = parts.groups()
