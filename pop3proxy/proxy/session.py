@@ -424,7 +424,7 @@ class Session:
                 return "login" if now - self._started > timeouts.login else ""
             return "connect" if now - self._mark > timeouts.connect else ""
         assert self.tunnel is not None
-        if not self.tunnel.from_server and now - self._mark > timeouts.greeting:
+        if self._silent_for(now) > timeouts.greeting:
             return "greeting"
         if (
             self.mode is _RELAY
@@ -434,6 +434,11 @@ class Session:
         ):
             return "login"
         return "idle" if now - self._active > timeouts.idle else ""
+
+    def _silent_for(self, now: float) -> float:
+        """Return the seconds for which the server has said nothing; 0 if it has, even if that is held."""
+        spoke = (self.tunnel and self.tunnel.from_server) or self._relay.holds(SERVER)
+        return 0.0 if spoke else now - self._mark
 
     def expired(self, limit: str) -> None:
         """End the session because a time limit has run out.

@@ -433,3 +433,20 @@ def test_what_waits_for_an_answer_of_a_server_that_has_ended_keeps_no_session() 
     assert pair.session.over
     assert pair.both_gone().reason == "server_closed"
     assert pair.server.value() == b"AUTH FOO\r\n"
+
+
+class SlowGreeting(Hook):
+    """Holds back the greeting for longer than a server may take for it."""
+
+    blocking = True
+
+    def pop3_reply(self, event: Reply) -> Delay:
+        return Delay(60.0)
+
+
+def test_a_greeting_that_is_held_has_come() -> None:
+    pair = Pair(hooks=[SlowGreeting()]).connect()
+    pair.server_says(GREETING)
+    assert pair.wait(31) == ""
+    pair.around.time.advance(60.0)
+    assert pair.client.value() == GREETING
