@@ -504,7 +504,8 @@ class Analyzer:
             self._client_speaks_in_doubt(self._doubt)
         if self._client_expects is _ANSWER:
             return self._keep_undecided()
-        if self._undecided or self._too_much_owed() or self._must_wait():
+        waits = (self._in_flight or self._alone) and self._must_wait()
+        if waits or self._undecided or self._too_much_owed():
             if self._doubt is None:
                 return -1
             # Nothing pairs replies while in doubt, so waiting for them could last for ever.
@@ -794,6 +795,10 @@ class Analyzer:
     def _message_line(self, text: bytes) -> None:
         """Read a line of the message that the client sends after XTND XMIT (RFC 1081 and 1082)."""
         assert self._message is not None
+        if self._logins_wait and text != b"." and _ENDS_FOR_SOME.search(text):
+            # What follows is a command to those, and mail to others.
+            self._lose("out_of_step")
+            return
         line = self._message.line(text, self._client.crlf)
         if line is None:
             if self._message.mixed:
@@ -1295,6 +1300,7 @@ USER_PASS = "USER/PASS"
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
 _NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ](.*)\Z", re.S)
 _DIGEST = re.compile(rb"[\t-\r ][0-9a-f]{32}(?:[\t-\r ]|\Z)", re.I)
+_ENDS_FOR_SOME = re.compile(rb"(?:\A|\r)[ \t]*\.[ \t]*(?:\r|\Z)")
 _MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
 # Whether what begins so can be the first line of a POP3 client, or of a POP3 server.

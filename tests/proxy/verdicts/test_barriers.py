@@ -321,6 +321,26 @@ def test_a_user_that_only_a_lenient_server_sees_ends_the_session(room: Courtroom
         case.server.hears_the_end(b"USER bob\r\n")
 
 
+@pytest.mark.parametrize("end", [b".\r\r\n", b". \r\n", b"x\r.\rDELE 1\r\n"])
+def test_mail_that_ends_for_some_servers_only_hides_no_command(
+    strict_room: Courtroom, end: bytes
+) -> None:
+    with strict_room.session() as case:
+        for said, events in (
+            (b"APOP bob x\r\n", ["pop3_request", "pop3_login_attempt"]),
+            (b"XTND XMIT\r\n", ["pop3_request"]),
+        ):
+            case.client.says(said)
+            for event in events:
+                case.question(event).answer("pass")
+            case.server.hears(said)
+            case.server.says(b"+OK\r\n")
+            case.client.hears(b"+OK\r\n")
+        case.client.says(b"Subject: x\r\n\r\n" + end + b"DELE 1\r\n")
+        case.server.hears_the_end(b"Subject: x\r\n\r\n")
+        assert case.summary()["reason"] == "blind"
+
+
 # --- the server's part ----------------------------------------------------------------------------------
 
 
