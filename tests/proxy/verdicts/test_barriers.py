@@ -255,15 +255,13 @@ def test_a_login_behind_a_bare_cr_ends_the_session(room: Courtroom, line: bytes)
 
 
 def _passed(room: Courtroom, line: bytes, cut: int) -> bytes:
-    """Send a line in two pieces; return what the server gets before the session ends as blind."""
+    """Send a line in two pieces; return what the server gets before the session ends."""
     with room.session() as case:
         case.goes_on()
         case.client.says(line[:cut])
         room.court.fence()
         case.client.says(line[cut:])
-        passed = receive_all(case.server.socket)
-        assert case.summary()["reason"] == "blind"
-    return passed
+        return receive_all(case.server.socket)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +301,6 @@ def test_a_challenge_that_nobody_waits_for_ends_the_session(room: Courtroom) -> 
         case.server.says(b"-ERR\r\n-ERR\r\n+ \r\n")
         case.client.says(b"USER bob\r\n")
         case.server.hears_the_end()
-        assert case.summary()["reason"] == "blind"
 
 
 def test_a_mailbox_that_opens_without_a_login_ends_the_session(room: Courtroom) -> None:
@@ -338,7 +335,6 @@ def test_mail_that_ends_for_some_servers_only_hides_no_command(
             case.client.hears(b"+OK\r\n")
         case.client.says(b"Subject: x\r\n\r\n" + end + b"DELE 1\r\n")
         case.server.hears_the_end(b"Subject: x\r\n\r\n")
-        assert case.summary()["reason"] == "blind"
 
 
 # --- the server's part ----------------------------------------------------------------------------------
