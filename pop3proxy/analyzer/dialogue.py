@@ -43,7 +43,7 @@ from .limits import Limits
 from .lines import Body, BodyEnd, LineCutter
 from .owed import Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import foreign_client, foreign_server, is_tls
-from .sasl import LAYERED, Exchange, is_mechanism
+from .sasl import LAYERED, Exchange, is_mechanism, readable
 from .status import Kind, Status, may_become_status, parse_status
 from .text import decode
 
@@ -135,6 +135,7 @@ class Analyzer:
 
     __slots__ = (
         "_after_unknown",
+        "_alone",
         "_attempted",
         "_auth_refused",
         "_before",
@@ -226,6 +227,7 @@ class Analyzer:
         self._layer_due = False
         # If gated: logins whose answer is owed; what the client's last command can be taken back to.
         self._in_flight = 0
+        self._alone = False  # the client's last line is none, or several, to some servers
         self._before: tuple[str | None, str] = (None, "")
         self._attempted: tuple[str, str, str] | None = None
         self._cancelling = False  # an exchange whose cancellation was not the client's
@@ -482,7 +484,22 @@ class Analyzer:
             return _SASL_MAY
         if self._client_expects is _MESSAGE:
             return _DATA_MAY
-        return _LOGIN_MAY if grammar.may_become_login(head) else _COMMAND_MAY
+        if grammar.may_become_login(head) or self._may_hide_a_login:
+            return _LOGIN_MAY
+        return _COMMAND_MAY
+
+    @property
+    def _guards_login(self) -> bool:
+        """Whether somebody decides about logins, and the client can still log in."""
+        return self._logins_wait and self.connection.state is AUTHORIZATION
+
+    @property
+    def _may_hide_a_login(self) -> bool:
+        """Whether to some servers a login may begin inside the client's line: see ``login_to_some``."""
+        client = self._client
+        return self._guards_login and (
+            client.truncated or client.length > grammar.LONG - 2 or client.holds(b"\r")
+        )
 
     def give_up(self, why: str) -> None:
         """End inspection, because the caller cannot go on with it."""
@@ -497,7 +514,8 @@ class Analyzer:
             self._client_speaks_in_doubt(self._doubt)
         if self._client_expects is _ANSWER:
             return self._keep_undecided()
-        if self._undecided or self._too_much_owed() or (self._in_flight and self._must_wait()):
+        waits = (self._in_flight or self._alone) and self._must_wait()
+        if waits or self._undecided or self._too_much_owed():
             if self._doubt is None:
                 return -1
             # Nothing pairs replies while in doubt, so waiting for them could last for ever.
@@ -516,7 +534,13 @@ class Analyzer:
         return len(self._owed) >= limits.pending or self._credentials >= limits.credentials
 
     def _must_wait(self) -> bool:
-        """Say whether the next line cannot be judged before the login ahead of it is answered."""
+        """Say whether the next line cannot be judged before what is ahead of it is answered."""
+        if self._alone:
+            self._alone = bool(self._owed)
+            if self._alone:
+                return True
+        if not self._in_flight:
+            return False
         if self._commands_wait or self._doubt is not None:
             return True
         # Of a line that is passed piece by piece the beginning is gone, and decides all the same.
@@ -629,6 +653,12 @@ class Analyzer:
                 self._odd(Oddity.BAD_ARGUMENTS, True, text)
         if self._client.truncated:
             self._odd(Oddity.LINE_TOO_LONG, True, text, row.secret)
+        self._owe(row, arg)
+        if self._guards_login:
+            self._look_for_a_login(row, text)
+
+    def _owe(self, row: Command, arg: bytes) -> None:
+        """Remember what the server owes for a command, and do what is particular to it."""
         request = _ON_REQUEST.get(row.role)
         if request is not None:
             owed = request(self, row, arg)
@@ -637,6 +667,14 @@ class Analyzer:
         else:
             owed = (_MULTI if row.multiline(arg) else _SINGLE)[row]
         self._owed.append(owed)
+
+    def _look_for_a_login(self, row: Command, text: bytes) -> None:
+        """Look whether a command line can be others to some servers."""
+        # They may not answer it at all: the next command's reply would be paired with it.
+        self._alone = not self._client.crlf or not text.strip()
+        if grammar.login_to_some(text, row):
+            # Nobody can be asked about what is a login to one server and nonsense to another.
+            self._lose("out_of_step")
 
     def _count(self, name: str) -> None:
         if self.tally is _NO_TALLY:
@@ -662,10 +700,6 @@ class Analyzer:
                 Request(self.connection, self.ts, decode(letters.upper()), shown, secret)
             )
         self._odd(Oddity.UNKNOWN_COMMAND, True, text, secret)
-        at_login = self._logins_wait and self.connection.state is AUTHORIZATION
-        if at_login and grammar.login_to_some(text):
-            # Nobody can be asked about what is a login to one server and nonsense to another.
-            self._lose("out_of_step")
 
     def _request_user(self, row: Command, arg: bytes) -> Owed:
         self._user = self._user_last = decode(arg)
@@ -681,10 +715,16 @@ class Analyzer:
         return OwedToLogin(row, USER_PASS, None, password)
 
     def _request_apop(self, row: Command, arg: bytes) -> Owed:
-        """RFC 1939 section 7: a name, a blank and the digest; the name may hold blanks."""
-        user, blank, digest = arg.rpartition(b" ")
-        if not blank:
+        """RFC 1939 section 7: a name, a blank and the digest; the name may hold blanks.
+
+        There are servers that take a tab for a blank, and such as look no further than the first digest.
+        """
+        parts = _NAME_AND_DIGEST.match(arg.rstrip())
+        if parts is None:
             return OwedToLogin(row, "APOP", decode(arg), complete=False)
+        user, digest = parts.groups()
+        if self._guards_login and _DIGEST.search(user):
+            self._lose("out_of_step")
         self._remember(digest)
         self._attempt(decode(user), "", "APOP")
         return OwedToLogin(row, "APOP", decode(user))
@@ -696,13 +736,18 @@ class Analyzer:
         return OwedToLogin(row, "RPOP", user)
 
     def _request_auth(self, row: Command, arg: bytes) -> Owed:
-        """RFC 5034 section 4: a mechanism and perhaps an initial response; then the server's turn."""
-        mechanism, _, initial = arg.strip(b" ").partition(b" ")
+        """RFC 5034 section 4: a mechanism and perhaps an initial response; then the server's turn.
+
+        Whatever blank sets them apart: there are servers that take a tab for one.
+        """
+        mechanism, *initials = arg.split(None, 1)
         exchange = Exchange(mechanism)
         self._client_expects = _ANSWER
-        initial = initial.strip(b" ")
+        initial = initials[0].strip() if initials else b""
         if initial:
             self._remember(initial)
+            if self._guards_login and not readable(initial):
+                self._lose("out_of_step")
             exchange.initial(initial)
             self._responded(exchange, None)
         return OwedToExchange(row, exchange)
@@ -721,6 +766,10 @@ class Analyzer:
         if self._client.truncated:
             self._odd(Oddity.LINE_TOO_LONG, True, text, Secret.LINE)
         self._remember(text)
+        if self._guards_login and (b"\r" in text or not readable(text)):
+            # It is several lines to some servers, or carries a login to those that decode it somehow.
+            self._lose("out_of_step")
+            return
         exchange = owed.exchange
         before = (exchange.user, exchange.password) if exchange.complete else None
         exchange.respond(text)
@@ -752,6 +801,10 @@ class Analyzer:
     def _message_line(self, text: bytes) -> None:
         """Read a line of the message that the client sends after XTND XMIT (RFC 1081 and 1082)."""
         assert self._message is not None
+        if self._logins_wait and text != b"." and _ENDS_FOR_SOME.search(text):
+            # What follows is a command to those, and mail to others.
+            self._lose("out_of_step")
+            return
         line = self._message.line(text, self._client.crlf)
         if line is None:
             if self._message.mixed:
@@ -844,6 +897,9 @@ class Analyzer:
         waits = self._client_expects is _ANSWER and self._unsent is None
         if not isinstance(owed, OwedToExchange) or not waits:
             self._odd(Oddity.STRAY_CHALLENGE, False, b"+ " + text)
+            if self._guards_login and self._unsent is None and not self._cancelling:
+                # The client's next line may be a response to it, and no command.
+                self._lose("out_of_step")
             return
         owed.exchange.challenge(text)
         self._client_expects = _SASL
@@ -911,6 +967,9 @@ class Analyzer:
         if ok and row.role is Role.MAILBOX:
             self.connection.state = TRANSACTION
             self._odd(Oddity.NO_LOGIN_SEEN, True, row.name.encode("ascii"))
+            if self._logins_wait:
+                # Somebody should have been asked, or replies are paired with the wrong commands.
+                self._lose("out_of_step")
         else:
             self._odd(Oddity.WRONG_STATE, True, row.name.encode("ascii"))
 
@@ -1263,6 +1322,9 @@ USER_PASS = "USER/PASS"
 """The mechanism of a login by USER and PASS (RFC 1939 section 7)."""
 
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
+_NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ](.*)\Z", re.S)
+_DIGEST = re.compile(rb"[\t-\r ][0-9a-f]{32}(?:[\t-\r ]|\Z)", re.I)
+_ENDS_FOR_SOME = re.compile(rb"(?:\A|\r)[ \t]*\.[ \t]*(?:\r|\Z)")
 _MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
 # Whether what begins so can be the first line of a POP3 client, or of a POP3 server.

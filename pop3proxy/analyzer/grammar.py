@@ -5,6 +5,7 @@ multi-line body, what of it is secret, and which part it plays in the dialogue. 
 unless a row names another source.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -157,21 +158,34 @@ def may_become_command(head: bytes) -> bool:
 def may_become_login(head: bytes) -> bool:
     """Say whether an unfinished command line that begins with ``head`` can still carry credentials.
 
-    Blanks of any kind before and behind the word count as blanks: see ``login_to_some``.
+    Blanks and control characters before and behind the word count as blanks: see ``login_to_some``.
     """
-    start = head[:5].lstrip().upper()
+    start = head[:5].lstrip(_BLANKS).upper()
     word = start[:4]
-    if start[4:].strip():
+    if start[4:].strip(_BLANKS):
         return False
-    return any(name.startswith(word.rstrip()) for name in _LOGIN_WORDS)
+    return any(name.startswith(word.rstrip(_BLANKS)) for name in _LOGIN_WORDS)
 
 
-def login_to_some(line: bytes) -> bool:
-    """Say whether servers that are lenient with blanks take part of a login in a line that is no command.
+LONG = 255
+"""Octets of a command line with its CR LF by RFC 2449 section 4: servers may read more as another line."""
 
-    Courier's ``pop3login`` cuts its lines at blanks and tabs, and skips those before the word.
+_BLANKS = bytes(range(0x21))
+_WORDS = b"|".join(_NAMES_USER)
+_AT_THE_START = re.compile(rb"[\0-\x20]*(?:%s)(?:[\0-\x20]|\Z)" % _WORDS, re.I)
+_ANYWHERE = re.compile(rb"(?:%s)[\0-\x20]" % _WORDS, re.I)
+_SHORTEST_BUFFER = 64
+
+
+def login_to_some(line: bytes, row: Command) -> bool:
+    """Say whether some server may take part of a login in a line that is another command, or none, to us.
+
+    Courier's ``pop3login`` cuts its lines at blanks and tabs, and skips those before the word. There are
+    servers that end lines at a bare CR, and such as read what does not fit into their buffer as one more.
     """
-    return line.upper().split(None, 1)[:1] in [[name] for name in _NAMES_USER]
+    if b"\r" in line or (row is UNKNOWN and _AT_THE_START.match(line)):
+        return True
+    return len(line) > LONG - 2 and bool(_ANYWHERE.search(line, _SHORTEST_BUFFER))
 
 
 def may_carry_sasl(head: bytes) -> bool:

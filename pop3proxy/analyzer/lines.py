@@ -56,6 +56,15 @@ class LineCutter:
         """Return up to ``size`` bytes from the beginning of the unfinished line."""
         return bytes(self._head[:size]) if self._head is not None else b""
 
+    def holds(self, byte: bytes) -> bool:
+        """Say whether a byte is in the unfinished line, as far as that is kept."""
+        return self._head is not None and byte in self._head
+
+    @property
+    def length(self) -> int:
+        """The length of the unfinished line so far."""
+        return self._length if self._head is not None else 0
+
     def peek(self, size: int) -> bytes:
         """Return up to ``size`` of the bytes that were not cut yet."""
         return self._chunk[self._pos : self._pos + size]

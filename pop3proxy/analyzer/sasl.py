@@ -20,7 +20,12 @@ class Exchange:
 
     ``complete``: the client has sent all that the server needs to decide; ``responded``: it has sent
     anything at all; ``announced``: a challenge said that the login failed, before the -ERR does;
-    ``cancelled``: the client gave up with ``*``; ``malformed``: the last response could not be read.
+    ``cancelled``: the client gave up with ``*``; ``malformed``: the last response could not be read;
+    ``refused``: so could one before, and no user is known since; ``prompt``: the last challenge, decoded;
+    ``early``: what is known came on the AUTH line, which a server may ignore.
+
+    A server that ignores the initial response (RFC 1734 has none), or does not like what it got, asks again
+    within the exchange. Then what the client says last is what counts.
     """
 
     __slots__ = (
@@ -28,9 +33,12 @@ class Exchange:
         "announced",
         "cancelled",
         "complete",
+        "early",
         "malformed",
         "mechanism",
         "password",
+        "prompt",
+        "refused",
         "responded",
         "turn",
         "user",
@@ -47,6 +55,9 @@ class Exchange:
         self.announced = False
         self.cancelled = False
         self.malformed = False
+        self.refused = False
+        self.early = False
+        self.prompt = b""
         self._read = _reader(self.mechanism)
 
     @property
@@ -56,6 +67,7 @@ class Exchange:
 
     def initial(self, data: bytes) -> None:
         """Take the initial response of the AUTH line; ``=`` stands for an empty one."""
+        self.early = True
         self.respond(b"" if data == b"=" else data)
 
     def respond(self, line: bytes) -> None:
@@ -66,33 +78,38 @@ class Exchange:
             self.cancelled = not self.announced
             return
         self.responded = True
-        if self.announced:
-            return
+        self.cancelled = False
         data = _base64(line)
-        if data is None:
-            self.refuse()
-        else:
+        if data is not None:
             self._read(self, data)
             self.turn += 1
+        elif not self.announced:
+            self.refuse()
 
     def settled(self, data: bytes) -> bool:
-        """Say whether there is nothing to read: the user is known, or an empty initial response came."""
-        return self.complete or (not data and self.turn == 0)
+        """Say whether there is nothing to read: an empty initial response, or an acknowledgement."""
+        return not data and (self.complete or self.turn == 0)
 
     def challenge(self, line: bytes) -> None:
         """Take what the server sent behind ``+ ``."""
-        if self.complete and _announces_failure(self.mechanism, _base64(line)):
+        data = _base64(line)
+        self.prompt = data or b""
+        if self.complete and _announces_failure(self.mechanism, data):
             self.announced = True
 
     def refuse(self) -> None:
-        """Note that a response is not of the mechanism's form: nothing is read from it, nor from later ones.
+        """Note that a response is not of the mechanism's form: nothing is read from it.
 
-        A password would be taken for the user name else, if the line of the user name can't be read.
+        What is known from responses before it does not count any more either.
         """
         self.user = self.password = ""
-        self.malformed = True
+        self.malformed = self.refused = True
         self.complete = True
-        self._read = _opaque
+
+
+def readable(line: bytes) -> bool:
+    """Say whether a response is base64, or ``*``: else servers differ in what they make of it."""
+    return line == b"*" or _base64(line) is not None
 
 
 def _base64(line: bytes) -> bytes | None:
@@ -118,11 +135,10 @@ def _announces_failure(mechanism: str, data: bytes | None) -> bool:
 
 def _plain(exchange: Exchange, data: bytes) -> None:
     """RFC 4616: authorization identity, authentication identity and password, NUL between them."""
-    if exchange.user or exchange.password:
-        return
     if not data:
-        # Wrong, but the server may still ask for the real response.
-        exchange.malformed = exchange.complete = True
+        if not (exchange.user or exchange.password):
+            # Wrong, but the server may still ask for the real response.
+            exchange.malformed = exchange.complete = True
         return
     parts = data.split(b"\0", 2)
     if len(parts) < 3:
@@ -133,10 +149,24 @@ def _plain(exchange: Exchange, data: bytes) -> None:
 
 
 def _login(exchange: Exchange, data: bytes) -> None:
-    """The user, then the password, whatever the prompts say (draft-murchison-sasl-login)."""
-    if exchange.turn == 0:
-        exchange.user = decode(data)
-    elif exchange.turn == 1:
+    """The user, then the password, whatever the prompts say (draft-murchison-sasl-login).
+
+    Prompts are heeded where they alone can tell what is asked for: a server that got an empty name, or
+    ignored that of the AUTH line, asks for it again, and so may one that did not like the password. A
+    password is never taken for a name.
+    """
+    prompt = exchange.prompt.lower()
+    again = prompt.startswith(b"user")
+    first = exchange.turn == 0 and not exchange.refused
+    if first or (again and (exchange.complete or exchange.early or not exchange.user)):
+        exchange.early = first and exchange.early
+        exchange.user, exchange.password = decode(data), ""
+        exchange.complete = exchange.refused = False
+    elif exchange.refused:
+        return
+    elif exchange.complete and not prompt.startswith(b"pass"):
+        exchange.refuse()
+    else:
         exchange.password = decode(data)
         exchange.complete = True
 
@@ -166,7 +196,8 @@ def _digest_md5(exchange: Exchange, data: bytes) -> None:
             exchange.user = decode(re.sub(rb"\\(.)", rb"\1", quoted, flags=re.S) or token.strip())
             exchange.complete = True
             return
-    exchange.refuse()
+    if not exchange.complete:
+        exchange.refuse()
 
 
 _SCRAM_FIRST = re.compile(rb"(?:[ny]|p=[^,]*),(?:a=[^,]*)?,(?:m=[^,]*,)?n=([^,]*),")
@@ -181,8 +212,10 @@ def _scram(exchange: Exchange, data: bytes) -> None:
         return
     match = _SCRAM_FIRST.match(data)
     if match is None:
-        exchange.refuse()
+        if not exchange.announced:
+            exchange.refuse()
         return
+    exchange.complete = exchange.announced = False
     exchange.user = decode(match[1].replace(b"=2C", b",").replace(b"=3D", b"="))
 
 
@@ -192,8 +225,11 @@ def _bearer(exchange: Exchange, data: bytes, user: re.Pattern[bytes]) -> None:
     name = user.match(data)
     token = _BEARER_TOKEN.search(data)
     if name is None or token is None:
-        exchange.refuse()
+        # What answers an error report ends what was judged already, whatever it says.
+        if not exchange.announced:
+            exchange.refuse()
         return
+    exchange.announced = False
     exchange.user = decode(name[1] or b"").replace("=2C", ",").replace("=3D", "=")
     exchange.password = decode(token[1])
     exchange.complete = True
@@ -216,7 +252,7 @@ def _oauthbearer(exchange: Exchange, data: bytes) -> None:
 
 def _names_user(exchange: Exchange, data: bytes) -> None:
     """EXTERNAL (RFC 4422 appendix A) and ANONYMOUS (RFC 4505): all there is is a name, maybe empty."""
-    if not exchange.complete:
+    if data or not exchange.complete:
         exchange.user = decode(data)
         exchange.complete = True
 

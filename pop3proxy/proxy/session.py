@@ -223,6 +223,7 @@ class Session:
         elif not self._relay.may_read(side):
             (self.server if side is SERVER else self.client).pause()  # type: ignore[union-attr]
         self.moved(CLIENT)
+        self._end_if_stuck()
 
     def drained(self, side: Side) -> None:
         """Read on what goes to ``side``, if more can come from there."""
@@ -252,10 +253,15 @@ class Session:
         self._client_ended = True
         if self._has_left():
             self._end("client_closed")
-        elif self.mode is _CONNECTING or relay.holds(CLIENT):
+        elif self.mode is _CONNECTING or (relay.holds(CLIENT) and not self._answered_all):
             self._client_end_due = True
         else:
             self._side_ended(side)
+
+    @property
+    def _answered_all(self) -> bool:
+        """Whether nothing more comes of the server, so that what waits for its answers waits in vain."""
+        return self._server_ended and not self._server_end_due
 
     def _has_left(self) -> bool:
         """Say whether the client, whose bytes have ended, does not wait for a verdict."""
@@ -277,6 +283,15 @@ class Session:
         else:
             assert self.tunnel is not None
             self.tunnel.ended(side)
+            self._end_if_stuck()
+
+    def _end_if_stuck(self) -> None:
+        """End the session if bytes of the client wait for answers of a server that has no more to say.
+
+        The client is not read then, so that nobody would see it leave.
+        """
+        if not self.over and self._answered_all and not self._relay.may_read(CLIENT):
+            self._end(self.reason)
 
     def lost(self, side: Side, clean: bool) -> None:
         """Close the other side: by a reset if the client reset, else after what is still on its way."""
@@ -330,6 +345,9 @@ class Session:
             return
         if self._relay.done:
             self.mode = _TUNNEL
+        if self._client_end_due if side is CLIENT else self._server_end_due:
+            # A line that was behind what is settled now will never have an end.
+            self._relay.cut(side)
         if self._relay.holds(side):
             self._read_on(side)
         elif side is CLIENT and self._client_end_due:
@@ -406,7 +424,7 @@ class Session:
                 return "login" if now - self._started > timeouts.login else ""
             return "connect" if now - self._mark > timeouts.connect else ""
         assert self.tunnel is not None
-        if not self.tunnel.from_server and now - self._mark > timeouts.greeting:
+        if self._silent_for(now) > timeouts.greeting:
             return "greeting"
         if (
             self.mode is _RELAY
@@ -416,6 +434,11 @@ class Session:
         ):
             return "login"
         return "idle" if now - self._active > timeouts.idle else ""
+
+    def _silent_for(self, now: float) -> float:
+        """Return the seconds for which the server has said nothing; 0 if it has, even if that is held."""
+        spoke = (self.tunnel and self.tunnel.from_server) or self._relay.holds(SERVER)
+        return 0.0 if spoke else now - self._mark
 
     def expired(self, limit: str) -> None:
         """End the session because a time limit has run out.

@@ -14,9 +14,11 @@ from pop3proxy.analyzer.events import (
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
+    Reply,
     SessionEnd,
 )
 from pop3proxy.analyzer.limits import Limits
+from pop3proxy.hooks.api import Delay, Hook
 from pop3proxy.proxy.session import Mode
 
 from .pair import Pair
@@ -361,3 +363,90 @@ def test_a_session_that_turned_tls_says_so() -> None:
     pair = secured()
     pair.session.client.connectionLost(DONE)
     assert pair.both_gone().inspected == "until_tls"
+
+
+# --- ends behind what is held ---------------------------------------------------------------------------
+
+
+class SlowReplies(Hook):
+    """Holds back what the server says."""
+
+    blocking = True
+
+    def pop3_reply(self, event: Reply) -> Delay | None:
+        return Delay(1.0) if event.cmd == "ERR" else None
+
+
+class Judge(Hook):
+    """Is asked about logins, and has nothing against them."""
+
+    blocking = True
+
+    def pop3_login_attempt(self, event: LoginAttempt) -> None:
+        pass
+
+
+def asked(hook: Hook) -> Pair:
+    pair = Pair(hooks=[hook]).connect()
+    pair.server_says(GREETING)
+    pair.client.clear()
+    return pair
+
+
+def test_half_a_line_behind_a_reply_that_is_held_goes_on_with_the_server_s_end() -> None:
+    pair = asked(SlowReplies())
+    pair.client_says(b"NOOP\r\nNOOP\r\n")
+    pair.server_says(b"-ERR no\r\n-ERR and t")
+    pair.server_wire.readConnectionLost()
+    pair.around.time.advance(1.0)
+    assert pair.client.value() == b"-ERR no\r\n-ERR and t"
+    pair.session.client.readConnectionLost()
+    assert pair.session.over
+    assert pair.both_gone().reason == "server_closed"
+
+
+def test_a_server_that_is_gone_behind_half_a_line_is_waited_for_no_more() -> None:
+    pair = asked(SlowReplies())
+    pair.client_says(b"NOOP\r\nNOOP\r\n")
+    pair.server_says(b"-ERR no\r\n-ERR and t")
+    pair.server_wire.connectionLost(DONE)
+    pair.around.time.advance(1.0)
+    assert pair.client.value() == b"-ERR no\r\n-ERR and t"
+    assert pair.session.over
+
+
+def test_half_a_login_behind_one_that_is_answered_now_lets_the_client_s_end_go_on() -> None:
+    pair = asked(Judge())
+    pair.client_says(b"PASS x\r\nNOOP\r\nPASS sec")
+    pair.session.client.readConnectionLost()
+    pair.server_says(b"-ERR no\r\n+OK\r\n")
+    assert pair.server.disconnecting
+    pair.server_wire.readConnectionLost()
+    assert pair.server.value() == b"PASS x\r\nNOOP\r\n"
+    assert pair.session.over
+
+
+def test_what_waits_for_an_answer_of_a_server_that_has_ended_keeps_no_session() -> None:
+    pair = asked(Judge())
+    pair.client_says(b"AUTH FOO\r\nUSER bob\r\n")
+    pair.server_wire.readConnectionLost()
+    assert pair.session.over
+    assert pair.both_gone().reason == "server_closed"
+    assert pair.server.value() == b"AUTH FOO\r\n"
+
+
+class SlowGreeting(Hook):
+    """Holds back the greeting for longer than a server may take for it."""
+
+    blocking = True
+
+    def pop3_reply(self, event: Reply) -> Delay:
+        return Delay(60.0)
+
+
+def test_a_greeting_that_is_held_has_come() -> None:
+    pair = Pair(hooks=[SlowGreeting()]).connect()
+    pair.server_says(GREETING)
+    assert pair.wait(31) == ""
+    pair.around.time.advance(60.0)
+    assert pair.client.value() == GREETING

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from ..live import meanwhile, send_until_full
+from ..live import meanwhile, receive_all, send_until_full
 from .court import DENIED, Courtroom
 
 LOGIN = b"USER bob\r\nPASS secret\r\n"
@@ -163,27 +163,43 @@ def test_a_token_of_60_kib_waits_for_its_verdict(room: Courtroom) -> None:
 
 
 @pytest.mark.parametrize("line", [b"XXXX " + b"x" * 61_440, b"USER " + b"x" * 61_440])
-def test_a_login_behind_a_line_of_60_kib_waits_for_its_verdict(
+def test_a_line_that_a_server_may_read_as_several_and_nobody_can_hold_ends_the_session(
     room: Courtroom, line: bytes
 ) -> None:
     with room.session() as case:
         case.goes_on()
         case.client.says(line + b"\r\nPASS secret\r\n")
-        case.server.hears(line + b"\r\n")
-        question = case.question(password="secret")
+        case.server.hears_the_end()
+        case.client.resets()
+        assert case.summary()["reason"] == "line_too_long"
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    [b"XYZZY\r\n", b"AUTH\r\n", b"CAPA\r\n", b"USER " + b"x" * 300 + b"\r\n"],
+)
+def test_a_login_behind_odd_lines_waits_for_its_verdict(room: Courtroom, ahead: bytes) -> None:
+    with room.session() as case:
+        case.client.says(ahead + b"USER bob\r\npAsS secret\n")
+        case.server.hears(ahead + b"USER bob\r\n")
+        question = case.question(user="bob", password="secret")
         case.stands_still()
         question.answer("drop")
         case.server.hears_the_end()
 
 
-@pytest.mark.parametrize(
-    "ahead",
-    [b"\r\n", b"\n", b"\0\n", b"USER bob\rPASS secret\r\n", b"XYZZY\r\n", b"AUTH\r\n", b"CAPA\r\n"],
-)
-def test_a_login_behind_odd_lines_waits_for_its_verdict(room: Courtroom, ahead: bytes) -> None:
+@pytest.mark.parametrize("ahead", [b"\r\n", b"\n", b" \r\n", b"\0\n", b"NOOP\n"])
+def test_what_some_servers_do_not_answer_is_answered_before_anything_else(
+    room: Courtroom, ahead: bytes
+) -> None:
+    """With a reply too few, each of those behind it would be taken for another command's."""
     with room.session() as case:
-        case.client.says(ahead + b"USER bob\npAsS secret\n")
-        case.server.hears(ahead + b"USER bob\n")
+        case.client.says(ahead + LOGIN)
+        case.server.hears(ahead)
+        case.stands_still()
+        case.server.says(b"-ERR what\r\n")
+        case.client.hears(b"-ERR what\r\n")
+        case.server.hears(b"USER bob\r\n")
         question = case.question(user="bob", password="secret")
         case.stands_still()
         question.answer("drop")
@@ -200,6 +216,10 @@ def test_a_login_behind_odd_lines_waits_for_its_verdict(room: Courtroom, ahead: 
         b"\r\x0b apop\tbob x\r\n",
         b"AUTH\tPLAIN " + PLAIN + b"\r\n",
         b"     RPOP bob\r\n",
+        b"\0PASS secret\r\n",
+        b"AUTH LOGIN\rYm9i\rc2VjcmV0\r\n",
+        b"AUTH PLAIN " + PLAIN + b"!\r\n",
+        b"APOP bob c4c9334bac560ecc979e58001b3e22fb eve x\r\n",
     ],
 )
 def test_what_only_a_lenient_server_takes_for_a_login_ends_the_session(
@@ -216,10 +236,91 @@ def test_what_only_a_lenient_server_takes_for_a_login_ends_the_session(
     assert case.summary()["reason"] == "blind"
 
 
+@pytest.mark.parametrize("size", [256, 512, 1024, 4096])
+def test_a_login_behind_what_fills_a_server_s_buffer_ends_the_session(
+    room: Courtroom, size: int
+) -> None:
+    """A server that reads so many octets at most takes the rest of the line for one more."""
+    line = b"NOOP " + (size - 5) * b"x" + b"PASS secret" + 300 * b"x" + b"\r\n"
+    for cut in (0, 10, size, size + 4, size + 5, len(line) - 2):
+        assert b"PASS" not in _passed(room, line, cut)
+
+
+@pytest.mark.parametrize(
+    "line", [b"NOOP\rPASS secret\r\n", b"USER bob\rPASS secret\r\n", b"USER bob\r \tPASS\r\n"]
+)
+def test_a_login_behind_a_bare_cr_ends_the_session(room: Courtroom, line: bytes) -> None:
+    for cut in range(len(line)):
+        assert b"PASS" not in _passed(room, line, cut)
+
+
+def _passed(room: Courtroom, line: bytes, cut: int) -> bytes:
+    """Send a line in two pieces; return what the server gets before the session ends."""
+    with room.session() as case:
+        case.goes_on()
+        case.client.says(line[:cut])
+        room.court.fence()
+        case.client.says(line[cut:])
+        return receive_all(case.server.socket)
+
+
+@pytest.mark.parametrize(
+    "response", [b"*\rPASS secret\r\n", PLAIN + b"=x\r\n", b"!" + PLAIN + b"\r\n"]
+)
+def test_a_response_that_servers_read_in_different_ways_ends_the_session(
+    room: Courtroom, response: bytes
+) -> None:
+    with room.session() as case:
+        case.client.says(b"AUTH PLAIN\r\n")
+        case.server.hears(b"AUTH PLAIN\r\n")
+        case.server.says(b"+ \r\n")
+        case.client.hears(b"+ \r\n")
+        case.client.says(response)
+        case.server.hears_the_end()
+
+
+def test_a_challenge_that_nobody_waits_for_ends_the_session(room: Courtroom) -> None:
+    """The client's next line would be a response to it."""
+    with room.session() as case:
+        case.client.says(b"XYZZY\r\nAUTH PLAIN\r\n")
+        case.server.hears(b"XYZZY\r\nAUTH PLAIN\r\n")
+        case.server.says(b"-ERR\r\n-ERR\r\n+ \r\n")
+        case.client.says(b"USER bob\r\n")
+        case.server.hears_the_end()
+
+
+def test_a_mailbox_that_opens_without_a_login_ends_the_session(room: Courtroom) -> None:
+    with room.session() as case:
+        case.client.says(b"STAT\r\n")
+        case.server.hears(b"STAT\r\n")
+        case.server.says(b"+OK 0 0\r\n")
+        case.client.hears_the_end()
+        assert case.summary()["reason"] == "blind"
+
+
 def test_a_user_that_only_a_lenient_server_sees_ends_the_session(room: Courtroom) -> None:
     with room.session() as case:
         case.client.says(b"USER bob\r\nUSER\teve\r\nPASS secret\r\n")
         case.server.hears_the_end(b"USER bob\r\n")
+
+
+@pytest.mark.parametrize("end", [b".\r\r\n", b". \r\n", b"x\r.\rDELE 1\r\n"])
+def test_mail_that_ends_for_some_servers_only_hides_no_command(
+    strict_room: Courtroom, end: bytes
+) -> None:
+    with strict_room.session() as case:
+        for said, events in (
+            (b"APOP bob x\r\n", ["pop3_request", "pop3_login_attempt"]),
+            (b"XTND XMIT\r\n", ["pop3_request"]),
+        ):
+            case.client.says(said)
+            for event in events:
+                case.question(event).answer("pass")
+            case.server.hears(said)
+            case.server.says(b"+OK\r\n")
+            case.client.hears(b"+OK\r\n")
+        case.client.says(b"Subject: x\r\n\r\n" + end + b"DELE 1\r\n")
+        case.server.hears_the_end(b"Subject: x\r\n\r\n")
 
 
 # --- the server's part ----------------------------------------------------------------------------------

@@ -7,10 +7,20 @@ from pathlib import Path
 import pytest
 
 from ..live import meanwhile, until
-from .court import DENIED, Courtroom, sitting
+from .court import DENIED, Case, Courtroom, sitting
 
 PLAIN = base64.b64encode(b"\0bob\0secret")
 BODY = b"+OK\r\nSubject: x\r\n\r\n..\r\nlast\r\n"
+
+
+def log_in(case: Case) -> None:
+    """Let a client in, where every command is asked about."""
+    case.client.says(b"APOP bob x\r\n")
+    case.question("pop3_request", command="APOP").answer("pass")
+    case.question(user="bob").answer("pass")
+    case.server.hears(b"APOP bob x\r\n")
+    case.server.says(b"+OK\r\n")
+    case.client.hears(b"+OK\r\n")
 
 
 # --- its place ------------------------------------------------------------------------------------------
@@ -47,6 +57,7 @@ def test_a_denial_waits_for_the_greeting(room: Courtroom) -> None:
 
 def test_a_denial_waits_for_the_end_of_a_message_under_way(strict_room: Courtroom) -> None:
     with strict_room.session() as case:
+        log_in(case)
         case.client.says(b"RETR 1\r\nDELE 1\r\nSTAT\r\n")
         case.question("pop3_request", command="RETR").answer("pass")
         case.server.hears(b"RETR 1\r\n")
@@ -63,11 +74,12 @@ def test_a_denial_waits_for_the_end_of_a_message_under_way(strict_room: Courtroo
         case.server.hears(b"STAT\r\n")
         case.client.leaves()
         assert case.summary()["dele"] == 0
-    assert case.server.got == b"RETR 1\r\nSTAT\r\n"
+    assert case.server.got == b"APOP bob x\r\nRETR 1\r\nSTAT\r\n"
 
 
 def test_a_drop_while_a_message_is_under_way_adds_nothing_to_it(strict_room: Courtroom) -> None:
     with strict_room.session() as case:
+        log_in(case)
         case.client.says(b"RETR 1\r\nDELE 1\r\n")
         case.question("pop3_request", command="RETR").answer("pass")
         case.server.hears(b"RETR 1\r\n")
@@ -82,6 +94,7 @@ def test_the_message_goes_on_while_a_command_behind_it_is_asked_about(
     strict_room: Courtroom,
 ) -> None:
     with strict_room.session() as case:
+        log_in(case)
         case.client.says(b"RETR 1\r\nDELE 1\r\n")
         case.question("pop3_request", command="RETR").answer("pass")
         case.server.hears(b"RETR 1\r\n")

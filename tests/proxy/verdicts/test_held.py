@@ -11,7 +11,7 @@ PLAIN = base64.b64encode(b"\0bob\0secret")
 
 LOGINS = {
     "USER and PASS": (b"USER bob\r\n", b"PASS secret\r\n"),
-    "ended by LF": (b"USER bob\n", b"pass secret\n"),
+    "ended by LF": (b"USER bob\r\n", b"pass secret\n"),
     "APOP": (b"", b"APOP bob c4c9334bac560ecc979e58001b3e22fb\r\n"),
     "AUTH in one step": (b"", b"AUTH PLAIN " + PLAIN + b"\r\n"),
 }

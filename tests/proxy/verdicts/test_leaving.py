@@ -64,7 +64,7 @@ def test_a_client_that_has_said_quit_and_its_last_gets_its_answers(
     room: Courtroom, verdict: str
 ) -> None:
     with room.session() as case:
-        question = held(case, b"STAT\r\nQUIT\r\n")
+        question = held(case, b"NOOP\r\nQUIT\r\n")
         case.client.ends()
         case.stands_still()
         question.answer(verdict)
@@ -72,7 +72,7 @@ def test_a_client_that_has_said_quit_and_its_last_gets_its_answers(
             case.server.hears(b"PASS secret\r\n")
         else:
             case.client.hears(DENIED)
-        case.server.hears_the_end(b"STAT\r\nQUIT\r\n")
+        case.server.hears_the_end(b"NOOP\r\nQUIT\r\n")
         answers = b"+OK\r\n" * (3 if verdict == "pass" else 2)
         case.server.says(answers)
         case.server.leaves()
@@ -269,3 +269,15 @@ def test_a_server_that_is_no_pop3_server_ends_the_session(room: Courtroom) -> No
         case.client.hears_the_end()
         case.server.hears_the_end()
         assert case.summary()["reason"] == "blind"
+
+
+def test_what_will_wait_for_an_answer_of_a_server_that_has_ended_keeps_no_session(
+    room: Courtroom,
+) -> None:
+    """Neither side is read any more, so that nobody would see the client leave."""
+    with room.session() as case:
+        case.server.ends()
+        case.client.hears_the_end()
+        case.client.says(b"AUTH FOO\r\nUSER bob\r\n")
+        case.server.hears_the_end(b"AUTH FOO\r\n")
+        assert case.summary()["reason"] == "server_closed"
