@@ -1,5 +1,6 @@
 """The replies that a server owes: what of a command is remembered until it is answered."""
 
+from . import grammar
 from .grammar import Command
 from .sasl import Exchange
 
@@ -70,3 +71,12 @@ class OwedToExchange(Owed):
     def __init__(self, command: Command, exchange: Exchange) -> None:
         super().__init__(command)
         self.exchange = exchange
+
+
+GREETING = Owed(grammar.GREETING)
+
+AFTER_XMIT = Owed(grammar.AFTER_XMIT)
+"""The reply to the message that XTND XMIT sent."""
+
+CANCELLED = Owed(grammar.CANCELLED)
+"""The answer to a ``*`` that the client has not sent."""

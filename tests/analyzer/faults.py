@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pop3proxy.analyzer import dialogue, sasl
+from pop3proxy.analyzer import requests, sasl, state
 from pop3proxy.analyzer.dialogue import Analyzer
 from pop3proxy.analyzer.events import Data, LoginAttempt
 from pop3proxy.analyzer.lines import BodyEnd, LineCutter
@@ -112,7 +112,7 @@ def _expects_no_body_of_an_unknown_command(kinds: Any) -> Any:
 FORESEEING = [
     _replacing(Analyzer, "_may_become", _forgets_the_login),
     _replacing(Analyzer, "_may_become", _takes_a_body_for_replies),
-    _replacing(dialogue, "_STATUS_OR_DATA_MAY", _expects_no_body_of_an_unknown_command),
+    _replacing(state, "STATUS_OR_DATA_MAY", _expects_no_body_of_an_unknown_command),
 ]
 CUTTING = [
     _replacing(LineCutter, "_join", _forgets_a_cr_at_the_seam),
@@ -126,7 +126,7 @@ TILING = [
 ]
 RAISING = [
     _replacing(sasl, "_base64", _raises_on_bad_base64),
-    _replacing(dialogue, "decode", _raises_on_bad_utf8),
+    _replacing(requests, "decode", _raises_on_bad_utf8),
     _replacing(Analyzer, "_challenge", _takes_every_challenge),
 ]
 KEEPING = [

@@ -1,0 +1,297 @@
+"""What is known of a dialogue, and what both of its halves may do to it; reads no bytes.
+
+Each side has a *mode* that says what its next line is. The client's: a command, a SASL response, a line of
+a message (XTND XMIT), or not to be told before the server has answered (a *barrier*). The server's: a status
+line, a line of a body, or doubtful.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+
+from . import grammar
+from .doubt import Doubt
+from .events import (
+    ALL,
+    AUTHORIZATION,
+    CLIENT,
+    SERVER,
+    Connection,
+    Event,
+    LoginFailure,
+    LoginSuccess,
+    Oddity,
+    Reason,
+    Request,
+    Secret,
+    Side,
+    State,
+    Unexpected,
+)
+from .limits import Limits
+from .lines import Body, BodyEnd, LineCutter
+from .owed import GREETING, Owed
+from .status import may_become_status
+from .steps import (
+    COMMAND_MAY,
+    DATA_MAY,
+    HOLDS_CLIENT,
+    LOGIN_MAY,
+    NO_KINDS,
+    OF_LOGIN,
+    SASL_MAY,
+    STATUS_MAY,
+    STATUS_OR_DATA_MAY,
+    Kinds,
+    Step,
+)
+from .text import decode
+
+DEFAULT_LIMITS = Limits()
+
+NO_TALLY: dict[str, int] = {}
+NOT_SECRET = Secret.NOTHING
+
+# Whether what begins so can be the first line of a POP3 client, or of a POP3 server.
+_PLAUSIBLE: Mapping[Side, Callable[[bytes], bool]] = {
+    CLIENT: grammar.may_become_command,
+    SERVER: may_become_status,
+}
+
+
+class Expect(Enum):
+    """What the next line of a side is."""
+
+    COMMAND = "a command"
+    SASL = "a SASL response"
+    MESSAGE = "a line of the message that XTND XMIT sends"
+    ANSWER = "not to be told before the server has answered: a barrier"
+    STATUS = "a status line"
+    BODY = "a line of a body"
+    BODY_END = "a line of a body of which only the end matters"
+    DOUBT = "doubtful"
+
+    __hash__ = object.__hash__
+
+
+COMMAND, SASL, MESSAGE, ANSWER, STATUS, BODY, BODY_END, DOUBT = Expect
+
+
+class DialogueState:
+    """One session's dialogue as far as it is known; what it is made with, ``Analyzer`` explains."""
+
+    __slots__ = (
+        "_after_unknown",
+        "_alone",
+        "_attempted",
+        "_auth_refused",
+        "_before",
+        "_body",
+        "_body_end",
+        "_cancelling",
+        "_client",
+        "_client_expects",
+        "_client_fresh",
+        "_client_torn",
+        "_commands_wait",
+        "_credentials",
+        "_doubt",
+        "_ended",
+        "_gated",
+        "_handshake_due",
+        "_in_capa",
+        "_in_flight",
+        "_injected",
+        "_layer_due",
+        "_limits",
+        "_line_by_line",
+        "_logins_wait",
+        "_message",
+        "_named",
+        "_named_last",
+        "_oddities",
+        "_out",
+        "_owed",
+        "_server",
+        "_server_expects",
+        "_server_fresh",
+        "_too_long",
+        "_undecided",
+        "_unsent",
+        "_user",
+        "_user_last",
+        "_wants",
+        "auth_resp_code",
+        "commands",
+        "connection",
+        "failures",
+        "inspected",
+        "tally",
+        "ts",
+        "user",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        limits: Limits = DEFAULT_LIMITS,
+        wants: Kinds = ALL,
+        gated: Kinds = NO_KINDS,
+        auth_resp_code: bool = False,
+    ) -> None:
+        """Begin before the greeting, which is the first reply that the server owes."""
+        self.connection = connection
+        self.user: str | None = None  # who is logged in
+        self.failures = 0  # logins that failed
+        self.commands = 0
+        self.tally: dict[str, int] = NO_TALLY  # how often each of RETR, TOP and DELE was sent
+        self.inspected = "whole"
+        self.auth_resp_code = auth_resp_code
+        self.ts = 0.0
+        self._limits = limits
+        self._wants = wants
+        self._gated = not gated.isdisjoint(HOLDS_CLIENT)
+        # What waits for the answer to a login: the next login, or all commands. Whoever decides about the
+        # answer decides in vain if the server has got by then what was pipelined behind the login.
+        self._logins_wait = not gated.isdisjoint(OF_LOGIN)
+        self._commands_wait = not gated.isdisjoint({Request, LoginSuccess})
+        # So that no line of a body passes, or waits, with another.
+        self._line_by_line = not gated.isdisjoint(DATA_MAY)
+        self._ended: tuple[Side, ...] = ()
+        self._too_long = (
+            NO_KINDS  # what the line just read may give rise to, if it is over its limit
+        )
+        self._out: list[Event] = []
+        self._oddities: dict[Oddity, int] | None = None
+
+        self._client = LineCutter()
+        self._client_expects = COMMAND
+        self._client_fresh = True
+        self._client_torn = False  # bytes before the next are missing
+        self._undecided: bytearray | None = None  # what passed behind a barrier
+        self._message: Body | None = None  # the message of XTND XMIT
+        self._auth_refused = False
+        self._layer_due = False
+        # If gated: logins whose answer is owed; what the client's last command can be taken back to.
+        self._in_flight = 0
+        self._alone = False  # the client's last line is none, or several, to some servers
+        self._before: tuple[str | None, str] = (None, "")
+        self._attempted: tuple[str, str, str] | None = None
+        self._cancelling = False  # an exchange whose cancellation was not the client's
+        self._unsent: Step | None = None  # the client's last step, while the server has not got it
+
+        self._server = LineCutter()
+        self._server_expects = STATUS
+        self._server_fresh = True
+        self._owed: list[Owed] = [GREETING]
+        self._credentials = 0  # octets of what the client said in commands whose reply is owed
+        self._body: Body | None = None
+        self._body_end: BodyEnd | None = None
+        self._in_capa = False
+        self._after_unknown = False
+        self._handshake_due = False
+        self._injected = 0  # octets that waited behind STLS when it was accepted
+        self._doubt: Doubt | None = None
+
+        # Who USER named: as the client sends, for attempts; and as the server accepts, for its verdicts.
+        # Each since the last login command, and at all.
+        self._user: str | None = None
+        self._user_last = ""
+        self._named: str | None = None
+        self._named_last = ""
+
+    @property
+    def state(self) -> State:
+        """The session's state, as far as the server has answered."""
+        return self.connection.state
+
+    @property
+    def blind(self) -> bool:
+        """Whether inspection has ended."""
+        return self.inspected != "whole"
+
+    def _may_become(self, side: Side, head: bytes) -> Kinds:
+        """Return the event types that a side's next line may give rise to; ``head`` are its first octets.
+
+        The first line of a side may show that the session is no POP3, unless it begins like a line of POP3
+        or is too long for another's; then anything is possible.
+        """
+        if self._server_fresh if side is SERVER else self._client_fresh:
+            cutter = self._server if side is SERVER else self._client
+            if not (cutter.truncated or _PLAUSIBLE[side](head)):
+                return ALL
+        if side is SERVER:
+            if self._server_expects is BODY:
+                return DATA_MAY
+            return STATUS_OR_DATA_MAY if self._after_unknown else STATUS_MAY
+        if self._client_expects is SASL:
+            return SASL_MAY
+        if self._client_expects is MESSAGE:
+            return DATA_MAY
+        if grammar.may_become_login(head) or self._may_hide_a_login:
+            return LOGIN_MAY
+        return COMMAND_MAY
+
+    @property
+    def _guards_login(self) -> bool:
+        """Whether somebody decides about logins, and the client can still log in."""
+        return self._logins_wait and self.connection.state is AUTHORIZATION
+
+    @property
+    def _may_hide_a_login(self) -> bool:
+        """Whether to some servers a login may begin inside the client's line: see ``login_to_some``."""
+        client = self._client
+        return self._guards_login and (
+            client.truncated or client.length > grammar.LONG - 2 or client.holds(b"\r")
+        )
+
+    def _too_much_owed(self) -> bool:
+        if self._client_expects is MESSAGE:
+            return False
+        limits = self._limits
+        return len(self._owed) >= limits.pending or self._credentials >= limits.credentials
+
+    def _remember(self, secret: bytes) -> None:
+        """Keep a secret's beginning, so that a reply that repeats it can be masked."""
+        text = decode(secret[: self._limits.secret])
+        known = self.connection.secrets
+        if text and text not in known:
+            self.connection.secrets = (*known, text)[-self._limits.secrets :]
+
+    def _failed(self, user: str, password: str, mechanism: str, reason: Reason, code: str) -> None:
+        self.failures += 1
+        if LoginFailure in self._wants:
+            self._out.append(
+                LoginFailure(self.connection, self.ts, user, password, mechanism, reason, code)
+            )
+
+    def _foreign(self, oddity: Oddity, is_orig: bool, line: bytes, protocol: str) -> None:
+        """Stop: the session was never POP3."""
+        self._odd(oddity, is_orig, line)
+        self._lose(protocol)
+
+    def _lose(self, why: str) -> None:
+        self._stop(f"lost:{why}")
+
+    def _stop(self, inspected: str) -> None:
+        """End inspection for good and let go of all that was kept for it."""
+        self.inspected = inspected
+        self._client.drop()
+        self._server.drop()
+        self._owed.clear()
+        self._cancelling = False
+        self._undecided = None
+        self._body = self._body_end = self._message = self._doubt = None
+        self._client_expects = COMMAND
+        self._server_expects = STATUS
+
+    def _odd(
+        self, oddity: Oddity, is_orig: bool, detail: bytes, secret: Secret = NOT_SECRET
+    ) -> None:
+        """Count an oddity, and raise it unless there were too many of its kind."""
+        if self._oddities is None:
+            self._oddities = {}
+        count = self._oddities.get(oddity, 0) + 1
+        self._oddities[oddity] = count
+        if count <= self._limits.unexpected and Unexpected in self._wants:
+            shown = decode(detail[: self._limits.detail])
+            self._out.append(Unexpected(self.connection, self.ts, is_orig, oddity, shown, secret))
