@@ -155,6 +155,7 @@ class Analyzer(Replies):
         # Another USER, or the answer to the one that was seen, may be what is missing.
         self._named, self._named_last = None, ""
         self._in_capa = self._after_unknown = False
+        self._may_be_in = True
         self._doubt = Doubt(was_counted and side is SERVER)
         self._server_expects = DOUBT
         events, self._out = self._out, SPENT

@@ -113,6 +113,7 @@ class Replies(Requests):
                 self._lose("out_of_step")
             return
         owed.exchange.challenge(text)
+        self._may_be_in = False
         self._client_expects = SASL
         self._read_undecided()
 
@@ -189,6 +190,7 @@ class Replies(Requests):
         self._named_last = owed.user
         if status.ok:
             self._named = owed.user
+            self._may_be_in = False
         elif self._user == owed.user:
             self._user = self._named
 
@@ -237,7 +239,8 @@ class Replies(Requests):
         """Raise the login event of an attempt that the server has judged.
 
         In doubt it is not said, and not believed: a wrong failure bans an honest user, and a login that was
-        accepted shows by the first mailbox command.
+        accepted shows by the first mailbox command. Nor is a refusal that may only say that the client is
+        logged in already.
         """
         self._named = None
         if not certain:
@@ -248,7 +251,7 @@ class Replies(Requests):
             self._layer_due = mechanism in LAYERED
             if LoginSuccess in self._wants:
                 self._out.append(LoginSuccess(self.connection, self.ts, user, password, mechanism))
-        else:
+        elif not self._may_be_in:
             reason, code = verdict.reason(status.text, complete, self.auth_resp_code)
             self._failed(user, password, mechanism, reason, code)
 

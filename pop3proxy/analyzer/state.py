@@ -105,6 +105,7 @@ class DialogueState:
         "_limits",
         "_line_by_line",
         "_logins_wait",
+        "_may_be_in",
         "_message",
         "_named",
         "_named_last",
@@ -187,6 +188,8 @@ class DialogueState:
         self._body: Body | None = None
         self._body_end: BodyEnd | None = None
         self._in_capa = False
+        # A login may be what is missing in a gap; USER and AUTH are accepted only before one.
+        self._may_be_in = False
         self._after_unknown = False
         self._handshake_due = False
         self._injected = 0  # octets that waited behind STLS when it was accepted

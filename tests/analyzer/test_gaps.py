@@ -101,6 +101,22 @@ def test_a_user_from_before_a_gap_is_not_taken_for_the_one_whose_login_is_seen(s
     assert [event.user for event in capture.logins] == [""]  # type: ignore[attr-defined]
 
 
+def test_a_refusal_of_who_may_be_logged_in_already_is_no_failure() -> None:
+    capture = settled(Capture().lacks(C).lacks(S))
+    capture.says(C, b"APOP al c4c9334bac560ecc979e58001b3e22fb").says(S, b"-ERR already in")
+    assert capture.logins == []
+
+
+@pytest.mark.parametrize("sign", [(b"USER al", b"+OK"), (b"AUTH LOGIN", b"+ ")])
+def test_who_may_name_a_user_is_not_logged_in(sign: tuple[bytes, bytes]) -> None:
+    command, answer = sign
+    capture = settled(Capture().lacks(C).lacks(S)).says(C, command).says(S, answer)
+    if command.startswith(b"AUTH"):
+        capture.says(C, b"*").says(S, b"-ERR")
+    capture.says(C, b"APOP al c4c9334bac560ecc979e58001b3e22fb").says(S, b"-ERR no")
+    assert [type(event) for event in capture.logins] == [LoginFailure]
+
+
 def test_the_end_of_a_torn_line_is_not_taken_for_a_command() -> None:
     capture = begun()
     capture.events += Player(capture.analyzer).say(C, b"PASS sec")
