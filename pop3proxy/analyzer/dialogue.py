@@ -23,8 +23,6 @@ from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, SASL, STATUS
 from .status import parse_status
 from .steps import NO_KINDS, NONE, SPENT, Events, Step
 
-__all__ = ["Analyzer", "Step"]
-
 _STLS = Role.STLS
 
 

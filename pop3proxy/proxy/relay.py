@@ -14,8 +14,9 @@ from typing import Literal, Protocol
 
 from twisted.logger import Logger
 
-from ..analyzer.dialogue import Analyzer, Step
+from ..analyzer.dialogue import Analyzer
 from ..analyzer.events import CLIENT, SERVER, Event, Side
+from ..analyzer.steps import DATA_MAY, Step
 from ..hooks.api import PASS, Delay, Deny, Drop, EndSession, Pass, Verdict
 from ..hooks.asking import Question
 from ..problems import described
@@ -310,10 +311,13 @@ class Relay:
         if self._analyzer.blind and not self._blind and self._lost():
             return
         if step.too_long and not step.may.isdisjoint(surroundings.blocking):
-            # Nobody can hold such a line whole, so nobody can be asked about it.
-            surroundings.count("line_too_long")
-            self._end("line_too_long")
-            return
+            # Nobody can hold such a line whole, so nobody can be asked about it before it has passed.
+            if step.may is not DATA_MAY:
+                surroundings.count("line_too_long")
+                self._end("line_too_long")
+                return
+            # A line of mail is no reason to end a session.
+            flow.clear = flow.stepped
         question = surroundings.ask(step.events) if step.events else None
         if question is None:
             self._let_pass(flow, step)
@@ -335,7 +339,7 @@ class Relay:
             self._flush(flow)
             flow.held = flow.held[step.size :]
             flow.stepped -= step.size
-        elif not step.open or step.may.isdisjoint(self._surroundings.blocking):
+        elif not step.open or step.too_long or step.may.isdisjoint(self._surroundings.blocking):
             flow.clear = flow.stepped
 
     def _flush(self, flow: _Flow) -> None:

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from pop3proxy.analyzer.dialogue import Analyzer, Step
+from pop3proxy.analyzer.dialogue import Analyzer
 from pop3proxy.analyzer.events import (
     ALL,
     Data,
@@ -18,6 +18,7 @@ from pop3proxy.analyzer.events import (
     Side,
     StartTLS,
 )
+from pop3proxy.analyzer.steps import Step
 
 from .player import new_connection
 
