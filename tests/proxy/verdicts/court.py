@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -188,8 +189,9 @@ class Court:
 class Case:
     """One session: the client, the server, and what is asked about them."""
 
-    def __init__(self, room: "Courtroom", client: Peer, server: Peer) -> None:
+    def __init__(self, room: "Courtroom", client: Peer, server: Peer, begun: float) -> None:
         self._room = room
+        self._begun = begun
         self.client = client
         self.server = server
         self.port: int = client.socket.getsockname()[1]
@@ -217,7 +219,7 @@ class Case:
 
     def records(self) -> list[dict[str, Any]]:
         """All its records so far."""
-        return self._room.records(self.port)
+        return self._room.records(self.port, self._begun)
 
     def summary(self) -> dict[str, Any]:
         """End what has not ended, and return its last record."""
@@ -251,20 +253,24 @@ class Courtroom:
     @contextmanager
     def session(self, greeting: bytes = GREETING) -> Iterator[Case]:
         """Begin a session, its greeting sent and read; an empty one stays unsaid."""
+        begun = time.time()
         with self.proxy.connect() as client, self.mail_server.accept() as server:
-            case = Case(self, Peer(client), Peer(server))
+            case = Case(self, Peer(client), Peer(server), begun)
             self.court.forget(case.port)
             if greeting:
                 case.server.says(greeting)
                 case.client.hears(greeting)
             yield case
 
-    def records(self, port: int) -> list[dict[str, Any]]:
-        """Return all records of the last client that had that port."""
+    def records(self, port: int, since: float = 0.0) -> list[dict[str, Any]]:
+        """Return all records of the last client that had that port, from a time on.
+
+        Records are written in batches: without a time they may be those of another client.
+        """
         found: list[dict[str, Any]] = []
         for line in self._events.read_text().splitlines():
             record = json.loads(line)
-            if record["id.orig_p"] == port:
+            if record["id.orig_p"] == port and record["ts"] >= since:
                 if record["event"] == "pop3_connect":
                     found.clear()
                 found.append(record)
