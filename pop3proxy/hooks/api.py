@@ -70,6 +70,11 @@ class Deny(Verdict):
         if octets > MAX_REPLY:
             raise ValueError(f"the reply of a denial has at most {MAX_REPLY} octets, not {octets}")
 
+    @property
+    def line(self) -> bytes:
+        """The reply as the client gets it, with its CR LF."""
+        return self.reply.encode("utf-8", "surrogateescape") + b"\r\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Drop(Verdict):

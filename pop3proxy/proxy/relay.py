@@ -222,11 +222,11 @@ class Relay:
 
     def may_read(self, side: Side) -> bool:
         """Say whether more of a side can be taken."""
-        return not (self._client if side is CLIENT else self._server).full
+        return not self._flow(side).full
 
     def holds(self, side: Side) -> bool:
         """Say whether something of a side has not gone on."""
-        flow = self._client if side is CLIENT else self._server
+        flow = self._flow(side)
         return bool(flow.held) or flow.waits is not None
 
     @property
@@ -252,7 +252,7 @@ class Relay:
 
         The server may take the beginning of a command for one, so it does not get it unasked.
         """
-        flow = self._client if side is CLIENT else self._server
+        flow = self._flow(side)
         if flow.waits is None and flow.stepped == len(flow.held):
             if flow is self._server:
                 flow.clear = flow.stepped
@@ -263,6 +263,9 @@ class Relay:
     def done(self) -> bool:
         """Whether nobody needs to look at the bytes any more: they can be tunnelled."""
         return self._analyzer.done and not (self._client.held or self._server.held or self.waits)
+
+    def _flow(self, side: Side) -> _Flow:
+        return self._client if side is CLIENT else self._server
 
     # --- steps ------------------------------------------------------------------------------------------
 
@@ -448,15 +451,14 @@ class Relay:
     def _deny(self, flow: _Flow, step: Step, verdict: Deny) -> None:
         self._surroundings.count("denied")
         self._flush(flow)
-        line = verdict.reply.encode("utf-8", "surrogateescape") + b"\r\n"
         if flow is self._server:
-            self._owner.say(line)
+            self._owner.say(verdict.line)
             self._end("denied")
             return
         # What is held now is the line that was denied, from its first octet on.
         flow.held = flow.held[flow.stepped :]
         flow.stepped = 0
-        flow.denial = line
+        flow.denial = verdict.line
         if self._analyzer.in_doubt or self._analyzer.blind:
             self._end("denied")
             return

@@ -156,15 +156,15 @@ class Session:
         self._give_up = None
         if isinstance(verdict, Deny):
             self._surroundings.count("denied")
-            self.say(verdict.reply.encode("utf-8", "surrogateescape") + b"\r\n")
-            self._end("denied")
+            self.say(verdict.line)
+            self.end("denied")
         elif isinstance(verdict, Delay):
             self._give_up = self._surroundings.delay(verdict.seconds, self._dial)
             if self._give_up is None:
                 self._admit(Drop())
         elif isinstance(verdict, Drop):
             self._surroundings.count("dropped")
-            self._end("dropped")
+            self.end("dropped")
         else:
             self._dial()
 
@@ -246,13 +246,13 @@ class Session:
             if relay.holds(SERVER):
                 self._server_end_due = True
             elif relay.client_waits:
-                self._end(self.reason or "server_closed")
+                self.end(self.reason or "server_closed")
             else:
                 self._side_ended(side)
             return
         self._client_ended = True
         if self._has_left():
-            self._end("client_closed")
+            self.end("client_closed")
         elif self.mode is _CONNECTING or (relay.holds(CLIENT) and not self._answered_all):
             self._client_end_due = True
         else:
@@ -277,9 +277,9 @@ class Session:
             return
         if side is SERVER and self._silent:
             self._answer(_SERVER_GONE)
-            self._end("server_closed")
+            self.end("server_closed")
         elif self._client_ended and self._server_ended:
-            self._end(self.reason)
+            self.end(self.reason)
         else:
             assert self.tunnel is not None
             self.tunnel.ended(side)
@@ -291,7 +291,7 @@ class Session:
         The client is not read then, so that nobody would see it leave.
         """
         if not self.over and self._answered_all and not self._relay.may_read(CLIENT):
-            self._end(self.reason)
+            self.end(self.reason)
 
     def lost(self, side: Side, clean: bool) -> None:
         """Close the other side: by a reset if the client reset, else after what is still on its way."""
@@ -312,7 +312,7 @@ class Session:
                 self._answer(_SERVER_GONE)
             elif not clean and self.server is not None and not self._server_closed:
                 self.server.abort()
-            self._end(reason)
+            self.end(reason)
         self._finish()
 
     # --- for the relay ----------------------------------------------------------------------------------
@@ -356,7 +356,7 @@ class Session:
         elif side is SERVER and self._server_end_due:
             self._server_end_due = False
             if self._server_closed:
-                self._end(self.reason)
+                self.end(self.reason)
             else:
                 self._side_ended(side)
         else:
@@ -373,10 +373,6 @@ class Session:
         if not ended and not sink.unsent and self._relay.may_read(side):
             source.resume()
 
-    def end(self, reason: str) -> None:
-        """End the session."""
-        self._end(reason)
-
     # --- to the hooks -----------------------------------------------------------------------------------
 
     def _tell(self, events: Sequence[Event]) -> bool:
@@ -385,7 +381,7 @@ class Session:
             self._surroundings.dispatch(events)
         except EndSession:
             self._surroundings.count("ended_by_hook")
-            self._end("hook")
+            self.end("hook")
             return False
         return True
 
@@ -460,7 +456,7 @@ class Session:
             return
         if limit in ("connect", "greeting"):
             self._answer(b"the mail server does not answer, please try again later")
-        self._end(f"timeout:{limit}")
+        self.end(f"timeout:{limit}")
 
     def unreachable(self, why: str) -> None:
         """End the session because the server can't be reached."""
@@ -475,14 +471,14 @@ class Session:
             count=count,
         )
         self._answer(b"the mail server cannot be reached, please try again later")
-        self._end("upstream_unreachable")
+        self.end("upstream_unreachable")
 
     def shut_down(self) -> None:
         """End the session because the proxy stops."""
         if self.mode is _ENDING:
             self._abort()
         else:
-            self._end("shutdown")
+            self.end("shutdown")
 
     def _answer(self, text: bytes) -> None:
         if self._silent and not self._client_closed:
@@ -490,7 +486,7 @@ class Session:
 
     # --- the end ----------------------------------------------------------------------------------------
 
-    def _end(self, reason: str) -> None:
+    def end(self, reason: str) -> None:
         """Close both sides, each after what is still on its way to it."""
         if self.over:
             return
