@@ -88,7 +88,8 @@ def _overrides(
 ) -> dict[str, Any]:
     """Shape what was given on the command line like a configuration file."""
     written = ({"path": events} if events is not None else {}) | ({"data": True} if data else {})
-    given = {"listen": listen or None, "upstream": upstream, "events": written or None}
+    server = None if upstream is None else {"endpoint": upstream}
+    given = {"listen": listen or None, "upstream": server, "events": written or None}
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -132,7 +133,7 @@ def replay(
     auth_resp_code = False
     if path is not None:
         # Nobody listens and nobody is dialled, and the live proxy's file of events is not ours to write to.
-        nowhere = {"listen": ["tcp:0"], "upstream": "tcp:localhost:110"}
+        nowhere = {"listen": ["tcp:0"], "upstream": {"endpoint": "tcp:localhost:110"}}
         config = load(path, nowhere).model_copy(update={"events": Events()})
         sys.path.append(str(Path(path).resolve().parent))
         hooks = load_hooks(config)

@@ -5,12 +5,14 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     Strict,
@@ -81,6 +83,114 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+def _network(text: object) -> IPv4Network | IPv6Network:
+    """Read an address, or a network of addresses."""
+    try:
+        if isinstance(text, str):
+            return ip_network(text)
+    except ValueError as problem:
+        hint = "clear the bits behind the prefix" if "host bits" in str(problem) else "write it"
+        raise ValueError(f'{json.dumps(text)} is no network; {hint} like "192.0.2.0/24"') from None
+    raise ValueError(f'{_shown(text)} is no network; write it like "192.0.2.0/24"')
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+
+
+class _Place(_Table):
+    """A table that can be written as its endpoint string alone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_endpoint_alone(cls, found: object) -> object:
+        return {"endpoint": found} if isinstance(found, str) else found
+
+
+class Listener(_Place):
+    """Where clients connect, and what is offered to them there."""
+
+    endpoint: ServerEndpoint
+    """Where clients connect: a Twisted server endpoint string. One that stands alone needs no table."""
+    tls: Literal["pass", "none", "implicit", "terminate", "require"] = "pass"
+    """`pass`: STLS is between client and server; `none`: STLS is hidden and refused; `implicit`: TLS from the
+    first byte, as on port 995; `terminate`: the proxy answers STLS; `require`: so it does, and nobody logs in
+    before it."""
+    proxies: tuple[Network, ...] = ()
+    """Networks of proxies before this one: who comes from there must send a PROXY header, others must not."""
+    proxy_header: Literal["before_tls", "inside_tls"] = "before_tls"
+    """Where the PROXY header is on an `implicit` listener."""
+
+    @model_validator(mode="after")
+    def _header_has_its_place(self) -> Self:
+        if self.proxy_header == "inside_tls" and (self.tls != "implicit" or not self.proxies):
+            raise ValueError('proxy_header = "inside_tls" needs tls = "implicit", and proxies')
+        return self
+
+
+class Upstream(_Place):
+    """The mail server, and how it is spoken to."""
+
+    endpoint: ClientEndpoint
+    """The mail server: a Twisted client endpoint string. One that stands alone needs no table."""
+    tls: Literal["plain", "tls", "starttls"] = "plain"
+    """`tls`: from the first byte, as on port 995; `starttls`: by STLS, and never without."""
+    name: str | None = None
+    """The name or IP address that its certificate must be for; without it the endpoint's host."""
+    ca: str | None = None
+    """A file of the authorities to trust, as PEM; without it those of the system."""
+    certificate: str | None = None
+    """A file with the proxy's own certificate and its chain, as PEM, to show to the mail server."""
+    key: str | None = None
+    """The file of its key, as PEM; without it the certificate's."""
+    verify: Switch = True
+    """`false` trusts whoever answers: then nobody is kept from reading along."""
+    proxy_protocol: Literal["off", "v1", "v2"] = "off"
+    """The PROXY header that tells the mail server the client's address."""
+    xclient: Switch = False
+    """Tell the mail server the client's address by XCLIENT, as Dovecot has it."""
+
+    @model_validator(mode="after")
+    def _has_tls_to_verify(self) -> Self:
+        if self.tls == "plain":
+            named = self.model_fields_set & {"name", "ca", "certificate", "key", "verify"}
+            if named:
+                names = ", ".join(sorted(named))
+                raise ValueError(f'{names}: nothing without TLS; set tls = "tls" or "starttls"')
+        if self.key is not None and self.certificate is None:
+            raise ValueError("a key without its certificate; name that too")
+        return self
+
+
+class Certificate(_Table):
+    """One certificate of the proxy; clients that name a server get the one that is for that name."""
+
+    chain: str
+    """A file with the certificate and what is between it and a trusted authority, as PEM."""
+    key: str | None = None
+    """The file of its key, as PEM; without it the chain's."""
+
+
+class TlsOptions(_Table):
+    """How listeners whose `tls` is `implicit`, `terminate` or `require` talk TLS."""
+
+    certificates: tuple[Certificate, ...] = ()
+    """The first is for clients that name no server, or one that no certificate is for."""
+    client_ca: str | None = None
+    """A file of authorities, as PEM; clients are asked for a certificate of theirs."""
+    client_certificate: Literal["optional", "required"] = "optional"
+    """Whether a client without a certificate is refused, if `client_ca` is set."""
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    """The oldest version of TLS that is spoken."""
+
+    @model_validator(mode="after")
+    def _asks_before_it_requires(self) -> Self:
+        if self.client_certificate == "required" and self.client_ca is None:
+            raise ValueError(
+                'client_certificate = "required" needs client_ca, the authorities to trust'
+            )
+        return self
+
+
 class Events(_Table):
     """Where events are written down, and what of them."""
 
@@ -122,6 +232,10 @@ class Timeouts(_Table):
     """From the connection to the mail server until a login succeeds; not after STLS."""
     idle: Seconds = Field(default=600, ge=600)
     """Without a byte either way; RFC 1939 section 3 asks for 10 minutes at least once logged in."""
+    handshake: Seconds = 15
+    """Until a TLS handshake is complete, on either side."""
+    proxy_header: Seconds = 5
+    """From the connection until a PROXY header is complete."""
     drain: SecondsOrNone = 30
     """Until what is still on its way when a session ends, or when the proxy stops, is given up."""
 
@@ -183,10 +297,11 @@ class HookEntry(_Table):
 class Config(_Table):
     """A whole configuration: values only, checked."""
 
-    listen: Annotated[tuple[ServerEndpoint, ...], AfterValidator(_at_least_one)]
-    """Where clients connect: Twisted server endpoint strings."""
-    upstream: ClientEndpoint
-    """The mail server: a Twisted client endpoint string."""
+    listen: Annotated[tuple[Listener, ...], AfterValidator(_at_least_one)]
+    """Where clients connect: endpoint strings, or tables."""
+    upstream: Upstream
+    """The mail server: an endpoint string, or a table."""
+    tls: TlsOptions = TlsOptions()
     events: Events = Events()
     limits: ConnectionLimits = ConnectionLimits()
     timeouts: Timeouts = Timeouts()
@@ -195,6 +310,16 @@ class Config(_Table):
     verdicts: Verdicts = Verdicts()
     hooks: tuple[HookEntry, ...] = ()
     """Hooks besides the file of events, in the order in which they hear each event."""
+
+    @model_validator(mode="after")
+    def _tls_has_a_certificate(self) -> Self:
+        for index, listener in enumerate(self.listen):
+            if listener.tls in ("implicit", "terminate", "require") and not self.tls.certificates:
+                raise ValueError(
+                    f'listen[{index}].tls = "{listener.tls}" needs a certificate;'
+                    ' name its files: [[tls.certificates]], chain = "…", key = "…"'
+                )
+        return self
 
 
 def load(path: str | None, overrides: Mapping[str, Any], reactor: Any = None) -> Config:
@@ -236,9 +361,14 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     for key, value in above.items():
         if not isinstance(value, Mapping):
             merged[key] = value
-        elif isinstance(under := below.get(key, {}), Mapping):
+        elif isinstance(under := _as_table(key, below.get(key, {})), Mapping):
             merged[key] = _merged(under, value)
     return merged
+
+
+def _as_table(key: str, value: object) -> object:
+    """Write an upstream that is an endpoint string alone as a table, so that another can be laid over it."""
+    return {"endpoint": value} if key == "upstream" and isinstance(value, str) else value
 
 
 _MUST_BE = {

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
-from pop3proxy.analyzer.events import Connection, Request, State
+from pop3proxy.analyzer.events import Connection, Request, State, Tls
 from pop3proxy.config import Config, ConfigError, load
 from pop3proxy.hooks.api import Deny, Hook
 from pop3proxy.hooks.dispatcher import Dispatcher
@@ -47,7 +47,7 @@ def test_the_least_has_defaults_for_the_rest(tmp_path: Path) -> None:
 
 def test_the_command_line_wins(tmp_path: Path) -> None:
     config = loaded(tmp_path, LEAST, upstream="tcp:127.0.0.1:1")
-    assert config.upstream == "tcp:127.0.0.1:1"
+    assert config.upstream.endpoint == "tcp:127.0.0.1:1"
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,7 @@ def test_a_rule_is_made_of_all_that_the_configuration_says(tmp_path: Path) -> No
     assert asked(tmp_path, rules, "DELE", plain) == own
     assert asked(tmp_path, rules, "XPUSH", plain) == own
     assert asked(tmp_path, rules, "RETR", plain) is None
-    assert asked(tmp_path, rules, "DELE", replace(plain, tls=True)) is None
+    assert asked(tmp_path, rules, "DELE", replace(plain, tls=Tls("TLSv1.3", ""))) is None
     assert asked(tmp_path, rules, "DELE", replace(plain, state=State.AUTHORIZATION)) is None
 
 

@@ -40,12 +40,28 @@ AUTHORIZATION: Final = State.AUTHORIZATION
 TRANSACTION: Final = State.TRANSACTION
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What is known of a client's TLS, whose keys the proxy holds.
+
+    ``version`` is like ``TLSv1.3``; ``server_name`` is what the client called the server (SNI, RFC 6066
+    section 3) and ``next_protocol`` the protocol agreed on (ALPN, RFC 7301), both empty if there is none;
+    ``client`` is the subject of the client's certificate (RFC 4514), empty without one.
+    """
+
+    version: str
+    cipher: str
+    server_name: str = ""
+    next_protocol: str = ""
+    client: str = ""
+
+
 @dataclass(slots=True, eq=False)
 class Connection:
     """Who talks to whom: the ``c`` of every event.
 
-    ``state`` is the session's as far as the server has answered; ``tls``: the client talks TLS to the proxy,
-    which ends it (an ``ssl:`` listener).
+    ``state`` is the session's as far as the server has answered; ``tls`` is set while the client
+    talks TLS to the proxy, which holds the keys.
     ``secrets`` is what the client of this session used to prove itself (bounded, long ones by their
     beginning), kept so that whoever writes events down can mask a reply that repeats one of them.
     """
@@ -56,7 +72,7 @@ class Connection:
     resp_h: str
     resp_p: int
     listener: str = ""
-    tls: bool = False
+    tls: Tls | None = None
     state: State = State.AUTHORIZATION
     secrets: tuple[str, ...] = ()
 

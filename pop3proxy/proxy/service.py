@@ -63,7 +63,7 @@ class ProxyService(Service):
         self._admission = Admission(config.limits)
         self._engine = Engine(reactor) if usable(reactor) else None
         self._acceptors: list[Acceptor] = []
-        self._upstream = Upstream(reactor, config.upstream, self._engine)
+        self._upstream = Upstream(reactor, config.upstream.endpoint, self._engine)
         self._sweep = LoopingCall(self.sweep)
         self._sweep.clock = reactor
         self._empty: Deferred[None] | None = None
@@ -95,7 +95,7 @@ class ProxyService(Service):
             self.started.errback(Failure())
             return
         self._sweep.start(SWEEP, now=False)
-        listening = [self._listen(endpoint) for endpoint in self._config.listen]
+        listening = [self._listen(listener.endpoint) for listener in self._config.listen]
         gatherResults(listening, consumeErrors=True).addCallbacks(
             self._listening, self._not_listening
         )

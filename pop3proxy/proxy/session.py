@@ -33,6 +33,7 @@ from ..analyzer.events import (
     Event,
     SessionEnd,
     Side,
+    Tls,
 )
 from ..config import Timeouts
 from ..hooks.api import Delay, Deny, Drop, EndSession, Verdict
@@ -138,7 +139,7 @@ class Session:
             self._server_begun()
 
     def _client_begun(self) -> None:
-        self.connection.tls = self.client.secure
+        self.connection.tls = Tls("", "") if self.client.secure else None
         events = [Connect(self.connection, self._started)]
         if not self._tell(events):
             return

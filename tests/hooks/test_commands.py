@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pop3proxy.analyzer.dialogue import Analyzer
-from pop3proxy.analyzer.events import Connection, Request, SessionEnd, Side, State
+from pop3proxy.analyzer.events import Connection, Request, SessionEnd, Side, State, Tls
 from pop3proxy.analyzer.grammar import COMMANDS
 from pop3proxy.hooks.api import Deny
 from pop3proxy.hooks.policy.commands import (
@@ -43,7 +43,7 @@ def logged_in() -> Connection:
 
 
 def over_tls() -> Connection:
-    return replace(connection(), tls=True)
+    return replace(connection(), tls=Tls("TLSv1.3", ""))
 
 
 def rules_for(*names: str, state: State | None = None, tls: bool | None = None) -> CommandRules:

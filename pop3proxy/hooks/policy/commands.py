@@ -124,7 +124,7 @@ class CommandRules(Hook):
         names = _names(event)
         states = self._states(event.c)
         for rule in self._rules:
-            if rule.applies(names, states, event.c.tls):
+            if rule.applies(names, states, event.c.tls is not None):
                 return rule.denial
         if event.c.state is State.AUTHORIZATION and _may_log_in(names):
             self._logging_in.add(event.c.uid)
