@@ -390,17 +390,24 @@ _EXAMPLES = {
     "listen": '["tcp:1110"], or on the command line --listen tcp:1110',
     "upstream": '"tcp:mail.example.org:110", or on the command line --upstream tcp:mail.example.org:110',
     "name": '"package.module:Class"',
+    "endpoint": '"tcp:1110" to listen, "tcp:mail.example.org:110" for the mail server',
+    "chain": '"/etc/ssl/mail.example.org.pem"',
     "commands": '["DELE"]',
 }
+"""What could stand where a key without a default is missing."""
 
 
 def _explain(error: ErrorDetails) -> str:
     """Turn one of pydantic's errors into the line that the configuration's author reads."""
-    return f"{_dotted(error['loc'])}: {_what_would_be_right(error)}"
+    place = _dotted(error["loc"])
+    # What concerns several tables names them itself.
+    return f"{place}: {_what_would_be_right(error)}" if place else _what_would_be_right(error)
 
 
 def _what_would_be_right(error: ErrorDetails) -> str:
     kind, place, context = error["type"], error["loc"], error.get("ctx", {})
+    if kind == "model_type" and place[0] in ("listen", "upstream"):
+        return f"must be a string or a table, not {_shown(error['input'])}"
     if kind == "extra_forbidden":
         return _nearest_key(place)
     if kind == "missing":

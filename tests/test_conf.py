@@ -11,13 +11,17 @@ from pydantic import BaseModel
 
 from pop3proxy.config import (
     AnalyzerOptions,
+    Certificate,
     Config,
     ConnectionLimits,
     DenyRule,
     Events,
     HookEntry,
+    Listener,
     Rules,
     Timeouts,
+    TlsOptions,
+    Upstream,
     Verdicts,
     load,
 )
@@ -46,6 +50,7 @@ def test_an_example_is_started_and_relays_a_session(example: Path, tmp_path: Pat
 
 
 TABLES: dict[str, type[BaseModel]] = {
+    "tls": TlsOptions,
     "events": Events,
     "limits": ConnectionLimits,
     "timeouts": Timeouts,
@@ -61,7 +66,7 @@ TABLES: dict[str, type[BaseModel]] = {
         (table, key)
         for table, model in TABLES.items()
         for key in model.model_fields
-        if key != "deny"  # its tables are out of force
+        if key not in ("deny", "certificates", "client_ca")  # out of force
     ],
 )
 def test_the_commented_example_shows_each_key_with_its_default(table: str, key: str) -> None:
@@ -78,10 +83,19 @@ def test_what_the_commented_example_has_out_of_force_can_be_put_in_force() -> No
     shown = tomllib.loads(re.sub(r"^#(?=\S)", "", text, flags=re.MULTILINE))
     config = Config.model_validate(shown)
     assert set(shown) == set(Config.model_fields)
+    assert set(shown["tls"]) == set(TlsOptions.model_fields)
+    assert set(shown["tls"]["certificates"][0]) == set(Certificate.model_fields)
     assert set(shown["rules"]["deny"][0]) == set(DenyRule.model_fields)
     # What is for blocking hooks only is shown in the comment above it.
     assert set(shown["hooks"][0]) == set(HookEntry.model_fields) - {"on_error"}
     assert len(load_hooks(config)) == 3
+
+
+@pytest.mark.parametrize("table", [Listener, Upstream])
+def test_the_commented_example_explains_each_key_that_needs_a_table(table: type[BaseModel]) -> None:
+    text = (CHECKOUT / "conf" / "commented.toml").read_text()
+    for key in table.model_fields:
+        assert key == "endpoint" or re.search(rf"^#   {key} ", text, re.MULTILINE)
 
 
 def test_the_commented_example_has_command_rules_in_force() -> None:

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv6Network
 from pathlib import Path
 from textwrap import dedent
 from uuid import uuid4
@@ -46,8 +47,38 @@ def test_the_least_has_defaults_for_the_rest(tmp_path: Path) -> None:
 
 
 def test_the_command_line_wins(tmp_path: Path) -> None:
-    config = loaded(tmp_path, LEAST, upstream="tcp:127.0.0.1:1")
+    config = loaded(tmp_path, LEAST, upstream={"endpoint": "tcp:127.0.0.1:1"})
     assert config.upstream.endpoint == "tcp:127.0.0.1:1"
+
+
+def test_another_mail_server_on_the_command_line_is_spoken_to_in_the_same_way(
+    tmp_path: Path,
+) -> None:
+    text = relaying('tls = "starttls", name = "mail.example.org"')
+    config = loaded(tmp_path, text, upstream={"endpoint": "tcp:127.0.0.1:1"})
+    assert config.upstream.endpoint == "tcp:127.0.0.1:1"
+    assert (config.upstream.tls, config.upstream.name) == ("starttls", "mail.example.org")
+
+
+def test_listeners_are_strings_and_tables(tmp_path: Path) -> None:
+    text = """
+        upstream = "tcp:127.0.0.1:110"
+        listen = ["tcp:1110", { endpoint = "tcp:1995", tls = "implicit", proxies = ["::/0"] }]
+        [[tls.certificates]]
+        chain = "mail.pem"
+    """
+    first, second = loaded(tmp_path, text).listen
+    assert (first.endpoint, first.tls, first.proxies) == ("tcp:1110", "pass", ())
+    assert (second.endpoint, second.tls) == ("tcp:1995", "implicit")
+    assert second.proxies == (IPv6Network("::/0"),)
+
+
+def listening(options: str) -> str:
+    return f'listen = [{{ endpoint = "tcp:1110", {options} }}]\nupstream = "tcp:127.0.0.1:110"\n'
+
+
+def relaying(options: str) -> str:
+    return f'listen = ["tcp:1110"]\nupstream = {{ endpoint = "tcp:127.0.0.1:110", {options} }}\n'
 
 
 @pytest.mark.parametrize(
@@ -66,9 +97,26 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         (LEAST + "events = 5\n", "events", "table"),
         (LEAST + "idle = 700\n", "idle", "timeouts.idle"),
         (LEAST + "zzz = 1\n", "zzz", "known are listen, upstream"),
+        (listening('tls = "on"'), "listen[0].tls", "'implicit', 'terminate' or 'require'"),
+        (listening('tsl = "none"'), "listen[0].tsl", "listen.tls"),
+        (listening('tls = "implicit"'), "listen[0].tls", "[[tls.certificates]]"),
+        (listening('proxies = ["10.0.0.1/8"]'), "listen[0].proxies[0]", "clear the bits"),
+        (listening("proxies = [10]"), "listen[0].proxies[0]", "192.0.2.0/24"),
+        (listening('proxies = ["mail"]'), "listen[0].proxies[0]", "192.0.2.0/24"),
+        (listening('proxy_header = "inside_tls"'), "listen[0]", 'tls = "implicit"'),
+        ('listen = [{}]\nupstream = "tcp:127.0.0.1:110"\n', "listen[0].endpoint", '"tcp:1110"'),
+        ('listen = [5]\nupstream = "tcp:127.0.0.1:110"\n', "listen[0]", "a string or a table"),
+        (relaying('tls = "STLS"'), "upstream.tls", "'plain', 'tls' or 'starttls'"),
+        (relaying("verify = false"), "upstream", 'tls = "tls" or "starttls"'),
+        (relaying('tls = "tls", key = "x"'), "upstream", "certificate"),
+        (relaying('proxy_protocol = "v3"'), "upstream.proxy_protocol", "'off', 'v1' or 'v2'"),
+        (relaying("xclient = 1"), "upstream.xclient", "true or false"),
+        (LEAST + "[[tls.certificates]]\nkey = 'x'\n", "tls.certificates[0].chain", ".pem"),
+        (LEAST + "[tls]\nminimum = 1.2\n", "tls.minimum", "'1.2' or '1.3'"),
+        (LEAST + "[tls]\nclient_certificate = 'required'\n", "tls", "client_ca"),
         (LEAST + "[[hooks]]\n", "hooks[0].name", "package.module:Class"),
         ('listen = "tcp:1110"\nupstream = "tcp:127.0.0.1:110"\n', "listen", "list"),
-        ('listen = ["tcp:1110"]\nupstream = 5\n', "upstream", "string"),
+        ('listen = ["tcp:1110"]\nupstream = 5\n', "upstream", "string or a table"),
         ('listen = ["tcp:99999"]\nupstream = "tcp:127.0.0.1:110"\n', "listen[0]", "65535"),
         ('listen = ["tcp:1", "tcp"]\nupstream = "tcp:127.0.0.1:110"\n', "listen[1]", "lacks port"),
         ('listen = ["tcp:1:x=1"]\nupstream = "tcp:127.0.0.1:110"\n', "listen[0]", "no option x"),
