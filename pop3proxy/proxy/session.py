@@ -3,9 +3,9 @@
 What becomes of the bytes in between is the relay's business as long as they are inspected, and the tunnel's
 afterwards. The session is in one mode at a time; what each input does in each mode:
 
-========= ===================  =========================  ===================  ==================  =======
+========  ===================  =========================  ===================  ==================  =======
 input     CONNECTING           RELAY                      TURNING              TUNNEL              ENDING
-========= ===================  =========================  ===================  ==================  =======
+========  ===================  =========================  ===================  ==================  =======
 data      kept, client paused  to the relay               --, server paused    written             dropped
 drained   --                   source is read on          --                   source is read on   --
 ended     passed on later      passed on behind what is   passed on later      passed on           --
@@ -14,7 +14,7 @@ ended     passed on later      passed on behind what is   passed on later      p
 secured   --                   --                         RELAY                --                  --
 insecure  session ends         --                         session ends         --                  closes
 lost      session ends         session ends               session ends         session ends        closes
-========= ===================  =========================  ===================  ==================  =======
+========  ===================  =========================  ===================  ==================  =======
 
 Before the server is dialled a hook may be asked whether it should be; that is CONNECTING, too. TURNING is
 from our +OK to a client's STLS until its TLS is on.
