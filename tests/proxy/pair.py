@@ -174,6 +174,10 @@ class Pair:
         for wire in (self.session.client, self.session.server):
             if wire is not None:
                 wire.connectionLost(Failure(ConnectionDone()))
+        return self.summary()
+
+    def summary(self) -> SessionEnd:
+        """Return the summary of a session that is over."""
         (summary,) = [event for event in self.around.told if isinstance(event, SessionEnd)]
         assert self.around.left == [self.session]
         return summary
