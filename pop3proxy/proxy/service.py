@@ -23,6 +23,8 @@ from .addresses import host_and_port
 from .engine import Engine, usable
 from .listeners import Admission, Listener, send_at_once
 from .session import Session
+from .terms import terms_for
+from .tls import ServerTls
 from .uids import new_uid
 from .upstream import Upstream
 
@@ -64,6 +66,8 @@ class ProxyService(Service):
         self._engine = Engine(reactor) if usable(reactor) else None
         self._acceptors: list[Acceptor] = []
         self._upstream = Upstream(reactor, config.upstream.endpoint, self._engine)
+        self._terms = {place.endpoint: terms_for(place, config.upstream) for place in config.listen}
+        self._server_tls = ServerTls(config.tls) if config.tls.certificates else None
         self._sweep = LoopingCall(self.sweep)
         self._sweep.clock = reactor
         self._empty: Deferred[None] | None = None
@@ -186,7 +190,7 @@ class ProxyService(Service):
             gated=self.blocking,
             auth_resp_code=self._config.analyzer.auth_resp_code,
         )
-        session = Session(connection, analyzer, self)
+        session = Session(connection, analyzer, self, self._terms[listener], self._server_tls)
         self.sessions.add(session)
         self.counts["sessions"] += 1
         return session

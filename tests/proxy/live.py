@@ -110,13 +110,15 @@ class Proxy:
 def running(
     upstream_port: int,
     *options: str,
+    listen: str | None = "tcp:0:interface=127.0.0.1",
     stdout: int = subprocess.DEVNULL,
     folder: Path = CHECKOUT,
 ) -> Iterator[Proxy]:
-    """Run a proxy in a folder until the end of the block."""
+    """Run a proxy in a folder until the end of the block; without ``listen`` as its configuration has it."""
     path = os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
-    command = [sys.executable, "-m", "pop3proxy", "serve", "--listen", "tcp:0:interface=127.0.0.1"]
+    command = [sys.executable, "-m", "pop3proxy", "serve"]
+    command += ["--listen", listen] if listen is not None else []
     command += ["--upstream", f"tcp:127.0.0.1:{upstream_port}", *options]
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=stdout, stderr=subprocess.PIPE
