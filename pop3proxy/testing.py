@@ -55,7 +55,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from .analyzer.events import ALL, Connection, Event, Side
+from .analyzer.events import ALL, Connection, Event, Side, Tls
 from .config import Config, load
 from .hooks.api import Hook, Verdict
 from .hooks.asking import Asker
@@ -357,8 +357,8 @@ class _Proxy(ProxyService):
         for problem in problems:
             problem.raiseException()
 
-    def enter(self, client: _Peer, server: _Peer) -> Session | None:
-        """Let a client connect; return its session, if it is let in."""
+    def enter(self, client: _Peer, server: _Peer, tls: Tls | None) -> Session | None:
+        """Let a client connect, as if over that TLS; return its session, if it is let in."""
         self.peers += client, server
         before = set(self.sessions)
         wire = self.clock.tcpServers[0][1].buildProtocol(client.address)
@@ -366,6 +366,7 @@ class _Proxy(ProxyService):
         client.session = server.session = session
         if session is not None:
             self._servers[session.connection.uid] = server
+            session.client.tls = tls
         client.join(wire)
         return session
 
@@ -430,7 +431,8 @@ class Play:
 
     Hooks may return coroutines and Deferreds. Nothing waits for time to pass but ``advance``.
 
-    ``at`` is when the play begins (default: ``NOON``), ``address`` the client's. ``config`` is what a
+    ``at`` is when the play begins (default: ``NOON``), ``address`` the client's. With ``tls`` the client
+    talks TLS to the proxy, of which that is known; what is said is what is inside it. ``config`` is what a
     configuration file would say beside ``listen`` and ``upstream``, such as ``{"verdicts": {"on_blind":
     "pass"}}``; hooks that it names come before those that are given. ``close``, or the end of a ``with``
     block, ends what still runs, and stops the hooks.
@@ -445,28 +447,29 @@ class Play:
         at: datetime = NOON,
         address: str = CLIENT,
         config: Mapping[str, Any] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """Start the hooks and connect the client."""
         values = {**(config or {}), "listen": ["tcp:110"], "upstream": f"tcp:{SERVER}:110"}
         checked = load(None, values, MemoryReactorClock())
         proxy = _Proxy(checked, [*load_hooks(checked), *hooks], at.timestamp())
         proxy.open()
-        self._begin(proxy, address)
+        self._begin(proxy, address, tls)
 
-    def another(self, address: str = CLIENT) -> "Play":
+    def another(self, address: str = CLIENT, tls: Tls | None = None) -> "Play":
         """Begin a further session, of another client, with the same hooks and the same clock.
 
         ``close`` of either ends both.
         """
         play: Play = object.__new__(Play)
-        play._begin(self._proxy, address)
+        play._begin(self._proxy, address, tls)
         return play
 
-    def _begin(self, proxy: _Proxy, address: str) -> None:
+    def _begin(self, proxy: _Proxy, address: str, tls: Tls | None) -> None:
         self._proxy = proxy
         self._client = _Peer(address, 40000 + len(proxy.peers))
         self._server = _Peer(SERVER, 110)
-        self._session = proxy.enter(self._client, self._server)
+        self._session = proxy.enter(self._client, self._server, tls)
         proxy.settle()
 
     # --- what happens -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from pop3proxy import testing
-from pop3proxy.analyzer.events import Event, LoginFailure, Reason
+from pop3proxy.analyzer.events import Event, LoginFailure, Reason, Tls
 from pop3proxy.config import ConfigError
 from pop3proxy.hooks.api import PASS, Delay, Deny, Drop, Hook
 from pop3proxy.hooks.asking import NoVerdict, TimeLimit
@@ -463,3 +463,15 @@ def test_the_example_of_the_module_is_true() -> None:
     names: dict[str, Any] = {}
     exec("\n".join(line.removeprefix("    ") for line in text.splitlines()), names)
     names["test_nobody_gets_in"]()
+
+
+def test_a_client_may_talk_tls() -> None:
+    tls = Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384")
+    rules = {"rules": {"plaintext_logins": "deny"}}
+    with Play(config=rules, tls=tls) as play, play.another() as clear:
+        for session in (play, clear):
+            session.say("S: +OK")
+            session.client("USER bob")
+        assert play.to_server == b"USER bob\r\n"
+        assert play.raised("pop3_request")[0].c.tls is tls
+        assert clear.to_server == b""

@@ -359,6 +359,7 @@ class Session:
         if side is SERVER:
             self._server_closed = self._server_ended = True
             self.unreachable(why)
+            self.end("server_lost")
         else:
             self._client_closed = self._client_ended = True
             if not self.over:

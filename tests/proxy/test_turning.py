@@ -1,8 +1,13 @@
 """STLS that the proxy answers itself, and lists of capabilities that it edits, over transports in memory."""
 
+import os
+import random
+import re
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
@@ -32,6 +37,7 @@ from pop3proxy.proxy.terms import (
     terms_for,
 )
 
+from ..analyzer.sessions import Run, sessions
 from .pair import TLS, Pair
 
 GREETING = b"+OK ready\r\n"
@@ -624,3 +630,60 @@ def test_sessions_without_terms_hold_nothing() -> None:
     pair.server_says(b"-ERR\r\n" + CAPA[:15])
     assert pair.client.value() == b"-ERR\r\n" + CAPA[:15]
     assert len(told(pair, Request)) == 2
+
+
+# --- whatever the peers say -------------------------------------------------------------------------------
+
+EXAMPLES = 1000 if os.environ.get("CI") else 200
+
+
+def plays(pair: Pair, runs: list[Run], source: random.Random) -> None:
+    """Have both say what they say, in pieces, until the session ends or turns."""
+    for side, data in runs:
+        size = source.choice([1, 3, 30])
+        for at in range(0, len(data), size):
+            if pair.session.mode not in (Mode.RELAY, Mode.TUNNEL):
+                return
+            (pair.client_says if side is Side.CLIENT else pair.server_says)(data[at : at + size])
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+@given(sessions(), st.sampled_from(MODES), st.integers(0, 1 << 32))
+def test_no_stls_reaches_a_server_as_long_as_the_session_is_inspected(
+    runs: list[Run], mode: str, seed: int
+) -> None:
+    pair = relaying(mode)
+    plays(pair, runs, random.Random(seed))
+    if pair.analyzer.inspected == "whole" and not any(
+        b"AUTH" in data or b"XTND" in data for _, data in runs
+    ):
+        words = [line.split(b" ")[0].upper() for line in pair.server.value().split(b"\n")]
+        assert b"STLS" not in [word.removesuffix(b"\r") for word in words]
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+@given(sessions(), st.sampled_from(["none", "implicit", "terminate"]), st.integers(0, 1 << 32))
+def test_where_nothing_is_said_of_tls_all_that_is_said_arrives(
+    runs: list[Run], mode: str, seed: int
+) -> None:
+    runs = [(side, data.replace(b"STLS", b"STAT").replace(b"CAPA", b"NOOP")) for side, data in runs]
+    pair = relaying(mode)
+    plays(pair, runs, random.Random(seed))
+    said = {side: b"".join(data for who, data in runs if who is side) for side in Side}
+    assert said[Side.SERVER] == pair.client.value()
+    # What waits for an answer, or is the beginning of a line that may be STLS, has not gone on.
+    assert said[Side.CLIENT].startswith(pair.server.value())
+    pair.analyzer.give_up("the test's end")
+    pair.client_says(b"\n")
+    assert pair.server.value() == said[Side.CLIENT] + b"\n"
+
+
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None)
+@given(sessions(), st.integers(0, 1 << 32))
+def test_no_login_reaches_a_server_before_required_tls(runs: list[Run], seed: int) -> None:
+    pair = relaying("require")
+    plays(pair, runs, random.Random(seed))
+    words = re.split(rb"[\r\n][\0-\x20]*", b"\n" + pair.server.value().upper())
+    logins = (b"USER", b"PASS", b"APOP", b"RPOP", b"AUTH")
+    assert not [word for word in words if word.startswith(logins)]
+    assert pair.analyzer.user is None
