@@ -652,11 +652,11 @@ def plays(pair: Pair, runs: list[Run], source: random.Random) -> None:
 def test_no_stls_reaches_a_server_as_long_as_the_session_is_inspected(
     runs: list[Run], mode: str, seed: int
 ) -> None:
+    # Within an exchange, or a message, STLS is no command.
+    rare = re.compile(rb"AUTH|XTND|STAT|QUIT|RETR 1", re.I)
     pair = relaying(mode)
-    plays(pair, runs, random.Random(seed))
-    if pair.analyzer.inspected == "whole" and not any(
-        b"AUTH" in data or b"XTND" in data for _, data in runs
-    ):
+    plays(pair, [(side, rare.sub(b"STLS", data)) for side, data in runs], random.Random(seed))
+    if not pair.analyzer.blind:
         words = [line.split(b" ")[0].upper() for line in pair.server.value().split(b"\n")]
         assert b"STLS" not in [word.removesuffix(b"\r") for word in words]
 
