@@ -101,17 +101,16 @@ class Analyzer(Replies):
         if self.inspected != "whole":
             return self._opaque(side, cutter)
         self._out = []
+        in_capa = self._in_capa
         if side is SERVER:
             withheld = self._cancelling and self._answers_cancellation
             in_exchange = False
-            in_capa = self._in_capa
             size = self._server_step()
         else:
             withheld = False
             if self._doubt is not None:
                 self._client_speaks_in_doubt(self._doubt)
             in_exchange = self._client_expects is SASL
-            self._row, self._hides_stls = None, False
             size = self._client_step()
         events, self._out = self._out, SPENT
         if size < 0:
@@ -126,11 +125,17 @@ class Analyzer(Replies):
             step.too_long = True
             step.may, self._too_long = self._too_long, NO_KINDS
         step.in_exchange, step.withheld = in_exchange, withheld
+        if self._gated or in_capa or self._in_capa:
+            self._name(side, step, in_capa)
+        return step
+
+    def _name(self, side: Side, step: Step, in_capa: bool) -> None:
+        """Say which command a step completes, or that it belongs to a list of capabilities."""
         if side is CLIENT:
-            step.command, step.hides_stls = self._row, self._hides_stls
+            step.command, self._row = self._row, None
+            step.hides_stls, self._hides_stls = self._hides_stls, False
         elif in_capa or self._in_capa:
             step.capa, step.capa_ends = True, not self._in_capa
-        return step
 
     def gap(self, side: Side, ts: float) -> Events:
         """Take it that bytes of a side are missing here; return the events. All that was fed is pulled.
