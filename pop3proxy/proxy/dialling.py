@@ -4,19 +4,29 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from ..analyzer.events import Side
+from ..analyzer.events import SERVER
 from .addresses import Target, host_and_port_of
 from .engine import BROKEN, WRITE, Engine
 from .plainwire import PlainWire
-from .session import Session
+from .wire import Wire, WireUser
 
 _UNDER_WAY = (errno.EINPROGRESS, errno.EINTR)
 
 
+class Caller(WireUser, Protocol):
+    """Who wants to be connected."""
+
+    def reached(self, wire: Wire, host: str, port: int) -> None:
+        """This is the wire, and this is whom it has reached; ``begun`` comes next."""
+
+    def unreachable(self, why: str) -> None:
+        """There will be no wire. ``why`` is one line."""
+
+
 class Dialler:
-    """Connects sessions to one address."""
+    """Connects to one address."""
 
     def __init__(self, engine: Engine, target: Target) -> None:
         """Remember where to connect; nothing is connected yet."""
@@ -24,9 +34,9 @@ class Dialler:
         self.target = target
         self.resp_h, self.resp_p = host_and_port_of(target.address)
 
-    def open(self, session: Session) -> Callable[[], None]:
-        """Connect; the session hears ``begun`` or ``unreachable``. Return what gives up the attempt."""
-        attempt = _Attempt(self, session)
+    def open(self, caller: Caller) -> Callable[[], None]:
+        """Connect; the caller hears ``reached`` or ``unreachable``. Return what gives up the attempt."""
+        attempt = _Attempt(self, caller)
         try:
             attempt.begin()
         except OSError as problem:
@@ -37,11 +47,11 @@ class Dialler:
 class _Attempt:
     """One connection that is being made."""
 
-    __slots__ = ("_dialler", "_limit", "_session", "_socket")
+    __slots__ = ("_caller", "_dialler", "_limit", "_socket")
 
-    def __init__(self, dialler: Dialler, session: Session) -> None:
+    def __init__(self, dialler: Dialler, caller: Caller) -> None:
         self._dialler = dialler
-        self._session: Session | None = session
+        self._caller: Caller | None = caller
         self._socket: socket.socket | None = None
         self._limit: Any = None
 
@@ -61,9 +71,9 @@ class _Attempt:
         self._limit = engine.reactor.callLater(target.timeout, self._too_late)
 
     def ready(self, events: int) -> None:
-        """Hand the session its wire, or tell it why there is none (Watcher)."""
-        connection, session = self._socket, self._session
-        if connection is None or session is None:
+        """Hand the caller its wire, or tell it why there is none (Watcher)."""
+        connection, caller = self._socket, self._caller
+        if connection is None or caller is None:
             return
         if events & BROKEN:
             number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -71,21 +81,21 @@ class _Attempt:
                 self.fail(os.strerror(number))
                 return
         self._limit.cancel()
-        self._session = self._socket = self._limit = None
+        self._caller = self._socket = self._limit = None
         dialler = self._dialler
-        session.connection.resp_h, session.connection.resp_p = dialler.resp_h, dialler.resp_p
-        session.server = wire = PlainWire(session, Side.SERVER, dialler.engine, connection)
+        wire = PlainWire(caller, SERVER, dialler.engine, connection)
+        caller.reached(wire, dialler.resp_h, dialler.resp_p)
         wire.begin(watched=True)
 
     def _too_late(self) -> None:
         self.fail(f"no answer within {self._dialler.target.timeout} seconds")
 
     def fail(self, why: str) -> None:
-        """Tell the session why it gets no wire."""
-        session = self._session
+        """Tell the caller why it gets no wire."""
+        caller = self._caller
         self.give_up()
-        if session is not None:
-            session.unreachable(why)
+        if caller is not None:
+            caller.unreachable(why)
 
     def failed(self) -> None:
         """Give up because of an error of ours (Watcher)."""
@@ -98,4 +108,4 @@ class _Attempt:
         if self._socket is not None:
             self._dialler.engine.remove(self._socket.fileno())
             self._socket.close()
-        self._session = self._socket = self._limit = None
+        self._caller = self._socket = self._limit = None

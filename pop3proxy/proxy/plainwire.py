@@ -13,6 +13,7 @@ from typing import Final
 from OpenSSL import SSL
 
 from ..analyzer.events import Side
+from .addresses import host_and_port_of
 from .engine import BROKEN, READ, WRITE, Engine
 from .secure import Handshake, SecureStream
 from .tls import ClientTls, ServerTls, explained, facts
@@ -89,6 +90,11 @@ class PlainWire(Wire):
         except Exception:
             self.abort()
             raise
+
+    @property
+    def here(self) -> tuple[str, int]:
+        """Host and port of our end; none once the wire is gone."""
+        return ("", 0) if self._socket is None else host_and_port_of(self._socket.getsockname())
 
     # --- what a session does with it --------------------------------------------------------------------
 

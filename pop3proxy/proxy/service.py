@@ -65,7 +65,7 @@ class ProxyService(Service):
         self._admission = Admission(config.limits)
         self._engine = Engine(reactor) if usable(reactor) else None
         self._acceptors: list[Acceptor] = []
-        self._upstream = Upstream(reactor, config.upstream.endpoint, self._engine)
+        self._upstream = Upstream(reactor, config.upstream, self._engine)
         self._terms = {place.endpoint: terms_for(place, config.upstream) for place in config.listen}
         self._server_tls = ServerTls(config.tls) if config.tls.certificates else None
         self._sweep = LoopingCall(self.sweep)

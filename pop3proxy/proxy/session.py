@@ -198,6 +198,11 @@ class Session:
         if self.mode is _CONNECTING:
             self._give_up = give_up
 
+    def reached(self, wire: Wire, host: str, port: int) -> None:
+        """Know the server's wire, and whom it has reached."""
+        self.server = wire
+        self.connection.resp_h, self.connection.resp_p = host, port
+
     def _server_begun(self) -> None:
         assert self.server is not None
         self._give_up = None

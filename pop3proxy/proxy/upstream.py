@@ -10,22 +10,26 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..analyzer.events import Side
+from .. import config
+from ..analyzer.events import SERVER
 from .addresses import destination, host_and_port, target
-from .dialling import Dialler
+from .dialling import Caller, Dialler
 from .engine import Engine
+from .opening import Opening
 from .session import Session
+from .tls import ClientTls
 from .wire import Wire
 
 
 @implementer(IProtocolFactory)
 class _WireFactory:
-    """Makes the one wire of one session."""
+    """Makes the one wire of one caller."""
 
-    __slots__ = ("_session",)
+    __slots__ = ("_caller", "wire")
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self.wire: _ServerWire | None = None
 
     def doStart(self) -> None:
         """Begin nothing: the factory lives as long as one attempt to connect (IProtocolFactory)."""
@@ -34,24 +38,22 @@ class _WireFactory:
         """End nothing (IProtocolFactory)."""
 
     def buildProtocol(self, addr: IAddress | None) -> Wire:
-        """Make the session's wire to the server (IProtocolFactory)."""
-        wire = _ServerWire(self._session, Side.SERVER)
-        self._session.server = wire
-        return wire
+        """Make the wire to the server (IProtocolFactory)."""
+        self.wire = _ServerWire(self._caller, SERVER)
+        return self.wire
 
 
 class _ServerWire(Wire):
-    """Notes whom it reached before the session begins."""
+    """Notes whom it reached before anything begins."""
 
     __slots__ = ()
 
     def connectionMade(self) -> None:
         """Name the server as it was found: the endpoint may have named it by a host name."""
-        transport = self.transport
-        session = self._user
-        assert isinstance(session, Session)
-        connection = session.connection
-        connection.resp_h, connection.resp_p = host_and_port(transport.getPeer())
+        transport: Any = self.transport
+        caller: Any = self._user
+        if caller is not None:
+            caller.reached(self, *host_and_port(transport.getPeer()))
         if ITCPTransport.providedBy(transport):
             # A short reply must not wait for the acknowledgement of the one before it.
             transport.setTcpNoDelay(True)
@@ -59,26 +61,55 @@ class _ServerWire(Wire):
 
 
 class Upstream:
-    """The mail server, as a Twisted client endpoint string names it."""
+    """The mail server, as the configuration names it."""
 
     _log = Logger(namespace="pop3proxy.upstream")
 
-    def __init__(self, reactor: Any, endpoint: str, engine: Engine | None = None) -> None:
-        """Remember where to connect; nothing is connected yet. ``engine`` may do so where it can."""
-        self.name = endpoint
-        self.host, self.port = destination(endpoint)
-        self._endpoint = clientFromString(reactor, endpoint)
-        numeric = target(endpoint)
+    def __init__(
+        self, reactor: Any, options: config.Upstream, engine: Engine | None = None
+    ) -> None:
+        """Remember where to connect; nothing is connected yet. ``engine`` may do so where it can.
+
+        Raises TlsError if the files that TLS needs cannot be used.
+        """
+        self.name = options.endpoint
+        self.host, self.port = destination(self.name)
+        self._options = options
+        self._tls = None if options.tls == "plain" else ClientTls(options)
+        self._says_something = (
+            options.tls != "plain" or options.xclient or options.proxy_protocol != "off"
+        )
+        self._endpoint = clientFromString(reactor, self.name)
+        numeric = target(self.name)
         self._dialler = Dialler(engine, numeric) if engine and numeric else None
+
+    def reload(self) -> None:
+        """Read the files that TLS needs anew. Raises TlsError, and then nothing changes."""
+        if self._tls is not None:
+            self._tls.reload()
 
     def open(self, session: Session) -> Callable[[], None]:
         """Connect; the session hears ``begun`` or ``unreachable``. Return what gives up the attempt."""
-        if self._dialler is not None:
-            return self._dialler.open(session)
-        attempt: Deferred[Any] = self._endpoint.connect(_WireFactory(session))
-        attempt.addErrback(self._failed, session)
-        return attempt.cancel
+        if not self._says_something:
+            return self._connect(session)
+        opening = Opening(session, self._options, self._tls)
+        return opening.under_way(self._connect(opening))
 
-    def _failed(self, failure: Failure, session: Session) -> None:
+    def _connect(self, caller: Caller) -> Callable[[], None]:
+        if self._dialler is not None:
+            return self._dialler.open(caller)
+        factory = _WireFactory(caller)
+        attempt: Deferred[Any] = self._endpoint.connect(factory)
+        attempt.addErrback(self._failed, caller)
+
+        def give_up() -> None:
+            attempt.cancel()
+            if factory.wire is not None and factory.wire.transport is not None:
+                # Connected, but for the TLS of the endpoint's own.
+                factory.wire.abort()
+
+        return give_up
+
+    def _failed(self, failure: Failure, caller: Caller) -> None:
         if failure.check(CancelledError) is None:
-            session.unreachable(failure.getErrorMessage() or type(failure.value).__name__)
+            caller.unreachable(failure.getErrorMessage() or type(failure.value).__name__)

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..analyzer.events import Side, Tls
+from .addresses import host_and_port
 from .tls import ClientTls, ServerTls, explained, facts
 
 SMALL_READ = 64 * 1024
@@ -113,6 +114,11 @@ class Wire:
     def secure(self) -> bool:
         """Whether TLS carries the bytes."""
         return self.tls is not None
+
+    @property
+    def here(self) -> tuple[str, int]:
+        """Host and port of our end."""
+        return host_and_port(self.transport.getHost())
 
     def hand_over(self, user: WireUser) -> None:
         """Report to another user from now on."""
