@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,10 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
+from OpenSSL._util import lib
 from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID
 from service_identity.pyopenssl import verify_hostname, verify_ip_address
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
@@ -90,13 +92,9 @@ class TlsError(ValueError):
     """A mistake in what was set for TLS: one line that says what to change."""
 
 
-class _Notes:
-    """What is noted of one connection, because OpenSSL does not keep it."""
-
-    __slots__ = ("refused",)
-
-    def __init__(self) -> None:
-        self.refused = ""
+_refused: Final[WeakKeyDictionary[SSL.Connection, str]] = WeakKeyDictionary()
+"""Why a certificate was refused, of connections whose handshake is about to fail. Their own place for such
+notes, ``set_app_data``, is Twisted's."""
 
 
 class _Verifier:
@@ -111,13 +109,12 @@ class _Verifier:
     def __call__(
         self, connection: SSL.Connection, certificate: object, error: int, depth: int, ok: int
     ) -> bool:
-        notes = connection.get_app_data()
-        if not ok and isinstance(notes, _Notes):
+        if not ok:
             why = _REFUSED.get(error, f"is not trusted: OpenSSL's verify error {error}")
             whose = (
                 "a certificate of its chain" if depth and error in (9, 10) else "its certificate"
             )
-            notes.refused = f"{whose} {why.format(ca=self._authorities)}"
+            _refused[connection] = f"{whose} {why.format(ca=self._authorities)}"
         return bool(ok)
 
 
@@ -147,8 +144,7 @@ class ServerTls:
 
     def connection(self, socket: Any) -> SSL.Connection:
         """Return a connection that waits for a client's handshake; without a socket it is a memory BIO."""
-        connection = SSL.Connection(self._contexts[0], socket)
-        connection.set_app_data(_Notes())
+        connection = _new_connection(self._contexts[0], socket)
         connection.set_accept_state()
         return connection
 
@@ -264,8 +260,7 @@ class ClientTls:
 
     def connection(self, socket: Any) -> SSL.Connection:
         """Return a connection that begins a handshake; without a socket it is a memory BIO."""
-        connection = SSL.Connection(self._context, socket)
-        connection.set_app_data(_Notes())
+        connection = _new_connection(self._context, socket)
         if self.name and not self._is_address:
             connection.set_tlsext_host_name(self.name.encode("ascii"))
         connection.set_connect_state()
@@ -324,9 +319,8 @@ def facts(connection: SSL.Connection, of_client: bool = True) -> Tls:
 
 def explained(problem: BaseException, connection: SSL.Connection | None = None) -> str:
     """Say in one line why a handshake failed; nothing that the peer made up is in it."""
-    notes = None if connection is None else connection.get_app_data()
-    if isinstance(notes, _Notes) and notes.refused:
-        return notes.refused
+    if connection is not None and connection in _refused:
+        return _refused[connection]
     if isinstance(problem, SSL.SysCallError):
         number = problem.args[0]
         if number <= 0:
@@ -334,7 +328,8 @@ def explained(problem: BaseException, connection: SSL.Connection | None = None) 
         return f"the connection failed during the handshake: {os.strerror(number)}"
     if isinstance(problem, SSL.Error):
         return _explained_reason(problem)
-    if isinstance(problem, ConnectionDone):
+    if isinstance(problem, ConnectionDone | ConnectionLost):
+        # Twisted says no more of either.
         return _CLOSED
     if isinstance(problem, OSError) and problem.errno:
         return f"the connection failed during the handshake: {os.strerror(problem.errno)}"
@@ -367,6 +362,15 @@ def _new_context(method: int, minimum: str) -> SSL.Context:
     # Most sessions are idle, and need no 34 KiB of buffers then.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     return context
+
+
+def _new_connection(context: SSL.Context, socket: Any) -> SSL.Connection:
+    connection = SSL.Connection(context, socket)
+    if socket is not None:
+        # Else one read goes on as long as the peer sends messages without data, such as KeyUpdate, and
+        # everybody waits for it: OpenSSL has no limit. pyOpenSSL sets the mode, and offers no way back.
+        lib.SSL_clear_mode(connection._ssl, lib.SSL_MODE_AUTO_RETRY)
+    return connection
 
 
 def _choose_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:

@@ -189,7 +189,9 @@ class Wire:
         """Send what is unsent, then close."""
         if self._aborted:
             return
-        if self._socket is None:
+        if self._shaking is not None:
+            self.abort()
+        elif self._socket is None:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
         elif self.unsent:
