@@ -108,18 +108,23 @@ class Proxy:
 
 @contextmanager
 def running(
-    upstream_port: int,
+    upstream_port: int | None,
     *options: str,
     listen: str | None = "tcp:0:interface=127.0.0.1",
     stdout: int = subprocess.DEVNULL,
     folder: Path = CHECKOUT,
 ) -> Iterator[Proxy]:
-    """Run a proxy in a folder until the end of the block; without ``listen`` as its configuration has it."""
+    """Run a proxy in a folder until the end of the block.
+
+    Where no ``listen``, or no port of a mail server, is given, its configuration has it.
+    """
     path = os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     command = [sys.executable, "-m", "pop3proxy", "serve"]
     command += ["--listen", listen] if listen is not None else []
-    command += ["--upstream", f"tcp:127.0.0.1:{upstream_port}", *options]
+    if upstream_port is not None:
+        command += ["--upstream", f"tcp:127.0.0.1:{upstream_port}"]
+    command += options
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=stdout, stderr=subprocess.PIPE
     ) as process:
