@@ -9,6 +9,7 @@ from typing import Any
 from ..analyzer.events import Side
 from .addresses import Target, host_and_port_of
 from .engine import BROKEN, WRITE, Engine
+from .opening import Opening
 from .plainwire import PlainWire
 from .session import Session
 
@@ -24,9 +25,12 @@ class Dialler:
         self.target = target
         self.resp_h, self.resp_p = host_and_port_of(target.address)
 
-    def open(self, session: Session) -> Callable[[], None]:
-        """Connect; the session hears ``begun`` or ``unreachable``. Return what gives up the attempt."""
-        attempt = _Attempt(self, session)
+    def open(self, session: Session, opening: Opening | None = None) -> Callable[[], None]:
+        """Connect; the session hears ``begun`` or ``unreachable``. Return what gives up the attempt.
+
+        The wire is the opening's, if there is one, and the session's only when that hands it over.
+        """
+        attempt = _Attempt(self, session, opening)
         try:
             attempt.begin()
         except OSError as problem:
@@ -37,10 +41,11 @@ class Dialler:
 class _Attempt:
     """One connection that is being made."""
 
-    __slots__ = ("_dialler", "_limit", "_session", "_socket")
+    __slots__ = ("_dialler", "_limit", "_opening", "_session", "_socket")
 
-    def __init__(self, dialler: Dialler, session: Session) -> None:
+    def __init__(self, dialler: Dialler, session: Session, opening: Opening | None) -> None:
         self._dialler = dialler
+        self._opening = opening
         self._session: Session | None = session
         self._socket: socket.socket | None = None
         self._limit: Any = None
@@ -74,7 +79,8 @@ class _Attempt:
         self._session = self._socket = self._limit = None
         dialler = self._dialler
         session.connection.resp_h, session.connection.resp_p = dialler.resp_h, dialler.resp_p
-        session.server = wire = PlainWire(session, Side.SERVER, dialler.engine, connection)
+        user = session if self._opening is None else self._opening
+        user.server = wire = PlainWire(user, Side.SERVER, dialler.engine, connection)
         wire.begin(watched=True)
 
     def _too_late(self) -> None:
