@@ -63,7 +63,7 @@ def serve(
     """Relay clients to a mail server, and write down what is said.
 
     An ENDPOINT is a Twisted endpoint string. SIGTERM and SIGINT drain the sessions and end; SIGUSR1
-    opens the files anew.
+    opens the files anew, and SIGHUP reads the certificates anew besides.
     """
     from twisted.internet import reactor
 
@@ -80,7 +80,7 @@ def serve(
     if not hooks:
         Logger().warn("nobody hears the events: name a file with --events, or a hook in --config")
     raise_descriptor_limit(config)
-    return Process(reactor).run(service, service.started, service.reopen)
+    return Process(reactor).run(service, service.started, service.reopen, service.reload)
 
 
 def _overrides(
@@ -264,14 +264,17 @@ class Process:
         service: Service,
         started: Deferred[Any],
         reopen: Callable[[], None] | None = None,
+        reload: Callable[[], None] | None = None,
     ) -> int:
         """Run ``service`` until the end, and return the exit status.
 
         ``started`` fires when it has come up, or fails with what is wrong. ``reopen`` is called for
-        each SIGUSR1.
+        each SIGUSR1, ``reload`` for each SIGHUP.
         """
         if reopen is not None:
             self._on(signal.SIGUSR1, reopen)
+        if reload is not None:
+            self._on(signal.SIGHUP, reload)
         # The reactor sets handlers of its own when it starts; ours come after them.
         self._reactor.callWhenRunning(self._start, service, started)
         self._reactor.run()

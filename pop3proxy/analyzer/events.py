@@ -62,6 +62,8 @@ class Connection:
 
     ``state`` is the session's as far as the server has answered; ``tls`` is set while the client
     talks TLS to the proxy, which holds the keys.
+    ``trusted_peer``: ``orig_h`` is a proxy before this one that named no client (PROXY LOCAL or UNKNOWN),
+    so that it must be neither counted nor banned as one.
     ``secrets`` is what the client of this session used to prove itself (bounded, long ones by their
     beginning), kept so that whoever writes events down can mask a reply that repeats one of them.
     """
@@ -75,6 +77,7 @@ class Connection:
     tls: Tls | None = None
     state: State = State.AUTHORIZATION
     secrets: tuple[str, ...] = ()
+    trusted_peer: bool = False
 
 
 class Secret(Enum):

@@ -54,6 +54,11 @@ def destination(endpoint: str) -> tuple[str, int]:
     return host, int(port) if port.isdigit() else 0
 
 
+def kind_of(endpoint: str) -> str:
+    """Return the kind of an endpoint string in lower case: ``tcp``, ``ssl``."""
+    return _parts(endpoint)[0].lower()
+
+
 def _parts(endpoint: str) -> tuple[str, list[str], dict[str, str]]:
     """Take an endpoint string apart: its kind, what is known by its place, and what by its name."""
     kind, *parts = [_ESCAPED.sub(r"\1", part) for part in _PART.findall(endpoint)]

@@ -3,34 +3,43 @@
 import contextlib
 import socket
 from collections import Counter
-from typing import Any, Protocol
+from ipaddress import IPv4Network, ip_address
+from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..analyzer.events import Side
+from .. import config
+from ..analyzer.events import CLIENT
 from ..config import ConnectionLimits
 from .accepting import Acceptor, can_take_over
 from .addresses import host_and_port, host_and_port_of
+from .arrival import HEADER, NO_ROOM, SCREEN, TLS, Arrival, Guard, Hall, Stage
 from .engine import Engine
 from .plainwire import PlainWire
-from .session import TRY_LATER, Session
+from .proxyheader import Address
+from .session import Session
+from .terms import Terms
+from .tls import ServerTls
+from .wire import Wire
 
 
-class SessionMaker(Protocol):
-    """Who makes sessions."""
+class SessionMaker(Hall, Protocol):
+    """Who makes sessions, and keeps what is between accept and session."""
 
-    def session(self, host: str, port: int, listener: str) -> Session:
-        """Make the session of a client that has connected."""
+    def session(
+        self, host: str, port: int, listener: "Listener", trusted_peer: bool = False
+    ) -> Session:
+        """Make the session of a client that has connected.
 
-    def count(self, what: str) -> int:
-        """Count something worth knowing; return the count."""
+        ``trusted_peer``: it is a proxy before us, and has named no client.
+        """
 
 
 class Admission:
-    """Who may come in: so many sessions in all, so many from one address."""
+    """Who may come in: so many clients in all, so many from one address."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         """Begin with nobody inside."""
@@ -38,28 +47,34 @@ class Admission:
         self._inside = 0
         self._by_address: Counter[str] = Counter()
 
-    def enter(self, host: str) -> str:
-        """Let a client in and return ``""``, or name the limit that keeps it out."""
-        limits = self._limits
-        if self._inside >= limits.connections:
+    def enter(self, host: str = "") -> str:
+        """Let a client in and return ``""``, or name the limit that keeps it out.
+
+        Without a host it is counted by its address only when it is claimed.
+        """
+        if self._inside >= self._limits.connections:
             return "connections"
-        if limits.connections_per_address:
-            if self._by_address[host] >= limits.connections_per_address:
+        limit = self.claim(host)
+        if not limit:
+            self._inside += 1
+        return limit
+
+    def claim(self, host: str) -> str:
+        """Count somebody inside by an address and return ``""``, or name the limit that forbids it."""
+        allowed = self._limits.connections_per_address
+        if allowed and host:
+            if self._by_address[host] >= allowed:
                 return "connections_per_address"
             self._by_address[host] += 1
-        self._inside += 1
         return ""
 
-    def leave(self, host: str) -> None:
-        """Let a client out that was let in."""
+    def leave(self, host: str = "") -> None:
+        """Let a client out that was let in; ``host`` if it is counted by that."""
         self._inside -= 1
-        if self._limits.connections_per_address:
+        if self._limits.connections_per_address and host:
             self._by_address[host] -= 1
             if not self._by_address[host]:
                 del self._by_address[host]
-
-
-_NO_ROOM = TRY_LATER % b"too many connections, please try again later"
 
 
 class _Refusal(TwistedProtocol):
@@ -67,8 +82,38 @@ class _Refusal(TwistedProtocol):
 
     def connectionMade(self) -> None:
         assert self.transport is not None
-        self.transport.write(_NO_ROOM)
+        self.transport.write(NO_ROOM)
         self.transport.loseConnection()
+
+
+_MAPPED: Final = 96
+"""Bits before an IPv4 address that is mapped into IPv6."""
+
+
+class _Trust:
+    """Which peers are proxies that must name their clients."""
+
+    def __init__(self, networks: tuple[config.Network, ...]) -> None:
+        self._networks = tuple(map(_as_met, networks))
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def __contains__(self, host: str) -> bool:
+        """Say whether a peer is one. Over a UNIX socket all are: its file's mode says who may connect."""
+        try:
+            address = ip_address(host.partition("%")[0])
+        except ValueError:
+            return True
+        return any(address in network for network in self._networks)
+
+
+def _as_met(network: config.Network) -> config.Network:
+    """Write a network of mapped addresses as that of the IPv4 addresses as which its clients are known."""
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < _MAPPED:
+        return network
+    return IPv4Network((mapped, network.prefixlen - _MAPPED))
 
 
 @implementer(IProtocolFactory)
@@ -77,11 +122,24 @@ class Listener:
 
     _log = Logger(namespace="pop3proxy.listeners")
 
-    def __init__(self, name: str, admission: Admission, maker: SessionMaker) -> None:
-        """Take the endpoint string as the listener's name."""
-        self.name = name
+    def __init__(
+        self,
+        options: config.Listener,
+        admission: Admission,
+        maker: SessionMaker,
+        terms: Terms | None = None,
+        server_tls: ServerTls | None = None,
+    ) -> None:
+        """Take the endpoint string as the listener's name; ``server_tls`` is there if it is needed."""
+        self.name = options.endpoint
+        self.terms = terms
+        self.server_tls = server_tls
         self._admission = admission
         self._maker = maker
+        self._trust = _Trust(options.proxies)
+        self._implicit = options.tls == "implicit"
+        self._inside_tls = options.proxy_header == "inside_tls"
+        self._at_once = not self._implicit and not self._trust
 
     def doStart(self) -> None:
         """Begin nothing: the service says that it listens (IProtocolFactory)."""
@@ -89,10 +147,36 @@ class Listener:
     def doStop(self) -> None:
         """End nothing: sessions outlive their listener (IProtocolFactory)."""
 
+    def _stages(self, host: str) -> tuple[tuple[Stage, ...], bool]:
+        """Return what a peer goes through before its session, and whether a header may still come then."""
+        if not self._trust:
+            return (TLS,), False
+        if host not in self._trust:
+            if not self._implicit:
+                return (), True
+            return ((TLS,), True) if self._inside_tls else ((SCREEN, TLS), False)
+        if not self._implicit:
+            return (HEADER,), False
+        return ((TLS, HEADER) if self._inside_tls else (HEADER, TLS)), False
+
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
         """Make a client's wire, or a refusal (IProtocolFactory)."""
-        session = self._session(*host_and_port(addr))
-        return _Refusal() if session is None else session.client
+        host, port = host_and_port(addr)
+        stages, guarded = ((), False) if self._at_once else self._stages(host)
+        if not stages:
+            session = self._admit(host, port)
+            if session is None:
+                return _Refusal()
+            if guarded:
+                session.client.hand_over(Guard(session, self._maker))
+            return session.client
+        arrival = self._arrival((host, port), stages, guarded)
+        if arrival is None:
+            # Who awaits TLS would not understand a refusal in clear.
+            return None if TLS in stages else _Refusal()
+        wire = Wire(arrival, CLIENT)
+        arrival.take(wire)
+        return wire
 
     def take_over(self, port: IListeningPort, engine: Engine) -> Acceptor | None:
         """Have the engine accept in the port's stead, if it can."""
@@ -100,25 +184,54 @@ class Listener:
             return None
 
         def welcome(connection: socket.socket, address: Any) -> None:
-            session = self._session(*host_and_port_of(address))
-            if session is None:
-                with connection, contextlib.suppress(OSError):
-                    connection.send(_NO_ROOM)
+            peer = host_and_port_of(address)
+            stages, guarded = ((), False) if self._at_once else self._stages(peer[0])
+            if stages:
+                self._receive(connection, engine, peer, stages, guarded)
                 return
-            session.client = wire = PlainWire(session, Side.CLIENT, engine, connection)
+            session = self._admit(*peer)
+            if session is None:
+                _turn_away(connection)
+                return
+            user: Any = Guard(session, self._maker) if guarded else session
+            session.client = wire = PlainWire(user, CLIENT, engine, connection)
             wire.begin()
 
         return Acceptor(port, engine, welcome)
 
-    def _session(self, host: str, port: int) -> Session | None:
+    def _receive(
+        self,
+        connection: socket.socket,
+        engine: Engine,
+        peer: Address,
+        stages: tuple[Stage, ...],
+        guarded: bool,
+    ) -> None:
+        arrival = self._arrival(peer, stages, guarded)
+        if arrival is not None:
+            arrival.begin(engine, connection)
+        elif TLS in stages:
+            connection.close()
+        else:
+            _turn_away(connection)
+
+    def _arrival(self, peer: Address, stages: tuple[Stage, ...], guarded: bool) -> Arrival | None:
+        """Let a client in that is to have a session later, or say that there is no room for it."""
+        limit = self._admission.enter("" if HEADER in stages else peer[0])
+        if limit:
+            self._refused(limit, *peer)
+            return None
+        return Arrival(self, self._maker, peer, stages, guarded)
+
+    def _admit(self, host: str, port: int) -> Session | None:
         """Make a client's session, or say that there is no room for one."""
         limit = self._admission.enter(host)
         if not limit:
-            try:
-                return self._maker.session(host, port, self.name)
-            except Exception:
-                self._admission.leave(host)
-                raise
+            return self.session(host, port, False)
+        self._refused(limit, host, port)
+        return None
+
+    def _refused(self, limit: str, host: str, port: int) -> None:
         count = self._maker.count(f"refused_{limit}")
         self._log.info(
             "limit {limit} reached: refused {host}:{port}; {count} by now",
@@ -127,7 +240,32 @@ class Listener:
             port=port,
             count=count,
         )
-        return None
+
+    # --- for arrivals -----------------------------------------------------------------------------------
+
+    def claim(self, host: str, port: int) -> bool:
+        """Count a client by its address; False, and logged, if there is no room for it (Entry)."""
+        limit = self._admission.claim(host)
+        if limit:
+            self._refused(limit, host, port)
+        return not limit
+
+    def leave(self, host: str) -> None:
+        """Let a client out; ``host`` is what it is counted by, or empty (Entry)."""
+        self._admission.leave(host)
+
+    def session(self, host: str, port: int, trusted_peer: bool) -> Session:
+        """Make the session of a client that is counted. If that raises, the client has left (Entry)."""
+        try:
+            return self._maker.session(host, port, self, trusted_peer)
+        except Exception:
+            self._admission.leave("" if trusted_peer else host)
+            raise
+
+
+def _turn_away(connection: socket.socket) -> None:
+    with connection, contextlib.suppress(OSError):
+        connection.send(NO_ROOM)
 
 
 def send_at_once(port: IListeningPort) -> None:

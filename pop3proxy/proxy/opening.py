@@ -7,11 +7,10 @@ TLS would count inside it (RFC 2595 section 4).
 
 from collections.abc import Callable
 from enum import Enum
-from ipaddress import ip_address
 
 from ..analyzer.events import SERVER, Side
 from ..config import Upstream
-from .proxyheader import Address, version_1, version_2
+from .proxyheader import Address, is_address, version_1, version_2
 from .session import Session
 from .tls import ClientTls
 from .wire import Wire
@@ -222,11 +221,11 @@ class Opening:
         """Build Dovecot's XCLIENT; empty if it is not wanted, or there is no address to tell."""
         session = self._session
         c = session.connection
-        if not self._options.xclient or not _is_address(c.orig_h):
+        if not self._options.xclient or not is_address(_without_zone(c.orig_h)):
             return b""
         fields = [f"ADDR={_without_zone(c.orig_h)}", f"PORT={c.orig_p}", f"SESSION={c.uid}"]
         host, port = self._entrance
-        if _is_address(host):
+        if is_address(_without_zone(host)):
             fields += [f"DESTADDR={_without_zone(host)}", f"DESTPORT={port}"]
         return f"XCLIENT {' '.join(fields)}\r\n".encode("ascii")
 
@@ -260,11 +259,3 @@ def _shown(line: bytes) -> str:
 def _without_zone(host: str) -> str:
     """Leave out on which link an address is: that means nothing to another host."""
     return host.partition("%")[0]
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(_without_zone(host))
-    except ValueError:
-        return False
-    return True

@@ -52,6 +52,15 @@ class Header:
     destination: Address | None = None
 
 
+def is_address(host: str) -> bool:
+    """Say whether a host is named by an IP address, as clients of a UNIX socket are not."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def begins(data: bytes) -> bool | None:
     """Say whether bytes begin with a header's signature; None if they are only a part of one."""
     if data.startswith((SIGNATURE_V1, SIGNATURE_V2)):

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, FirstError, gatherResults
@@ -13,18 +13,20 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from .. import config as settings
 from ..analyzer.dialogue import Analyzer
 from ..analyzer.events import Connection
-from ..config import Config
+from ..config import Config, ConfigError
 from ..hooks.api import Hook
 from ..hooks.dispatcher import Dispatcher
 from .accepting import Acceptor
-from .addresses import host_and_port
+from .addresses import host_and_port, kind_of
+from .arrival import Arrival
 from .engine import Engine, usable
 from .listeners import Admission, Listener, send_at_once
 from .session import Session
 from .terms import terms_for
-from .tls import ServerTls
+from .tls import ClientTls, ServerTls, TlsError
 from .uids import new_uid
 from .upstream import Upstream
 
@@ -52,11 +54,15 @@ class ProxyService(Service):
         hooks: Sequence[Hook],
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Prepare; nothing is opened yet. Raises UnusableHook."""
+        """Prepare; nothing is opened yet, but the files of TLS are read.
+
+        Raises UnusableHook, and ConfigError for what is wrong with TLS.
+        """
         self.timeouts = config.timeouts
         self.counts: Counter[str] = Counter()
         self.ports: list[IListeningPort] = []
         self.sessions: set[Session] = set()
+        self.arrivals: set[Arrival] = set()
         self.started: Deferred[None] = Deferred()
         self.now = now
         self._reactor = reactor
@@ -65,9 +71,7 @@ class ProxyService(Service):
         self._admission = Admission(config.limits)
         self._engine = Engine(reactor) if usable(reactor) else None
         self._acceptors: list[Acceptor] = []
-        self._upstream = Upstream(reactor, config.upstream, self._engine)
-        self._terms = {place.endpoint: terms_for(place, config.upstream) for place in config.listen}
-        self._server_tls = ServerTls(config.tls) if config.tls.certificates else None
+        self._upstream, self._server_tls = _outfit(reactor, config, self._engine)
         self._sweep = LoopingCall(self.sweep)
         self._sweep.clock = reactor
         self._empty: Deferred[None] | None = None
@@ -99,28 +103,38 @@ class ProxyService(Service):
             self.started.errback(Failure())
             return
         self._sweep.start(SWEEP, now=False)
-        listening = [self._listen(listener.endpoint) for listener in self._config.listen]
+        listening = [self._listen(listener) for listener in self._config.listen]
         gatherResults(listening, consumeErrors=True).addCallbacks(
             self._listening, self._not_listening
         )
 
-    def _listen(self, endpoint: str) -> Deferred[None]:
-        factory = Listener(endpoint, self._admission, self)
+    def _listen(self, options: settings.Listener) -> Deferred[None]:
+        terms = terms_for(options, self._config.upstream)
+        endpoint = options.endpoint
+        factory = Listener(options, self._admission, self, terms, self._server_tls)
         waiting: Deferred[IListeningPort] = serverFromString(self._reactor, endpoint).listen(
             factory
         )
-        return waiting.addCallbacks(self._listens, self._cannot_listen, (factory,), {}, (endpoint,))
+        done, failed = self._listens, self._cannot_listen
+        return waiting.addCallbacks(done, failed, (factory, options), {}, (endpoint,))
 
-    def _listens(self, port: IListeningPort, factory: Listener) -> None:
+    def _listens(self, port: IListeningPort, factory: Listener, options: settings.Listener) -> None:
         self.ports.append(port)
         send_at_once(port)
         if self._engine is not None and (acceptor := factory.take_over(port, self._engine)):
             self._acceptors.append(acceptor)
+        address = ":".join(map(str, host_and_port(port.getHost())))
         self._log.info(
-            "listening on {address}, relaying to {upstream}; sessions are inspected until STLS",
-            address=":".join(map(str, host_and_port(port.getHost()))),
+            "listening on {address}, relaying to {upstream}; {terms}",
+            address=address,
             upstream=self._upstream.name,
+            terms=_described(options),
         )
+        if options.tls == "none":
+            self._log.warn(
+                "{address}: STLS is hidden from clients, who then send their passwords in clear",
+                address=address,
+            )
 
     def _cannot_listen(self, failure: Failure, endpoint: str) -> None:
         raise ListenError(
@@ -140,6 +154,8 @@ class ProxyService(Service):
         for acceptor in self._acceptors:
             acceptor.stop()
         closing = [port.stopListening() for port in self.ports]
+        for arrival in list(self.arrivals):
+            arrival.shut_down()
         if self.sessions:
             self._log.info("waiting for {count} sessions to end", count=len(self.sessions))
             self._empty = Deferred()
@@ -178,19 +194,38 @@ class ProxyService(Service):
         for hook in self._dispatcher.hooks:
             hook.reopen()
 
+    def reload(self) -> None:
+        """Read the files of TLS anew, for connections to come, and reopen what hooks write to.
+
+        Where something is wrong with them, what was read before stays in use.
+        """
+        for part in (self._server_tls, self._upstream.tls):
+            try:
+                if part is not None:
+                    part.reload()
+            except TlsError as problem:
+                self._log.error(
+                    "not read anew, what was in use stays: {problem}", problem=str(problem)
+                )
+        self._log.info("certificates were read anew; sessions that run keep theirs")
+        self.reopen()
+
     # --- sessions ---------------------------------------------------------------------------------------
 
-    def session(self, host: str, port: int, listener: str) -> Session:
-        """Make the session of a client that has connected."""
+    def session(
+        self, host: str, port: int, listener: Listener, trusted_peer: bool = False
+    ) -> Session:
+        """Make the session of a client that has connected (SessionMaker)."""
         upstream = self._upstream
-        connection = Connection(new_uid(), host, port, upstream.host, upstream.port, listener)
+        connection = Connection(new_uid(), host, port, upstream.host, upstream.port, listener.name)
+        connection.trusted_peer = trusted_peer
         analyzer = Analyzer(
             connection,
             wants=self._dispatcher.wants,
             gated=self.blocking,
             auth_resp_code=self._config.analyzer.auth_resp_code,
         )
-        session = Session(connection, analyzer, self, self._terms[listener], self._server_tls)
+        session = Session(connection, analyzer, self, listener.terms, listener.server_tls)
         self.sessions.add(session)
         self.counts["sessions"] += 1
         return session
@@ -226,16 +261,77 @@ class ProxyService(Service):
     def over(self, session: Session) -> None:
         """Forget a session that has ended."""
         self.sessions.discard(session)
-        self._admission.leave(session.connection.orig_h)
+        connection = session.connection
+        self._admission.leave("" if connection.trusted_peer else connection.orig_h)
         self.counts[f"inspected_{session.analyzer.inspected.partition(':')[0]}"] += 1
         if self._empty is not None and not self.sessions:
             empty, self._empty = self._empty, None
             empty.callback(None)
 
     def sweep(self) -> None:
-        """End the sessions whose time has run out."""
+        """End the sessions whose time has run out, and the arrivals."""
         now = self.now()
+        for arrival in list(self.arrivals):
+            limit = arrival.overdue(now)
+            if limit:
+                arrival.expired(limit)
         for session in list(self.sessions):
             limit = session.overdue(now)
             if limit:
                 session.expired(limit)
+
+
+_OFFERS: Final = {
+    "pass": "sessions are inspected until STLS",
+    "none": "STLS is hidden and refused, and sessions are inspected whole",
+    "implicit": "TLS from the first byte, and sessions are inspected whole",
+    "terminate": "STLS is answered here, and sessions are inspected whole",
+    "require": "STLS is answered here and required to log in, and sessions are inspected whole",
+}
+
+
+def _described(options: settings.Listener) -> str:
+    """Say what a listener offers and inspects."""
+    text = _OFFERS[options.tls]
+    if options.proxies:
+        where = "inside TLS " if options.proxy_header == "inside_tls" else ""
+        networks = ", ".join(map(str, options.proxies))
+        text += f"; a PROXY header is demanded {where}from {networks}"
+    return text
+
+
+def _outfit(
+    reactor: Any, config: Config, engine: Engine | None
+) -> tuple[Upstream, ServerTls | None]:
+    """Make what is spoken to the mail server, and the TLS for clients if a listener needs it.
+
+    Raises ConfigError with what is wrong with either.
+    """
+    try:
+        for index, listener in enumerate(config.listen):
+            _refuse_tls_of_its_own(f"listen[{index}]", listener)
+        needed = {listener.tls for listener in config.listen} - {"pass", "none"}
+        server_tls = ServerTls(config.tls) if needed else None
+        return Upstream(reactor, config.upstream, engine), server_tls
+    except TlsError as problem:
+        raise ConfigError([str(problem)]) from None
+
+
+def _refuse_tls_of_its_own(place: str, listener: settings.Listener) -> None:
+    """Refuse an endpoint that puts something before what must come first. Raises ConfigError."""
+    kind = kind_of(listener.endpoint)
+    if kind not in ("ssl", "tls", "haproxy"):
+        return
+    if listener.proxies:
+        raise ConfigError(
+            [
+                f"{place}: {kind}: reads by itself what comes first, and proxies too; write tcp: instead"
+            ]
+        )
+    if listener.tls not in ("pass", "none"):
+        raise ConfigError(
+            [
+                f'{place}: {kind}: with tls = "{listener.tls}" cannot be;'
+                " write tcp: instead, and the certificate's files under [[tls.certificates]]"
+            ]
+        )

@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from .. import config
 from ..analyzer.events import SERVER
-from .addresses import destination, host_and_port, target
+from .addresses import destination, host_and_port, kind_of, target
 from .dialling import Caller, Dialler
 from .engine import Engine
 from .opening import Opening
@@ -70,12 +70,14 @@ class Upstream:
     ) -> None:
         """Remember where to connect; nothing is connected yet. ``engine`` may do so where it can.
 
-        Raises TlsError if the files that TLS needs cannot be used.
+        Raises ConfigError, and TlsError if the files that TLS needs cannot be used.
         """
         self.name = options.endpoint
         self.host, self.port = destination(self.name)
         self._options = options
-        self._tls = None if options.tls == "plain" else ClientTls(options)
+        if kind_of(self.name) in ("tls", "ssl"):
+            _refuse_tls_of_its_own(options)
+        self.tls = None if options.tls == "plain" else ClientTls(options)
         self._says_something = (
             options.tls != "plain" or options.xclient or options.proxy_protocol != "off"
         )
@@ -83,16 +85,11 @@ class Upstream:
         numeric = target(self.name)
         self._dialler = Dialler(engine, numeric) if engine and numeric else None
 
-    def reload(self) -> None:
-        """Read the files that TLS needs anew. Raises TlsError, and then nothing changes."""
-        if self._tls is not None:
-            self._tls.reload()
-
     def open(self, session: Session) -> Callable[[], None]:
         """Connect; the session hears ``begun`` or ``unreachable``. Return what gives up the attempt."""
         if not self._says_something:
             return self._connect(session)
-        opening = Opening(session, self._options, self._tls)
+        opening = Opening(session, self._options, self.tls)
         return opening.under_way(self._connect(opening))
 
     def _connect(self, caller: Caller) -> Callable[[], None]:
@@ -113,3 +110,24 @@ class Upstream:
     def _failed(self, failure: Failure, caller: Caller) -> None:
         if failure.check(CancelledError) is None:
             caller.unreachable(failure.getErrorMessage() or type(failure.value).__name__)
+
+
+def _refuse_tls_of_its_own(options: config.Upstream) -> None:
+    """Refuse an endpoint that begins TLS by itself, where something else must come first.
+
+    Raises ConfigError.
+    """
+    if options.tls != "plain":
+        raise config.ConfigError(
+            [
+                f'upstream: {options.endpoint} with tls = "{options.tls}" would be TLS inside TLS;'
+                " write the endpoint with tcp: instead"
+            ]
+        )
+    if options.proxy_protocol != "off":
+        raise config.ConfigError(
+            [
+                f"upstream: {options.endpoint} would send the PROXY header inside TLS;"
+                ' write the endpoint with tcp: and set tls = "tls"'
+            ]
+        )

@@ -7,6 +7,8 @@ from twisted.internet.testing import StringTransport
 from pop3proxy.analyzer.dialogue import Analyzer
 from pop3proxy.analyzer.events import Connection
 from pop3proxy.config import ConnectionLimits
+from pop3proxy.config import Listener as Options
+from pop3proxy.proxy.arrival import Arrival
 from pop3proxy.proxy.listeners import Admission, Listener
 from pop3proxy.proxy.session import Session
 
@@ -56,12 +58,21 @@ def test_who_was_refused_takes_no_room(limits: tuple[int, int]) -> None:
 class Maker:
     """Makes sessions, and counts."""
 
+    wants_entrance = False
+
     def __init__(self) -> None:
         self.around = Around()
+        self.timeouts = self.around.timeouts
+        self.arrivals: set[Arrival] = set()
         self.made: list[Session] = []
 
-    def session(self, host: str, port: int, listener: str) -> Session:
-        connection = Connection("Cuid", host, port, "198.51.100.1", 110, listener)
+    def now(self) -> float:
+        return self.around.now()
+
+    def session(
+        self, host: str, port: int, listener: Listener, trusted_peer: bool = False
+    ) -> Session:
+        connection = Connection("Cuid", host, port, "198.51.100.1", 110, listener.name)
         self.made.append(Session(connection, Analyzer(connection), self.around))
         return self.made[-1]
 
@@ -71,7 +82,7 @@ class Maker:
 
 def test_a_client_gets_the_wire_of_a_session_that_knows_where_it_came_in() -> None:
     maker = Maker()
-    protocol: object = Listener("tcp:110", admission(), maker).buildProtocol(
+    protocol: object = Listener(Options(endpoint="tcp:110"), admission(), maker).buildProtocol(
         IPv4Address("TCP", HERE, 4000)
     )
     (session,) = maker.made
@@ -82,7 +93,7 @@ def test_a_client_gets_the_wire_of_a_session_that_knows_where_it_came_in() -> No
 
 def test_a_client_beyond_the_limit_is_told_to_try_later_and_counted() -> None:
     maker = Maker()
-    listener = Listener("tcp:110", admission(connections=1), maker)
+    listener = Listener(Options(endpoint="tcp:110"), admission(connections=1), maker)
     listener.buildProtocol(IPv4Address("TCP", HERE, 4000))
     refusal = listener.buildProtocol(IPv4Address("TCP", HERE, 4001))
     assert refusal is not None
