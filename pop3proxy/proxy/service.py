@@ -26,7 +26,7 @@ from .engine import Engine, usable
 from .listeners import Admission, Listener, send_at_once
 from .session import Session
 from .terms import terms_for
-from .tls import ClientTls, ServerTls, TlsError
+from .tls import ServerTls, TlsError
 from .uids import new_uid
 from .upstream import Upstream
 
@@ -199,15 +199,22 @@ class ProxyService(Service):
 
         Where something is wrong with them, what was read before stays in use.
         """
-        for part in (self._server_tls, self._upstream.tls):
+        for whose, part in (("clients", self._server_tls), ("the mail server", self._upstream.tls)):
+            if part is None:
+                continue
             try:
-                if part is not None:
-                    part.reload()
+                part.reload()
             except TlsError as problem:
                 self._log.error(
-                    "not read anew, what was in use stays: {problem}", problem=str(problem)
+                    "TLS with {whose}: not read anew, what was in use stays: {problem}",
+                    whose=whose,
+                    problem=str(problem),
                 )
-        self._log.info("certificates were read anew; sessions that run keep theirs")
+            else:
+                self._log.info(
+                    "TLS with {whose}: certificates are read anew; sessions that run keep theirs",
+                    whose=whose,
+                )
         self.reopen()
 
     # --- sessions ---------------------------------------------------------------------------------------
