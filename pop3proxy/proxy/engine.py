@@ -91,6 +91,16 @@ class Engine:
         """Do something when whoever acts now has finished."""
         self.reactor.callLater(0, act, *arguments)
 
+    def wake(self, watcher: Watcher, events: int) -> None:
+        """Let a watcher act when whoever acts now has finished, as if its descriptor were ready."""
+        self.soon(self._wake, watcher, events)
+
+    def _wake(self, watcher: Watcher, events: int) -> None:
+        try:
+            watcher.ready(events)
+        except Exception as problem:
+            self._failed(watcher, problem)
+
     def report(self, problem: Exception) -> None:
         """Log an error of ours that costs a connection."""
         self._log.error(

@@ -33,7 +33,6 @@ from ..analyzer.events import (
     Event,
     SessionEnd,
     Side,
-    Tls,
 )
 from ..config import Timeouts
 from ..hooks.api import Delay, Deny, Drop, EndSession, Verdict
@@ -139,7 +138,7 @@ class Session:
             self._server_begun()
 
     def _client_begun(self) -> None:
-        self.connection.tls = Tls("", "") if self.client.secure else None
+        self.connection.tls = self.client.tls
         events = [Connect(self.connection, self._started)]
         if not self._tell(events):
             return
@@ -315,6 +314,17 @@ class Session:
                 self.server.abort()
             self.end(reason)
         self._finish()
+
+    def secured(self, side: Side) -> None:
+        """Go on: what the wire carries does not depend on what carries it."""
+
+    def insecure(self, side: Side, why: str) -> None:
+        """End the session, as there is no TLS on one side."""
+        if side is SERVER and self.mode is _CONNECTING:
+            self._server_closed = True
+            self.unreachable(why)
+        else:
+            self.lost(side, False)
 
     # --- for the relay ----------------------------------------------------------------------------------
 

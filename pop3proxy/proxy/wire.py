@@ -10,18 +10,22 @@ What has no need of a transport, plain TCP, has a make of its own in ``plainwire
 import socket
 from typing import Any, Protocol
 
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
+    IHandshakeListener,
     INegotiated,
     IProtocol,
     IPullProducer,
     IPushProducer,
 )
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..analyzer.events import Side
+from ..analyzer.events import Side, Tls
+from .tls import ClientTls, ServerTls, explained, facts
 
 SMALL_READ = 64 * 1024
 """Octets of a read at first: enough for a dialogue, and cheap to allocate."""
@@ -50,25 +54,41 @@ class WireUser(Protocol):
     def lost(self, side: Side, clean: bool) -> None:
         """The wire is gone. ``clean``: it was closed and not reset."""
 
+    def secured(self, side: Side) -> None:
+        """TLS is on, after ``start_tls``; what is written and read from now on is inside it."""
 
-@implementer(IProtocol, IHalfCloseableProtocol, IPushProducer, IPullProducer)
+    def insecure(self, side: Side, why: str) -> None:
+        """The TLS handshake has failed, and the wire is gone; ``lost`` does not follow.
+
+        ``why`` is one line for a log, about the peer: "it does not speak TLS". ``begun`` may not have been
+        said, if TLS was to be there from the first byte.
+        """
+
+
+@implementer(IProtocol, IHandshakeListener, IHalfCloseableProtocol, IPushProducer, IPullProducer)
 class Wire:
     """A byte stream to one peer.
 
     ``unsent`` says whether bytes that were written still wait for the peer to take them; ``drained`` is
-    reported when they have gone. ``secure`` says whether TLS carries them.
+    reported when they have gone. ``tls`` is what is known of the TLS that carries them, or None.
+    ``truncated`` says that TLS ended without the peer's word (close_notify), so that somebody else may have
+    cut its bytes off; its end is reported as any other.
     """
 
     __slots__ = (
         "_aborted",
         "_end_due",
+        "_paused",
         "_registering",
         "_send",
+        "_shaking",
         "_side",
         "_socket",
+        "_tls",
         "_user",
-        "secure",
+        "tls",
         "transport",
+        "truncated",
         "unsent",
     )
 
@@ -81,9 +101,22 @@ class Wire:
         self._registering = False
         self._end_due = False
         self._aborted = False
+        self._paused = False
+        self._tls: ServerTls | ClientTls | None = None  # that a handshake is made with
+        self._shaking: SSL.Connection | None = None  # the connection of a handshake under way
         self.unsent = False
-        self.secure = False
+        self.tls: Tls | None = None
+        self.truncated = False
         self.transport: Any = None
+
+    @property
+    def secure(self) -> bool:
+        """Whether TLS carries the bytes."""
+        return self.tls is not None
+
+    def hand_over(self, user: WireUser) -> None:
+        """Report to another user from now on."""
+        self._user = user
 
     # --- what a session does with it --------------------------------------------------------------------
 
@@ -117,16 +150,22 @@ class Wire:
 
     def pause(self) -> None:
         """Stop reading."""
-        self.transport.pauseProducing()
+        self._paused = True
+        if self._shaking is None:
+            self.transport.pauseProducing()
 
     def resume(self) -> None:
         """Read on."""
+        self._paused = False
         self.transport.resumeProducing()
 
     def end(self) -> None:
-        """Send what is unsent and then the end of our bytes; go on reading."""
+        """Send what is unsent and then the end of our bytes; go on reading.
+
+        TLS has no half-close in Twisted: over its transports close_notify is sent, and the peer's own then
+        brings the loss without an ``ended``.
+        """
         if self._socket is None:
-            # TLS has no half-close in Twisted: this sends close_notify and reads on until the peer's.
             self.close()
         elif self.unsent:
             self._end_due = True
@@ -158,6 +197,26 @@ class Wire:
         self._aborted = True
         self.transport.abortConnection()
 
+    def start_tls(self, tls: ServerTls | ClientTls) -> None:
+        """Send what is unsent, then turn TLS on; the user hears ``secured`` or ``insecure``, and not yet.
+
+        Whether we are the server or the client in it is whether we have accepted or made the connection. What
+        is written meanwhile waits; what was read before and is still held is the caller's to drop.
+        """
+        assert self._shaking is None
+        assert self.tls is None
+        transport = self.transport
+        if self.unsent:
+            transport.unregisterProducer()
+        self._tls = tls
+        self._socket = self._send = None
+        # TLS is put on top of what the transport has not sent yet.
+        transport.startTLS(tls)
+        self._shaking = transport.getHandle()
+        transport.registerProducer(self, True)
+        if self._paused:
+            transport.resumeProducing()
+
     # --- what the transport says ------------------------------------------------------------------------
 
     def makeConnection(self, transport: Any) -> None:
@@ -170,8 +229,36 @@ class Wire:
             transport.bufferSize = SMALL_READ
         else:
             transport.registerProducer(self, True)
-            self.secure = INegotiated.providedBy(transport)
+            if isinstance(transport, TLSMemoryBIOProtocol):
+                # An endpoint's own TLS, whose handshake begins now.
+                self._shaking = handle
+                return
+            if INegotiated.providedBy(transport):
+                self.tls = Tls("", "")
         self.connectionMade()
+
+    def handshakeCompleted(self) -> None:
+        """Go on inside TLS (IHandshakeListener)."""
+        connection, tls = self._shaking, self._tls
+        self._shaking = self._tls = None
+        if connection is None:
+            return
+        why = "" if tls is None else tls.problem(connection)
+        if why:
+            self._aborted = True
+            self.transport.abortConnection()
+            self._insecure(why)
+            return
+        self.tls = facts(connection, self._side is Side.CLIENT)
+        if self._paused:
+            self.transport.pauseProducing()
+        if tls is None:
+            self.connectionMade()
+        elif self._user is not None:
+            waited, self.unsent = self.unsent, False
+            self._user.secured(self._side)
+            if waited and not self.unsent:
+                self._drained()
 
     def connectionMade(self) -> None:
         """Say that the wire is up (IProtocol)."""
@@ -195,8 +282,20 @@ class Wire:
 
     def connectionLost(self, reason: Failure) -> None:
         """Report that the wire is gone (IProtocol)."""
+        connection, self._shaking = self._shaking, None
         self._socket = self._send = None
-        self._gone(reason.check(ConnectionDone) is not None)
+        if connection is not None and not self._aborted:
+            assert reason.value is not None
+            self._insecure(explained(reason.value, connection))
+            return
+        clean = reason.check(ConnectionDone) is not None
+        self.truncated = self.tls is not None and not clean and not self._aborted
+        self._gone(clean)
+
+    def _insecure(self, why: str) -> None:
+        user, self._user = self._user, None
+        if user is not None:
+            user.insecure(self._side, why)
 
     def _gone(self, clean: bool) -> None:
         user, self._user = self._user, None

@@ -42,6 +42,12 @@ class Heard:
     def lost(self, side: Side, clean: bool) -> None:
         self._note("lost", side, clean)
 
+    def secured(self, side: Side) -> None:
+        self._note("secured", side)
+
+    def insecure(self, side: Side, why: str) -> None:
+        self._note("insecure", side, why)
+
     @property
     def names(self) -> list[str]:
         return [what[0] for what in self.all]
