@@ -124,21 +124,24 @@ def from_template(name: str, title: str, template: str, template_tls: str = "") 
 
     ``template_tls`` is for ending TLS, with {tls}, {events}. A ``template`` with {tls} is for that alone.
     """
+    templates = [template_tls, template] if template_tls else [template]
     if "{tls}" in template and not template_tls:
         template, template_tls = "", template
-    command = functools.partial(_filled, template or template_tls)
-    try:
-        program = command(Ports(0, 0, 0, 0), Path())[0]
-    except (IndexError, KeyError, ValueError) as error:
-        raise PeerError(
-            f"{title}: not a command with {{port}}, {{upstream}} and {{events}}: {template!r}"
-        ) from error
+    program = ""
+    for given in templates:
+        try:
+            program = _filled(given, Ports(0, 0, 0, 0), Path())[0]
+        except (IndexError, KeyError, ValueError) as error:
+            raise PeerError(
+                f"{title}: not a command with {{port}}, {{upstream}} and {{events}},"
+                f" or with {{tls}} and {{events}}: {given!r}"
+            ) from error
     return Peer(
         name,
         title,
         program,
         "install it in this environment, or leave it out",
-        command if template else None,
+        functools.partial(_filled, template) if template else None,
         command_tls=functools.partial(_filled_tls, template_tls) if template_tls else None,
     )
 

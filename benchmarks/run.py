@@ -158,8 +158,6 @@ def _bench(tls: bool) -> Iterator[Bench]:
         raise PeerError("two cores are needed: one for the proxy, one for what loads it")
     with tempfile.TemporaryDirectory(prefix="pop3proxy-benchmark-") as name:
         folder = Path(name)
-        # nginx's worker is another user's when the master is root's.
-        folder.chmod(0o755)
         stub = [str(_compiled("stub", folder))]
         plain = _compiled("load", folder, "plain.c")
         secure = plain
