@@ -13,6 +13,8 @@ from .events import (
     Oddity,
     Reason,
     Side,
+    StartTLS,
+    Tls,
 )
 from .grammar import Role
 from .lines import LineCutter
@@ -21,7 +23,7 @@ from .replies import Replies
 from .requests import COUNTED
 from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, SASL, STATUS
 from .status import parse_status
-from .steps import NO_KINDS, NONE, SPENT, Events, Step
+from .steps import NO_KINDS, NONE, SPENT, Events, Kinds, Step
 
 _STLS = Role.STLS
 
@@ -34,8 +36,9 @@ class Analyzer(Replies):
     back: it settles each step before it pulls the next. If there is one that the client's bytes can give rise
     to, or the outcome of a login, what lies behind a barrier stays unpulled until the server has answered. So
     does a login behind a login that is not answered, if commands or logins are gated, and every command
-    behind it, if commands or successes are. Otherwise it passes at once in steps without events, a bounded
-    copy is kept, and its events come with the answer that decides what it is.
+    behind it, if commands or successes are. ``StartTLS`` is for who answers STLS in the server's place:
+    what may become STLS says so, and barriers hold. Otherwise it passes at once in steps without events, a
+    bounded copy is kept, and its events come with the answer that decides what it is.
     ``auth_resp_code``: this server marks wrong credentials with [AUTH] even if its CAPA was not seen.
 
     No input raises an exception, and no decision depends on time or on how the bytes were cut.
@@ -101,12 +104,14 @@ class Analyzer(Replies):
         if side is SERVER:
             withheld = self._cancelling and self._answers_cancellation
             in_exchange = False
+            in_capa = self._in_capa
             size = self._server_step()
         else:
             withheld = False
             if self._doubt is not None:
                 self._client_speaks_in_doubt(self._doubt)
             in_exchange = self._client_expects is SASL
+            self._row, self._hides_stls = None, False
             size = self._client_step()
         events, self._out = self._out, SPENT
         if size < 0:
@@ -121,6 +126,10 @@ class Analyzer(Replies):
             step.too_long = True
             step.may, self._too_long = self._too_long, NO_KINDS
         step.in_exchange, step.withheld = in_exchange, withheld
+        if side is CLIENT:
+            step.command, step.hides_stls = self._row, self._hides_stls
+        elif in_capa or self._in_capa:
+            step.capa, step.capa_ends = True, not self._in_capa
         return step
 
     def gap(self, side: Side, ts: float) -> Events:
@@ -247,6 +256,43 @@ class Analyzer(Replies):
             self._failed(*attempted, Reason.DENIED, code)
         events, self._out = self._out, SPENT
         return events
+
+    # --- TLS whose keys are ours ------------------------------------------------------------------------
+
+    def turned(self, ts: float) -> Events:
+        """Take it that the client's STLS, which was taken back (``refused``), is answered with a +OK of ours.
+
+        Return the event of that; or, if the client has said something behind its STLS, only that it has:
+        then there must be no TLS, since nobody can tell who said it (RFC 2595 section 4, CVE-2011-0411).
+        """
+        self.ts = ts
+        self._out = []
+        early = self._client.peek(self._limits.detail)
+        if early:
+            line = early.partition(b"\n")[0].rstrip(b"\r")
+            self._odd(Oddity.CLIENT_INJECTION, True, line)
+        elif StartTLS in self._wants:
+            self._out.append(StartTLS(self.connection, ts))
+        events, self._out = self._out, SPENT
+        return events
+
+    def secured(self, tls: Tls, gated: Kinds | None = None) -> None:
+        """Go on inside TLS: what the client said before may have been anybody's (RFC 2595 section 4).
+
+        ``gated`` are the event types for which bytes are held back from now on; None changes nothing.
+        """
+        self.connection.tls = tls
+        self._client.drop()
+        self._client.take(self._client.waiting)
+        self._client_expects = COMMAND
+        self._undecided = self._message = self._attempted = self._unsent = None
+        self._auth_refused = self._alone = self._layer_due = False
+        self._user = self._named = None
+        self._user_last = self._named_last = ""
+        self._before = (None, "")
+        self.auth_resp_code = self._announced
+        if gated is not None:
+            self.gate(gated)
 
     @property
     def quitting(self) -> bool:

@@ -320,7 +320,7 @@ class LoginFailure(Event):
 
 @dataclass(slots=True)
 class StartTLS(Event):
-    """The server accepted STLS: what follows is encrypted and not inspected."""
+    """STLS was accepted: what follows is encrypted, and inspected only if the proxy accepted it itself."""
 
     name: ClassVar[str] = "pop3_starttls"
 

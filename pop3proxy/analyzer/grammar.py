@@ -167,6 +167,21 @@ def may_become_login(head: bytes) -> bool:
     return any(name.startswith(word.rstrip(_BLANKS)) for name in _LOGIN_WORDS)
 
 
+def may_become_stls(head: bytes) -> bool:
+    """Say whether a command line that begins with ``head`` can be STLS, or that to some servers."""
+    start = head[:5].lstrip(_BLANKS).upper()
+    word = start[:4].rstrip(_BLANKS)
+    return not start[4:].strip(_BLANKS) and b"STLS".startswith(word)
+
+
+def stls_to_some(line: bytes, row: Command) -> bool:
+    """Say whether some server may take for STLS, or find it in, a line that is not STLS to us.
+
+    The reasons are those of ``login_to_some``.
+    """
+    return row.role is not Role.STLS and bool(_HIDDEN_STLS.search(line))
+
+
 LONG = 255
 """Octets of a command line with its CR LF by RFC 2449 section 4: servers may read more as another line."""
 
@@ -174,6 +189,7 @@ _BLANKS = bytes(range(0x21))
 _WORDS = b"|".join(_NAMES_USER)
 _AT_THE_START = re.compile(rb"[\0-\x20]*(?:%s)(?:[\0-\x20]|\Z)" % _WORDS, re.I)
 _ANYWHERE = re.compile(rb"(?:%s)[\0-\x20]" % _WORDS, re.I)
+_HIDDEN_STLS = re.compile(rb"(?:\A|\r)[\0-\x20]*STLS(?:[\0-\x20]|\Z)", re.I)
 _SHORTEST_BUFFER = 64
 
 

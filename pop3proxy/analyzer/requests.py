@@ -171,8 +171,7 @@ class Requests(DialogueState):
         row = grammar.command(word, arg)
         self.commands += 1
         if self._gated:
-            self._before = self._user, self._user_last
-            self._attempted = None
+            self._keep_what_was(row, text)
         if self._doubt is not None:
             self._doubt.commands += 1
         if row is grammar.UNKNOWN:
@@ -192,6 +191,14 @@ class Requests(DialogueState):
         self._owe(row, arg)
         if self._guards_login:
             self._look_for_a_login(row, text)
+
+    def _keep_what_was(self, row: Command, text: bytes) -> None:
+        """Note what the caller decides by, and what the command can be taken back to."""
+        self._before = self._user, self._user_last
+        self._attempted = None
+        self._row = row
+        if self._stls_waits and self.connection.state is AUTHORIZATION:
+            self._hides_stls = grammar.stls_to_some(text, row)
 
     def _owe(self, row: Command, arg: bytes) -> None:
         """Remember what the server owes for a command, and do what is particular to it."""

@@ -24,9 +24,11 @@ from .events import (
     Request,
     Secret,
     Side,
+    StartTLS,
     State,
     Unexpected,
 )
+from .grammar import Command
 from .limits import Limits
 from .lines import Body, BodyEnd, LineCutter
 from .owed import GREETING, Owed
@@ -41,6 +43,7 @@ from .steps import (
     SASL_MAY,
     STATUS_MAY,
     STATUS_OR_DATA_MAY,
+    STLS_MAY,
     Kinds,
     Step,
 )
@@ -82,6 +85,7 @@ class DialogueState:
     __slots__ = (
         "_after_unknown",
         "_alone",
+        "_announced",
         "_attempted",
         "_auth_refused",
         "_before",
@@ -98,6 +102,7 @@ class DialogueState:
         "_ended",
         "_gated",
         "_handshake_due",
+        "_hides_stls",
         "_in_capa",
         "_in_flight",
         "_injected",
@@ -112,9 +117,11 @@ class DialogueState:
         "_oddities",
         "_out",
         "_owed",
+        "_row",
         "_server",
         "_server_expects",
         "_server_fresh",
+        "_stls_waits",
         "_too_long",
         "_undecided",
         "_unsent",
@@ -146,17 +153,11 @@ class DialogueState:
         self.commands = 0
         self.tally: dict[str, int] = NO_TALLY  # how often each of RETR, TOP and DELE was sent
         self.inspected = "whole"
-        self.auth_resp_code = auth_resp_code
+        self.auth_resp_code = self._announced = auth_resp_code
         self.ts = 0.0
         self._limits = limits
         self._wants = wants
-        self._gated = not gated.isdisjoint(HOLDS_CLIENT)
-        # What waits for the answer to a login: the next login, or all commands. Whoever decides about the
-        # answer decides in vain if the server has got by then what was pipelined behind the login.
-        self._logins_wait = not gated.isdisjoint(OF_LOGIN)
-        self._commands_wait = not gated.isdisjoint({Request, LoginSuccess})
-        # So that no line of a body passes, or waits, with another.
-        self._line_by_line = not gated.isdisjoint(DATA_MAY)
+        self.gate(gated)
         self._ended: tuple[Side, ...] = ()
         self._too_long = (
             NO_KINDS  # what the line just read may give rise to, if it is over its limit
@@ -176,6 +177,8 @@ class DialogueState:
         self._in_flight = 0
         self._alone = False  # the client's last line is none, or several, to some servers
         self._before: tuple[str | None, str] = (None, "")
+        self._row: Command | None = None  # of the client's last command
+        self._hides_stls = False  # that line is STLS to some servers, and not to us
         self._attempted: tuple[str, str, str] | None = None
         self._cancelling = False  # an exchange whose cancellation was not the client's
         self._unsent: Step | None = None  # the client's last step, while the server has not got it
@@ -201,6 +204,17 @@ class DialogueState:
         self._user_last = ""
         self._named: str | None = None
         self._named_last = ""
+
+    def gate(self, gated: Kinds) -> None:
+        """Have the caller hold bytes back for these event types; no login may be waiting for its answer."""
+        self._gated = not gated.isdisjoint(HOLDS_CLIENT)
+        # What waits for the answer to a login: the next login, or all commands. Whoever decides about the
+        # answer decides in vain if the server has got by then what was pipelined behind the login.
+        self._logins_wait = not gated.isdisjoint(OF_LOGIN)
+        self._commands_wait = not gated.isdisjoint({Request, LoginSuccess})
+        # So that no line of a body passes, or waits, with another.
+        self._line_by_line = not gated.isdisjoint(DATA_MAY)
+        self._stls_waits = StartTLS in gated
 
     @property
     def state(self) -> State:
@@ -230,9 +244,12 @@ class DialogueState:
             return SASL_MAY
         if self._client_expects is MESSAGE:
             return DATA_MAY
+        may = COMMAND_MAY
         if grammar.may_become_login(head) or self._may_hide_a_login:
-            return LOGIN_MAY
-        return COMMAND_MAY
+            may = LOGIN_MAY
+        if self._stls_waits and (grammar.may_become_stls(head) or self._client.holds(b"\r")):
+            return may | STLS_MAY
+        return may
 
     @property
     def _guards_login(self) -> bool:

@@ -13,6 +13,7 @@ from .events import (
     StartTLS,
     Unexpected,
 )
+from .grammar import Command, Role
 
 Events = Sequence[Event]
 Kinds = frozenset[type[Event]]
@@ -28,7 +29,8 @@ STATUS_MAY: Kinds = frozenset({Reply, LoginSuccess, LoginFailure, StartTLS, Unex
 STATUS_OR_DATA_MAY: Kinds = STATUS_MAY | {Data}
 DATA_MAY: Kinds = frozenset({Data, Unexpected})
 OF_LOGIN: Kinds = frozenset({Request, LoginAttempt, LoginSuccess, LoginFailure})
-HOLDS_CLIENT: Kinds = OF_LOGIN | {Data, Unexpected}
+HOLDS_CLIENT: Kinds = OF_LOGIN | {Data, Unexpected, StartTLS}
+STLS_MAY: Kinds = frozenset({StartTLS})
 
 
 class Step:
@@ -39,12 +41,35 @@ class Step:
     ``may`` has the event types that the line may give rise to. ``in_exchange``: it is a response of a SASL
     exchange that the server has begun. ``withheld``: it belongs to the server's answer to what ``refused``
     sent, of which the client knows nothing.
+
+    ``command`` is the row of the command that the run completes, if gated. ``hides_stls``: it is another
+    command, or none, and STLS to some servers. ``capa``: it belongs to the server's +OK to CAPA or to the
+    list behind it, of which ``capa_ends`` is the end.
     """
 
-    __slots__ = ("events", "in_exchange", "may", "open", "size", "too_long", "withheld")
+    __slots__ = (
+        "capa",
+        "capa_ends",
+        "command",
+        "events",
+        "hides_stls",
+        "in_exchange",
+        "may",
+        "open",
+        "size",
+        "too_long",
+        "withheld",
+    )
 
     def __init__(self, size: int, events: Events = NONE) -> None:
         self.size = size
         self.events = events
         self.may = NO_KINDS
         self.open = self.too_long = self.in_exchange = self.withheld = False
+        self.capa = self.capa_ends = self.hides_stls = False
+        self.command: Command | None = None
+
+    @property
+    def stls(self) -> bool:
+        """Whether it completes an STLS command (RFC 2595 section 4)."""
+        return self.command is not None and self.command.role is Role.STLS

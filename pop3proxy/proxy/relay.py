@@ -7,6 +7,9 @@ denial has not found its place; meanwhile nothing behind it is looked at. While 
 client's is not pulled either, so that no login overtakes the verdict on the one before it.
 
 Without blocking hooks no flow ever waits, and a chunk goes on as it came.
+
+Where the proxy has a part in TLS (``terms``), a client's line is withheld and answered here, too: STLS, and a
+login before TLS where that is required. A list of capabilities that must be edited is held until it is whole.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,15 +18,20 @@ from typing import Literal, Protocol
 from twisted.logger import Logger
 
 from ..analyzer.dialogue import Analyzer
-from ..analyzer.events import CLIENT, SERVER, Event, Side
+from ..analyzer.events import AUTHORIZATION, CLIENT, SERVER, Event, Side, Tls
 from ..analyzer.steps import DATA_MAY, Step
 from ..hooks.api import PASS, Delay, Deny, Drop, EndSession, Pass, Verdict
 from ..hooks.asking import Question
 from ..problems import described
+from .capabilities import edited
+from .terms import BEGIN_TLS, TOO_LATE, Terms
 
 HELD = 64 * 1024
 """Octets of a flow that waits, from which on its side is not read any more. Until then it is, since only
 who is read from can be seen to leave."""
+
+CAPA_HELD = 8 * 1024
+"""Octets of a list of capabilities that are held to edit it: it has a few hundred (RFC 2449 section 5)."""
 
 
 class Gating(Protocol):
@@ -42,6 +50,9 @@ class Gating(Protocol):
 
     def ask(self, events: Sequence[Event]) -> Question | None:
         """Ask the blocking hooks about events; None if there is nobody to ask."""
+
+    def inform(self, events: Sequence[Event]) -> None:
+        """Bring events to the blocking hooks when nobody can decide about them any more."""
 
     def delay(self, seconds: float, then: Callable[[], None]) -> Callable[[], None] | None:
         """Call ``then`` after so many seconds; return what gives that up. None if too many wait already."""
@@ -66,6 +77,9 @@ class Owner(Protocol):
     def moved(self, side: Side) -> None:
         """Read a side on, or pass on its end, now that less of it is held."""
 
+    def turn(self, line: bytes) -> None:
+        """Write a line of our own to the client, and turn TLS on behind it."""
+
     def end(self, reason: str) -> None:
         """End the session, and close the relay."""
 
@@ -75,10 +89,11 @@ class _Flow:
 
     Of ``held``, ``stepped`` octets are covered by steps, and ``clear`` octets may go. ``waits`` is what
     gives up the wait of this flow, or None. ``denial`` is the answer to the client's last line that has not
-    found its place.
+    found its place. ``capa`` is where in ``held`` a list of capabilities begins that is to be edited, or -1;
+    ``capa_passes``: it is too long for that.
     """
 
-    __slots__ = ("clear", "denial", "held", "side", "stepped", "waits")
+    __slots__ = ("capa", "capa_passes", "clear", "denial", "held", "side", "stepped", "waits")
 
     def __init__(self, side: Side) -> None:
         self.side = side
@@ -87,6 +102,8 @@ class _Flow:
         self.clear = 0
         self.waits: Callable[[], None] | None = None
         self.denial: bytes | None = None
+        self.capa = -1
+        self.capa_passes = False
 
     @property
     def full(self) -> bool:
@@ -100,6 +117,7 @@ class _Flow:
             give_up()
         self.held = b""
         self.stepped = self.clear = 0
+        self.capa = -1
 
 
 def _nothing() -> None:
@@ -120,20 +138,27 @@ class Relay:
         "_blind",
         "_client",
         "_failed",
+        "_kinds",
         "_over",
         "_owner",
         "_server",
         "_surroundings",
+        "_terms",
     )
 
     _log = Logger(namespace="pop3proxy.session")
 
-    def __init__(self, owner: Owner, analyzer: Analyzer, surroundings: Gating) -> None:
+    def __init__(
+        self, owner: Owner, analyzer: Analyzer, surroundings: Gating, terms: Terms | None = None
+    ) -> None:
         """Begin with nothing in hand."""
         self._owner = owner
         self._analyzer = analyzer
         self._surroundings = surroundings
-        self._asks = bool(surroundings.on_blind)
+        self._terms = terms
+        self._asks = bool(surroundings.on_blind) or terms is not None
+        # What lines are held for that may become it.
+        self._kinds = surroundings.blocking
         self._client = _Flow(CLIENT)
         self._server = _Flow(SERVER)
         self._blind = False  # the end of inspection has had its consequences
@@ -141,6 +166,22 @@ class Relay:
         self._over = False  # the session ends
 
     # --- what the session does with it ------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Hold what the terms ask for, as the client is there, with TLS or without."""
+        if self._terms is not None:
+            self._kinds = self._surroundings.blocking | self._terms.gates(self._secure)
+            self._analyzer.gate(self._kinds)
+
+    def secured(self, tls: Tls) -> None:
+        """Go on inside the client's TLS, and hold what the terms ask for there."""
+        assert self._terms is not None
+        self._kinds = self._surroundings.blocking | self._terms.gates(True)
+        self._analyzer.secured(tls, self._kinds)
+
+    @property
+    def _secure(self) -> bool:
+        return self._analyzer.connection.tls is not None
 
     def take(self, side: Side, data: bytes, now: float) -> bool:
         """Take bytes of one side; return whether they are to go on as they are, by the caller.
@@ -200,7 +241,12 @@ class Relay:
         for event in step.events:
             if type(event) in blocking:
                 return False
-        if step.may and not step.may.isdisjoint(blocking):
+        if step.may and not step.may.isdisjoint(self._kinds):
+            return False
+        terms = self._terms
+        if terms is not None and (
+            step.capa or step.stls or terms.denial(step, self._secure) is not None
+        ):
             return False
         return not (step.withheld or self._analyzer.blind)
 
@@ -307,13 +353,13 @@ class Relay:
 
     def _weigh(self, flow: _Flow, step: Step) -> None:
         """Ask about a step who wants to be asked, and let it pass, or not."""
-        surroundings = self._surroundings
+        surroundings, terms = self._surroundings, self._terms
         if not self._asks:
             flow.clear = flow.stepped
             return
         if self._analyzer.blind and not self._blind and self._lost():
             return
-        if step.too_long and not step.may.isdisjoint(surroundings.blocking):
+        if step.too_long and not step.may.isdisjoint(self._kinds):
             # Nobody can hold such a line whole, so nobody can be asked about it before it has passed.
             if step.may is not DATA_MAY:
                 surroundings.count("line_too_long")
@@ -321,6 +367,10 @@ class Relay:
                 return
             # A line of mail is no reason to end a session.
             flow.clear = flow.stepped
+        if terms is not None and (denial := terms.denial(step, self._secure)) is not None:
+            # Nobody is asked about what is refused in any case.
+            self._deny(flow, step, denial)
+            return
         question = surroundings.ask(step.events) if step.events else None
         if question is None:
             self._let_pass(flow, step)
@@ -336,14 +386,49 @@ class Relay:
             self._analyzer.held(step)
 
     def _let_pass(self, flow: _Flow, step: Step) -> None:
+        terms = self._terms
+        if terms is not None and step.stls and terms.takes_stls(self._secure):
+            self._withhold(step, BEGIN_TLS)
+            return
         if flow is self._client:
             self._analyzer.sent()
         if step.withheld:
             self._flush(flow)
             flow.held = flow.held[step.size :]
             flow.stepped -= step.size
-        elif not step.open or step.too_long or step.may.isdisjoint(self._surroundings.blocking):
+        elif step.capa and terms is not None and not self._failed:
+            self._gather(flow, step, terms)
+        elif not step.open or step.too_long or step.may.isdisjoint(self._kinds):
             flow.clear = flow.stepped
+
+    def _gather(self, flow: _Flow, step: Step, terms: Terms) -> None:
+        """Hold a list of capabilities until it is whole, edit it, and let it pass."""
+        if flow.capa < 0 and not flow.capa_passes:
+            flow.capa = flow.stepped - step.size
+        if flow.capa_passes or flow.stepped - flow.capa > CAPA_HELD:
+            if not flow.capa_passes:
+                self._capa_too_long()
+            flow.capa = -1
+            flow.capa_passes = not step.capa_ends
+            flow.clear = flow.stepped
+        elif step.capa_ends:
+            begin, end = flow.capa, flow.stepped
+            shown = edited(flow.held[begin:end], terms.edits(self._secure))
+            flow.held = flow.held[:begin] + shown + flow.held[end:]
+            flow.clear = flow.stepped = begin + len(shown)
+            flow.capa = -1
+        else:
+            flow.clear = min(flow.clear, flow.capa)
+
+    def _capa_too_long(self) -> None:
+        count = self._surroundings.count("capa_too_long")
+        self._log.warn(
+            "{uid}: the mail server's list of capabilities has more than {limit} octets and goes on"
+            " unedited; {count} such lists by now",
+            uid=self._analyzer.connection.uid,
+            limit=CAPA_HELD,
+            count=count,
+        )
 
     def _flush(self, flow: _Flow) -> None:
         """Pass on what is clear, in one write."""
@@ -355,6 +440,8 @@ class Relay:
             data, flow.held = data[:clear], data[clear:]
         flow.stepped -= clear
         flow.clear = 0
+        if flow.capa >= 0:
+            flow.capa = max(flow.capa - clear, -1)
         self._owner.pass_on(flow.side, data)
 
     def _tell(self, events: Sequence[Event]) -> bool:
@@ -384,7 +471,10 @@ class Relay:
         inspected = self._analyzer.inspected
         if inspected == "until_tls":
             return False
-        drop = self._surroundings.on_blind == "drop"
+        must_see = self._terms is not None and self._terms.must_see(self._secure)
+        if not (self._surroundings.on_blind or must_see):
+            return False
+        drop = must_see or self._surroundings.on_blind == "drop"
         count = self._surroundings.count("blind_dropped" if drop else "blind_passed")
         self._log.warn(
             "{uid}: can no longer be inspected ({inspected}) and {fate}; {count} such sessions by now",
@@ -408,8 +498,9 @@ class Relay:
         )
         self._failed = True
         self._analyzer.give_up("error")
-        if self._surroundings.on_blind and self._lost():
+        if self._asks and self._lost():
             return
+        self._server.capa = -1
         for flow in (self._server, self._client):
             if flow.waits is None:
                 flow.stepped = flow.clear = len(flow.held)
@@ -450,15 +541,21 @@ class Relay:
 
     def _deny(self, flow: _Flow, step: Step, verdict: Deny) -> None:
         self._surroundings.count("denied")
-        self._flush(flow)
         if flow is self._server:
+            self._flush(flow)
             self._owner.say(verdict.line)
             self._end("denied")
-            return
+        else:
+            self._withhold(step, verdict.line)
+
+    def _withhold(self, step: Step, answer: bytes) -> None:
+        """Keep the client's last line from the server; the client gets our answer when its place has come."""
+        flow = self._client
+        self._flush(flow)
         # What is held now is the line that was denied, from its first octet on.
         flow.held = flow.held[flow.stepped :]
         flow.stepped = 0
-        flow.denial = verdict.line
+        flow.denial = answer
         if self._analyzer.in_doubt or self._analyzer.blind:
             self._end("denied")
             return
@@ -482,6 +579,8 @@ class Relay:
         if not self._analyzer.quiet or self._server.held or self._owner.client_unsent:
             return False
         line, client.denial = client.denial, None
+        if line is BEGIN_TLS:
+            return self._turn()
         events = self._analyzer.answered(line, self._surroundings.now())
         if events and not self._tell(events):
             return False
@@ -510,3 +609,43 @@ class Relay:
         if self._say_denied(line, verdict):
             self._run(self._client)
             self._owner.moved(CLIENT)
+
+    # --- TLS with the client ----------------------------------------------------------------------------
+
+    def _turn(self) -> bool:
+        """Answer an STLS whose place has come; return whether the flow goes on now."""
+        client = self._client
+        if self._analyzer.state is not AUTHORIZATION:
+            self._surroundings.count("denied")
+            return self._say_denied(TOO_LATE.line, PASS)
+        events = self._analyzer.turned(self._surroundings.now())
+        if client.held:
+            self._injected(events)
+            return False
+        if not self._tell(events):
+            return False
+        question = self._surroundings.ask(events) if events else None
+        if question is not None and question.verdict is None:
+            client.waits = question.cancel
+            question.settled = self._turn_settled
+        else:
+            self._turn_settled(PASS if question is None else question.verdict)
+        return False
+
+    def _turn_settled(self, verdict: Verdict | None) -> None:
+        """Begin TLS as the verdict has it, unless something came behind STLS while that was waited for."""
+        client = self._client
+        client.waits = None
+        if isinstance(verdict, Drop):
+            self._drop()
+        elif client.held:
+            self._injected(self._analyzer.turned(self._surroundings.now()))
+        else:
+            self._owner.turn(BEGIN_TLS)
+
+    def _injected(self, events: Sequence[Event]) -> None:
+        """End a session whose client spoke behind its STLS: what it said would count as said inside TLS."""
+        self._surroundings.count("client_injection")
+        if self._tell(events):
+            self._surroundings.inform(events)
+            self._end("client_injection")

@@ -3,18 +3,21 @@
 What becomes of the bytes in between is the relay's business as long as they are inspected, and the tunnel's
 afterwards. The session is in one mode at a time; what each input does in each mode:
 
-=============  ===================  ==========================  ====================  =============
-input          CONNECTING           RELAY                       TUNNEL                ENDING
-=============  ===================  ==========================  ====================  =============
-data           kept, client paused  to the relay                written               dropped
-drained        --                   source is read on           source is read on     --
-ended          passed on later      passed on behind what is    passed on             --
-                                    held; ends the session if
-                                    a verdict is waited for
-lost           session ends         session ends                session ends          closes
-=============  ===================  ==========================  ====================  =============
+========  ===================  =========================  ===================  ==================  =======
+input     CONNECTING           RELAY                      TURNING              TUNNEL              ENDING
+========  ===================  =========================  ===================  ==================  =======
+data      kept, client paused  to the relay               --, server paused    written             dropped
+drained   --                   source is read on          --                   source is read on   --
+ended     passed on later      passed on behind what is   passed on later      passed on           --
+                               held; ends the session if
+                               a verdict is waited for
+secured   --                   --                         RELAY                --                  --
+insecure  session ends         --                         session ends         --                  closes
+lost      session ends         session ends               session ends         session ends        closes
+========  ===================  =========================  ===================  ==================  =======
 
-Before the server is dialled a hook may be asked whether it should be; that is CONNECTING, too.
+Before the server is dialled a hook may be asked whether it should be; that is CONNECTING, too. TURNING is
+from our +OK to a client's STLS until its TLS is on.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,6 +40,8 @@ from ..analyzer.events import (
 from ..config import Timeouts
 from ..hooks.api import Delay, Deny, Drop, EndSession, Verdict
 from .relay import HELD, Gating, Relay, ends_with_quit
+from .terms import Terms
+from .tls import ServerTls
 from .tunnel import Tunnel
 from .wire import Wire
 
@@ -51,6 +56,7 @@ class Mode(Enum):
 
     CONNECTING = "connecting"
     RELAY = "relay"
+    TURNING = "turning"
     TUNNEL = "tunnel"
     ENDING = "ending"
     OVER = "over"
@@ -58,16 +64,13 @@ class Mode(Enum):
     __hash__ = object.__hash__
 
 
-_CONNECTING, _RELAY, _TUNNEL, _ENDING, _OVER = Mode
+_CONNECTING, _RELAY, _TURNING, _TUNNEL, _ENDING, _OVER = Mode
 
 
 class Surroundings(Gating, Protocol):
     """What all sessions of a proxy share."""
 
     timeouts: Timeouts
-
-    def inform(self, events: Sequence[Event]) -> None:
-        """Bring events to the blocking hooks when nobody can decide about them any more."""
 
     def dial(self, session: "Session") -> Callable[[], None]:
         """Begin to connect to the server; return what gives it up."""
@@ -77,7 +80,10 @@ class Surroundings(Gating, Protocol):
 
 
 class Session:
-    """One client, one server, and what is known of their dialogue."""
+    """One client, one server, and what is known of their dialogue.
+
+    ``entrance`` is the address that the client connected to, as far as that is known.
+    """
 
     __slots__ = (
         "_active",
@@ -88,15 +94,19 @@ class Session:
         "_early",
         "_give_up",
         "_mark",
+        "_opening_limit",
         "_relay",
         "_server_closed",
         "_server_end_due",
         "_server_ended",
+        "_server_tls",
         "_started",
         "_surroundings",
+        "_turned",
         "analyzer",
         "client",
         "connection",
+        "entrance",
         "mode",
         "reason",
         "server",
@@ -106,9 +116,15 @@ class Session:
     _log = Logger(namespace="pop3proxy.session")
 
     def __init__(
-        self, connection: Connection, analyzer: Analyzer, surroundings: Surroundings
+        self,
+        connection: Connection,
+        analyzer: Analyzer,
+        surroundings: Surroundings,
+        terms: Terms | None = None,
+        server_tls: ServerTls | None = None,
     ) -> None:
-        """Wait for the client's wire to begin."""
+        """Wait for the client's wire to begin. ``server_tls`` is there if the terms offer STLS."""
+        assert terms is None or not terms.offers or server_tls is not None
         self.connection = connection
         self.analyzer = analyzer
         self.mode = _CONNECTING
@@ -117,16 +133,19 @@ class Session:
         self.server: Wire | None = None
         self.tunnel: Tunnel | None = None
         self._surroundings = surroundings
-        self._relay = Relay(self, analyzer, surroundings)
+        self.entrance: tuple[str, int] | None = None
+        self._relay = Relay(self, analyzer, surroundings, terms)
+        self._server_tls = server_tls
         # What stops the way to the server: a question, a delay, an attempt to connect.
         self._give_up: Callable[[], None] | None = None
         self._dialled = False
+        self._opening_limit = ""
         self._early = b""  # of the client, before the server is there
         self._client_ended = self._server_ended = False  # no more bytes will come from there
         # A side has ended, behind bytes that are held.
         self._client_end_due = self._server_end_due = False
         self._client_closed = self._server_closed = False  # the wire is gone
-        self._started = self._mark = self._active = surroundings.now()
+        self._started = self._mark = self._active = self._turned = surroundings.now()
 
     # --- from the wires ---------------------------------------------------------------------------------
 
@@ -139,6 +158,7 @@ class Session:
 
     def _client_begun(self) -> None:
         self.connection.tls = self.client.tls
+        self._relay.begin()
         events = [Connect(self.connection, self._started)]
         if not self._tell(events):
             return
@@ -197,7 +217,7 @@ class Session:
     def data(self, side: Side, data: bytes) -> None:
         """Take bytes of one side."""
         now = self._active = self._surroundings.now()
-        if self.mode is _RELAY:
+        if self.mode is _RELAY or self.mode is _TURNING:
             if not self._relay.take(side, data, now):
                 self._taken(side)
                 return
@@ -243,16 +263,16 @@ class Session:
         relay.cut(side)
         if side is SERVER:
             self._server_ended = True
-            if relay.holds(SERVER):
+            if relay.holds(SERVER) or self.mode is _TURNING:
                 self._server_end_due = True
             elif relay.client_waits:
-                self.end(self.reason or "server_closed")
+                self.end(self.reason or self._end_of(SERVER))
             else:
                 self._side_ended(side)
             return
         self._client_ended = True
         if self._has_left():
-            self.end("client_closed")
+            self.end(self._end_of(CLIENT))
         elif self.mode is _CONNECTING or (relay.holds(CLIENT) and not self._answered_all):
             self._client_end_due = True
         else:
@@ -271,13 +291,13 @@ class Session:
 
     def _side_ended(self, side: Side) -> None:
         if not self.reason:
-            self.reason = f"{side.value}_closed"
+            self.reason = self._end_of(side)
         self._tell_end(side)
         if self.over:
             return
         if side is SERVER and self._silent:
             self._answer(_SERVER_GONE)
-            self.end("server_closed")
+            self.end(self._end_of(SERVER))
         elif self._client_ended and self._server_ended:
             self.end(self.reason)
         else:
@@ -295,7 +315,7 @@ class Session:
 
     def lost(self, side: Side, clean: bool) -> None:
         """Close the other side: by a reset if the client reset, else after what is still on its way."""
-        reason = self.reason or f"{side.value}_{'closed' if clean else 'lost'}"
+        reason = self.reason or self._end_of(side, clean)
         if side is CLIENT:
             self._client_closed = self._client_ended = True
         else:
@@ -315,16 +335,47 @@ class Session:
             self.end(reason)
         self._finish()
 
+    def _end_of(self, side: Side, clean: bool = True) -> str:
+        """Name the end of one side's bytes as the reason of the session's."""
+        wire = self.client if side is CLIENT else self.server
+        if wire is not None and wire.truncated:
+            return f"{side.value}_truncated"
+        return f"{side.value}_{'closed' if clean else 'lost'}"
+
     def secured(self, side: Side) -> None:
-        """Go on: what the wire carries does not depend on what carries it."""
+        """Go on inside the client's TLS."""
+        if side is SERVER or self.mode is not _TURNING:
+            return
+        self.mode = _RELAY
+        self._active = self._surroundings.now()
+        tls = self.client.tls
+        assert tls is not None
+        self._relay.secured(tls)
+        self._read_on(CLIENT)
+        self.moved(SERVER)
 
     def insecure(self, side: Side, why: str) -> None:
-        """End the session, as there is no TLS on one side."""
-        if side is SERVER and self.mode is _CONNECTING:
-            self._server_closed = True
+        """End the session, as there is no TLS on one side, whose wire is gone."""
+        if side is SERVER:
+            self._server_closed = self._server_ended = True
             self.unreachable(why)
         else:
-            self.lost(side, False)
+            self._client_closed = self._client_ended = True
+            if not self.over:
+                self._tls_failed(why)
+        self._finish()
+
+    def _tls_failed(self, why: str) -> None:
+        count = self._surroundings.count("tls_failed")
+        self._log.info(
+            "{uid}: no TLS with {host}:{port}: {why}; {count} such handshakes by now",
+            uid=self.connection.uid,
+            host=self.connection.orig_h,
+            port=self.connection.orig_p,
+            why=why,
+            count=count,
+        )
+        self.end("tls_handshake")
 
     # --- for the relay ----------------------------------------------------------------------------------
 
@@ -350,9 +401,22 @@ class Session:
         if not self._client_closed:
             self.client.write(line)
 
+    def turn(self, line: bytes) -> None:
+        """Write a line of our own to the client, and turn TLS on behind it; the server waits meanwhile."""
+        if self._server_ended or self._client_ended:
+            self.end(self.reason)
+            return
+        assert self.server is not None
+        assert self._server_tls is not None
+        self.mode = _TURNING
+        self._turned = self._surroundings.now()
+        self.server.pause()
+        self.client.write(line)
+        self.client.start_tls(self._server_tls)
+
     def moved(self, side: Side) -> None:
         """Read a side on, or pass on its end, now that less of it is held."""
-        if self.over:
+        if self.over or self.mode is _TURNING:
             return
         if self._relay.done:
             self.mode = _TUNNEL
@@ -375,7 +439,7 @@ class Session:
 
     def _read_on(self, side: Side) -> None:
         """Read a side, unless it has ended, or what came of it waits for the other side or a verdict."""
-        if self.over or self.tunnel is None or self.server is None:
+        if self.over or self.mode is _TURNING or self.tunnel is None or self.server is None:
             return
         if side is CLIENT:
             source, sink, ended = self.client, self.server, self._client_ended
@@ -421,6 +485,19 @@ class Session:
         """
         return (self.tunnel is None or not self.tunnel.from_server) and not self.analyzer.blind
 
+    @property
+    def opening_limit(self) -> str:
+        """The time limit of what the way to the server has come to: ``connect``, ``handshake``, ``greeting``.
+
+        To set it is to begin it. Empty is ``connect``.
+        """
+        return self._opening_limit
+
+    @opening_limit.setter
+    def opening_limit(self, limit: str) -> None:
+        self._opening_limit = limit
+        self._mark = self._surroundings.now()
+
     def overdue(self, now: float) -> str:
         """Name the time limit that has run out, or return ``""``. ``now`` is in seconds."""
         timeouts = self._surroundings.timeouts
@@ -429,7 +506,10 @@ class Session:
         if self.mode is _CONNECTING:
             if not self._dialled:
                 return "login" if now - self._started > timeouts.login else ""
-            return "connect" if now - self._mark > timeouts.connect else ""
+            limit = self._opening_limit or "connect"
+            return limit if now - self._mark > getattr(timeouts, limit) else ""
+        if self.mode is _TURNING:
+            return "handshake" if now - self._turned > timeouts.handshake else ""
         assert self.tunnel is not None
         if self._silent_for(now) > timeouts.greeting:
             return "greeting"
@@ -465,7 +545,7 @@ class Session:
         if self.mode is _ENDING:
             self._abort()
             return
-        if limit in ("connect", "greeting"):
+        if limit in ("connect", "greeting") or (self.mode is _CONNECTING and self._dialled):
             self._answer(b"the mail server does not answer, please try again later")
         self.end(f"timeout:{limit}")
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pop3proxy.analyzer.dialogue import Analyzer
-from pop3proxy.analyzer.events import ALL, Data, Event, LoginAttempt, Side
+from pop3proxy.analyzer.events import ALL, Data, Event, LoginAttempt, Side, StartTLS
 from pop3proxy.analyzer.grammar import Command
 from pop3proxy.analyzer.limits import Limits
 from pop3proxy.analyzer.steps import Step
@@ -28,6 +28,7 @@ EXAMPLES = 2000 if os.environ.get("CI") else 200
 
 NOTHING: frozenset[type[Event]] = frozenset()
 LOGINS: frozenset[type[Event]] = frozenset({LoginAttempt})
+STLS: frozenset[type[Event]] = frozenset({StartTLS})
 
 SMALL = Limits(
     pending=6,
@@ -70,7 +71,7 @@ def analyzers(source: random.Random) -> Callable[[], Analyzer]:
     """Make analyzers of one kind, as chance will have it."""
     limits = source.choice([Limits(), SMALL])
     wants = source.choice([ALL, ALL - {Data}])
-    gated = source.choice([NOTHING, NOTHING, LOGINS, ALL])
+    gated = source.choice([NOTHING, NOTHING, LOGINS, STLS, ALL])
     return lambda: Analyzer(new_connection(), limits, wants, gated)
 
 
@@ -236,4 +237,4 @@ def test_a_planted_fault_is_noticed(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(noticed, match=r"."):
-        hunt(rule, made_up, 500, (Phase.generate,))
+        hunt(rule, made_up, 2000, (Phase.generate,))

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pop3proxy.analyzer.events import ALL, Connect, Event, Reply, Request, SessionEnd
+from pop3proxy.analyzer.events import ALL, Connect, Event, Reply, Request, SessionEnd, Tls
 from pop3proxy.hooks.logging.records import line
 
 from .examples import TS, connection, every_event
 
 COMMON = ["v", "ts", "event", "uid", "id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p"]
+
+TLS = ["tls_version", "tls_cipher", "tls_server_name", "tls_next_protocol", "tls_client"]
 
 C = connection()
 
@@ -36,6 +38,39 @@ def test_a_record_is_what_all_have_and_then_the_parameters_by_name(kind: type[Ev
     assert json.loads(line(event), object_pairs_hook=list) == [
         *zip(names, [*common, *own], strict=True)
     ]
+
+
+FULL = Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mail.example.org", "pop3", "CN=b\xf6b")
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_what_is_known_of_tls_comes_before_the_parameters(kind: type[Event]) -> None:
+    c = connection()
+    c.tls = FULL
+    (event,) = (event for event in every_event(c) if type(event) is kind)
+    assert list(record(event)) == [*COMMON, *TLS, *kind.parameters]
+    assert [record(event)[name] for name in TLS] == [
+        "TLSv1.3",
+        "TLS_AES_256_GCM_SHA384",
+        "mail.example.org",
+        "pop3",
+        "CN=böb",
+    ]
+
+
+def test_of_tls_only_what_is_known_is_in_a_record() -> None:
+    c = connection()
+    c.tls = Tls("TLSv1.2", "x")
+    assert list(record(Connect(c, TS))) == [*COMMON, "tls_version", "tls_cipher"]
+
+
+def test_tls_that_begins_within_a_session_is_in_its_later_records() -> None:
+    c = connection()
+    assert "tls_version" not in record(Connect(c, TS))
+    c.tls = FULL
+    assert record(Connect(c, TS))["tls_version"] == "TLSv1.3"
+    c.tls = None
+    assert "tls_version" not in record(Connect(c, TS))
 
 
 def test_a_record_is_one_line_of_compact_json() -> None:

@@ -36,6 +36,20 @@ def test_a_record_of_every_event_is_valid(
     validator.validate(record_of(kind))
 
 
+TLS = {"tls_version": "TLSv1.3", "tls_cipher": "TLS_AES_256_GCM_SHA384"}
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_a_record_of_tls_is_valid(
+    kind: type[Event], validator: jsonschema.Draft202012Validator
+) -> None:
+    for more in ({}, {"tls_server_name": "a"}, {"tls_next_protocol": "b"}, {"tls_client": "CN=c"}):
+        validator.validate(record_of(kind) | TLS | more)
+        for name in TLS:
+            some = {key: value for key, value in (TLS | more).items() if key != name}
+            assert not validator.is_valid(record_of(kind) | some)
+
+
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
 def test_a_record_that_says_more_is_not_valid(
     kind: type[Event], validator: jsonschema.Draft202012Validator

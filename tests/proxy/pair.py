@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
@@ -10,14 +10,18 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from pop3proxy.analyzer.dialogue import Analyzer
-from pop3proxy.analyzer.events import Connection, Event, SessionEnd, Side
+from pop3proxy.analyzer.events import Connection, Event, SessionEnd, Side, Tls
 from pop3proxy.analyzer.limits import Limits
 from pop3proxy.config import Timeouts
 from pop3proxy.hooks.api import EndSession, Hook
 from pop3proxy.hooks.asking import Question
 from pop3proxy.hooks.dispatcher import Dispatcher
 from pop3proxy.proxy.session import Session
+from pop3proxy.proxy.terms import Terms
+from pop3proxy.proxy.tls import ClientTls, ServerTls
 from pop3proxy.proxy.wire import Wire
+
+TLS = Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mail.example.org")
 
 
 class Around:
@@ -102,6 +106,27 @@ class Transport(StringTransport):
         self.producer = None
 
 
+class TurningWire(Wire):
+    """A client's wire that turns TLS on when it is told to."""
+
+    turning = False
+
+    def start_tls(self, tls: ServerTls | ClientTls) -> None:
+        self.turning = True
+
+    def succeed(self, tls: Tls = TLS) -> None:
+        assert self.turning
+        self.tls = tls
+        assert self._user is not None
+        self._user.secured(Side.CLIENT)
+
+    def fail(self, why: str) -> None:
+        assert self.turning
+        user, self._user = self._user, None
+        assert user is not None
+        user.insecure(Side.CLIENT, why)
+
+
 class Pair:
     """A session whose client is there, and whose server comes when it is told to."""
 
@@ -111,12 +136,19 @@ class Pair:
         refuses: type[Event] | None = None,
         hooks: Sequence[Hook] = (),
         on_blind: Literal["drop", "pass"] = "drop",
+        terms: Terms | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.around = Around(hooks, on_blind)
         self.around.refuses = refuses
         connection = Connection("Cuid", "192.0.2.1", 4000, "198.51.100.1", 110)
         self.analyzer = Analyzer(connection, limits or Limits(), gated=self.around.blocking)
-        self.session = Session(connection, self.analyzer, self.around)
+        # What it is made of matters to the wire alone, and this one's TLS is the test's.
+        server_tls: Any = object()
+        self.session = Session(connection, self.analyzer, self.around, terms, server_tls)
+        self.turning = TurningWire(self.session, Side.CLIENT)
+        self.session.client = self.turning
+        self.turning.tls = tls
         self.client = Transport()
         self.server = Transport()
         self.session.client.makeConnection(self.client)
@@ -142,6 +174,10 @@ class Pair:
         for wire in (self.session.client, self.session.server):
             if wire is not None:
                 wire.connectionLost(Failure(ConnectionDone()))
+        return self.summary()
+
+    def summary(self) -> SessionEnd:
+        """Return the summary of a session that is over."""
         (summary,) = [event for event in self.around.told if isinstance(event, SessionEnd)]
         assert self.around.left == [self.session]
         return summary

@@ -23,6 +23,7 @@ from ...analyzer.events import (
     Request,
     SessionEnd,
     StartTLS,
+    Tls,
     Unexpected,
 )
 from ...analyzer.text import decode
@@ -43,7 +44,7 @@ def line(event: Event) -> bytes:
     c = event.c
     return (
         f'{_BEGINNING}{event.ts:.6f},"event":"{event.name}",'
-        f"{_connection(c.uid, c.orig_h, c.orig_p, c.resp_h, c.resp_p)}"
+        f"{_connection(c.uid, c.orig_h, c.orig_p, c.resp_h, c.resp_p, c.tls)}"
         f"{_PARAMETERS[type(event)](event)}}}\n"
     ).encode("utf-8", _BYTES_AS_TEXT)
 
@@ -70,13 +71,27 @@ _AFTER_DATA: Final = b'"}\n'
 
 
 # Rendered once a session and not ten times; bounded, at half a megabyte or so. Looked up by value, since
-# the server may change after pop3_connect.
+# the server may change after pop3_connect, and TLS begin after it.
 @lru_cache(maxsize=1024)
-def _connection(uid: str, orig_h: str, orig_p: int, resp_h: str, resp_p: int) -> str:
+def _connection(
+    uid: str, orig_h: str, orig_p: int, resp_h: str, resp_p: int, tls: Tls | None
+) -> str:
     return (
         f'"uid":{_text(uid)},"id.orig_h":{_text(orig_h)},"id.orig_p":{orig_p},'
-        f'"id.resp_h":{_text(resp_h)},"id.resp_p":{resp_p}'
+        f'"id.resp_h":{_text(resp_h)},"id.resp_p":{resp_p}{_tls(tls) if tls is not None else ""}'
     )
+
+
+def _tls(tls: Tls) -> str:
+    """Render what is known of a client's TLS: version and cipher, and of the rest what there is."""
+    shown = f',"tls_version":{_text(tls.version)},"tls_cipher":{_text(tls.cipher)}'
+    if tls.server_name:
+        shown += f',"tls_server_name":{_text(tls.server_name)}'
+    if tls.next_protocol:
+        shown += f',"tls_next_protocol":{_text(tls.next_protocol)}'
+    if tls.client:
+        shown += f',"tls_client":{_text(tls.client)}'
+    return shown
 
 
 def _flag(value: bool) -> str:

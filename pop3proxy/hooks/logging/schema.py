@@ -9,6 +9,14 @@ from .records import VERSION
 
 _PORT: Final = {"type": "integer", "minimum": 0, "maximum": 65535}
 _TYPES: Final = {str: "string", bool: "boolean", int: "integer", float: "number"}
+_TLS: Final = {
+    "tls_version": {"type": "string", "description": "like TLSv1.3; only in the client's TLS"},
+    "tls_cipher": {"type": "string", "description": "the cipher suite, by OpenSSL's name"},
+    "tls_server_name": {"type": "string", "description": "what the client called the server"},
+    "tls_next_protocol": {"type": "string", "description": "the protocol agreed on by ALPN"},
+    "tls_client": {"type": "string", "description": "the subject of the client's certificate"},
+}
+"""What records have besides while the client talks TLS to the proxy; the last three where they are known."""
 
 
 def schema() -> dict[str, Any]:
@@ -24,14 +32,14 @@ def schema() -> dict[str, Any]:
 
 def _record(kind: type[Event]) -> dict[str, Any]:
     hints = get_type_hints(kind)
-    properties = _common(kind) | {
-        name: _parameter(kind, name, hints[name]) for name in kind.parameters
-    }
+    common = _common(kind)
+    parameters = {name: _parameter(kind, name, hints[name]) for name in kind.parameters}
     return {
         "description": inspect.getdoc(kind),
         "type": "object",
-        "properties": properties,
-        "required": list(properties),
+        "properties": common | _TLS | parameters,
+        "required": [*common, *parameters],
+        "dependentRequired": {name: ["tls_version", "tls_cipher"] for name in _TLS},
         "additionalProperties": False,
     }
 

@@ -1,0 +1,626 @@
+"""STLS that the proxy answers itself, and lists of capabilities that it edits, over transports in memory."""
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from pop3proxy.analyzer.events import (
+    LoginFailure,
+    LoginSuccess,
+    Oddity,
+    Request,
+    Side,
+    StartTLS,
+    Tls,
+    Unexpected,
+)
+from pop3proxy.config import Listener, Upstream
+from pop3proxy.hooks.api import Deny, Drop, Hook
+from pop3proxy.hooks.policy.commands import TLS_REQUIRED, CommandRules, Rule
+from pop3proxy.proxy.relay import CAPA_HELD
+from pop3proxy.proxy.session import Mode
+from pop3proxy.proxy.terms import (
+    ALREADY_ON,
+    BEGIN_TLS,
+    MALFORMED,
+    NO_TLS,
+    TOO_LATE,
+    Terms,
+    terms_for,
+)
+
+from .pair import TLS, Pair
+
+GREETING = b"+OK ready\r\n"
+GONE = Failure(ConnectionDone())
+CAPA = b"+OK list\r\nTOP\r\nUSER\r\nSASL PLAIN EXTERNAL\r\nSTLS\r\nX\r\n.\r\n"
+
+MODES = ("none", "implicit", "terminate", "require")
+
+
+def terms(mode: Any, upstream: Any = "plain") -> Terms | None:
+    return terms_for(
+        Listener(endpoint="tcp:1110", tls=mode),
+        Upstream(endpoint="tcp:localhost:110", tls=upstream),
+    )
+
+
+def relaying(mode: str, *hooks: Hook, tls: Tls | None = None, on_blind: Any = "drop") -> Pair:
+    if mode == "implicit":
+        tls = TLS
+    pair = Pair(hooks=hooks, terms=terms(mode), tls=tls, on_blind=on_blind).connect()
+    pair.server_says(GREETING)
+    return cleared(pair)
+
+
+def cleared(pair: Pair) -> Pair:
+    pair.client.clear()
+    pair.server.clear()
+    pair.around.told.clear()
+    return pair
+
+
+def turning(mode: str = "terminate", *hooks: Hook) -> Pair:
+    pair = relaying(mode, *hooks)
+    pair.client_says(b"STLS\r\n")
+    assert pair.client.value() == BEGIN_TLS
+    assert pair.session.mode is Mode.TURNING
+    return cleared(pair)
+
+
+def secure(mode: str = "terminate", *hooks: Hook) -> Pair:
+    pair = turning(mode, *hooks)
+    pair.turning.succeed()
+    return cleared(pair)
+
+
+def told(pair: Pair, kind: type[Any]) -> list[Any]:
+    return [event for event in pair.around.told if type(event) is kind]
+
+
+class Asked(Hook):
+    """Answers ``pop3_starttls`` when it is told to."""
+
+    blocking = True
+
+    def __init__(self) -> None:
+        self.answer: Deferred[Any] = Deferred()
+
+    def pop3_starttls(self, event: StartTLS) -> Deferred[Any]:
+        return self.answer
+
+
+both = pytest.mark.parametrize("mode", ["terminate", "require"])
+
+
+@both
+def test_stls_is_answered_and_never_reaches_the_server(mode: str) -> None:
+    pair = relaying(mode)
+    pair.client_says(b"stls\r\n")
+    assert pair.client.value() == BEGIN_TLS
+    assert pair.turning.turning
+    assert pair.server.value() == b""
+    assert len(told(pair, StartTLS)) == 1
+    assert pair.server.producerState == "paused"
+
+
+@both
+def test_stls_octet_by_octet_reaches_nobody(mode: str) -> None:
+    pair = relaying(mode)
+    for octet in b"STLS\r\n":
+        assert not pair.turning.turning
+        pair.client_says(bytes([octet]))
+    assert pair.turning.turning
+    assert pair.server.value() == b""
+
+
+@both
+def test_the_session_goes_on_inside_tls_and_is_inspected(mode: str) -> None:
+    pair = secure(mode)
+    assert pair.session.mode is Mode.RELAY
+    assert pair.session.connection.tls is TLS
+    assert pair.server.producerState == "producing"
+    pair.client_says(b"USER bob\r\nPASS x\r\n")
+    if mode == "terminate":
+        assert pair.server.value() == b"USER bob\r\nPASS x\r\n"
+    pair.server_says(b"+OK\r\n+OK\r\n")
+    (login,) = told(pair, LoginSuccess)
+    assert (login.user, login.c.tls) == ("bob", TLS)
+    assert pair.both_gone().inspected == "whole"
+
+
+def test_the_answer_waits_for_what_is_owed() -> None:
+    pair = relaying("terminate")
+    pair.client_says(b"NOOP\r\nSTLS\r\n")
+    assert pair.server.value() == b"NOOP\r\n"
+    assert pair.client.value() == b""
+    pair.server_says(b"+OK no")
+    assert not pair.turning.turning
+    pair.server_says(b"op\r\n")
+    assert pair.client.value() == b"+OK noop\r\n" + BEGIN_TLS
+    assert pair.turning.turning
+
+
+def test_the_answer_waits_for_the_greeting() -> None:
+    pair = Pair(terms=terms("terminate")).connect()
+    pair.client_says(b"STLS\r\n")
+    assert not pair.turning.turning
+    pair.server_says(GREETING)
+    assert pair.client.value() == GREETING + BEGIN_TLS
+
+
+def test_the_answer_waits_until_the_client_has_taken_all() -> None:
+    pair = relaying("terminate")
+    pair.session.client.unsent = True
+    pair.client_says(b"STLS\r\n")
+    assert not pair.turning.turning
+    pair.session.client.unsent = False
+    pair.session.drained(Side.CLIENT)
+    assert pair.turning.turning
+
+
+@both
+@pytest.mark.parametrize("behind", [b"USER eve\r\n", b"x", b"\x16\x03\x01"])
+def test_what_is_pipelined_behind_stls_ends_the_session(mode: str, behind: bytes) -> None:
+    pair = relaying(mode)
+    pair.client_says(b"STLS\r\n" + behind)
+    assert not pair.turning.turning
+    assert pair.client.value() == pair.server.value() == b""
+    assert [event.msg for event in told(pair, Unexpected)] == [Oddity.CLIENT_INJECTION]
+    assert told(pair, StartTLS) == []
+    assert pair.around.counts["client_injection"] == 1
+    assert pair.both_gone().reason == "client_injection"
+
+
+def test_what_comes_behind_stls_while_a_reply_is_owed_ends_the_session() -> None:
+    pair = relaying("terminate")
+    pair.client_says(b"NOOP\r\nSTLS\r\n")
+    pair.client_says(b"USER eve\r\n")
+    pair.server_says(b"+OK\r\n")
+    assert pair.client.value() == b"+OK\r\n"
+    assert pair.server.value() == b"NOOP\r\n"
+    assert pair.both_gone().reason == "client_injection"
+
+
+# --- hooks ------------------------------------------------------------------------------------------------
+
+
+def test_a_hook_is_asked_before_tls_and_may_let_it_begin() -> None:
+    hook = Asked()
+    pair = relaying("terminate", hook)
+    pair.client_says(b"STLS\r\n")
+    assert pair.client.value() == b""
+    hook.answer.callback(None)
+    assert pair.client.value() == BEGIN_TLS
+    assert pair.turning.turning
+
+
+def test_a_hook_may_drop_the_session_instead() -> None:
+    hook = Asked()
+    pair = relaying("terminate", hook)
+    pair.client_says(b"STLS\r\n")
+    hook.answer.callback(Drop())
+    assert pair.client.value() == b""
+    assert pair.both_gone().reason == "dropped"
+
+
+def test_what_comes_while_a_hook_is_asked_is_an_injection_too() -> None:
+    hook = Asked()
+    pair = relaying("terminate", hook)
+    pair.client_says(b"STLS\r\n")
+    pair.client_says(b"USER eve\r\n")
+    hook.answer.callback(None)
+    assert not pair.turning.turning
+    assert [event.msg for event in told(pair, Unexpected)] == [Oddity.CLIENT_INJECTION]
+    assert pair.both_gone().reason == "client_injection"
+
+
+def test_a_client_that_leaves_while_a_hook_is_asked_ends_the_session() -> None:
+    pair = relaying("terminate", Asked())
+    pair.client_says(b"STLS\r\n")
+    pair.session.client.readConnectionLost()
+    assert pair.both_gone().reason == "client_closed"
+
+
+def test_a_rule_that_denies_stls_comes_first() -> None:
+    pair = relaying("terminate", CommandRules([Rule(frozenset({"STLS"}), denial=Deny("-ERR no"))]))
+    pair.client_says(b"STLS\r\n")
+    assert pair.client.value() == b"-ERR no\r\n"
+    assert not pair.turning.turning
+
+
+def test_inside_tls_hooks_decide_as_before() -> None:
+    pair = secure("require", CommandRules([Rule(frozenset({"DELE"}), denial=Deny("-ERR no"))]))
+    pair.client_says(b"NOOP\r\nDELE 1\r\n")
+    pair.server_says(b"+OK\r\n")
+    assert pair.server.value() == b"NOOP\r\n"
+    assert pair.client.value() == b"+OK\r\n-ERR no\r\n"
+
+
+def test_a_listening_hook_that_ends_the_session_ends_it_before_tls() -> None:
+    pair = relaying("terminate")
+    pair.around.refuses = StartTLS
+    pair.client_says(b"STLS\r\n")
+    assert not pair.turning.turning
+    assert pair.both_gone().reason == "hook"
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "answer"), [("none", NO_TLS), ("implicit", ALREADY_ON)])
+def test_stls_is_refused_where_there_is_no_other_tls(mode: str, answer: Deny) -> None:
+    pair = relaying(mode)
+    pair.client_says(b"STLS\r\nNOOP\r\n")
+    assert pair.client.value() == answer.line
+    assert pair.server.value() == b"NOOP\r\n"
+
+
+@both
+def test_stls_is_refused_inside_tls(mode: str) -> None:
+    pair = secure(mode)
+    pair.client_says(b"STLS\r\n")
+    assert pair.client.value() == ALREADY_ON.line
+    assert pair.server.value() == b""
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_stls_behind_a_login_is_refused(pipelined: bool) -> None:
+    pair = relaying("terminate")
+    pair.client_says(b"USER bob\r\nPASS x\r\n" + b"STLS\r\n" * pipelined)
+    pair.server_says(b"+OK\r\n+OK\r\n")
+    if not pipelined:
+        pair.client_says(b"STLS\r\n")
+    assert pair.client.value() == b"+OK\r\n+OK\r\n" + TOO_LATE.line
+    pair.client_says(b"NOOP\r\n")
+    assert pair.server.value() == b"USER bob\r\nPASS x\r\nNOOP\r\n"
+
+
+def test_stls_behind_a_login_that_failed_is_taken() -> None:
+    pair = relaying("terminate")
+    pair.client_says(b"USER bob\r\nPASS x\r\nSTLS\r\n")
+    pair.server_says(b"+OK\r\n-ERR\r\n")
+    assert pair.client.value() == b"+OK\r\n-ERR\r\n" + BEGIN_TLS
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("line", [b" STLS\r\n", b"STLS\t\r\n", b"NOOP\rSTLS\r\n"])
+def test_what_some_servers_take_for_stls_reaches_none(mode: str, line: bytes) -> None:
+    for cut in range(len(line)):
+        pair = relaying(mode)
+        pair.client_says(line[:cut])
+        pair.client_says(line[cut:])
+        assert b"ST" not in pair.server.value()
+        if mode != "require" or b"NOOP" not in line:
+            assert pair.client.value() == MALFORMED.line
+
+
+# --- TLS is required --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line", [b"USER bob", b"PASS x", b"APOP bob 1", b"RPOP bob", b"AUTH", b"AUTH PLAIN AGEAYg=="]
+)
+def test_logins_before_tls_are_refused_where_it_is_required(line: bytes) -> None:
+    for cut in range(len(line)):
+        pair = relaying("require")
+        pair.client_says(line[:cut])
+        pair.client_says(line[cut:] + b"\r\nNOOP\r\n")
+        assert pair.server.value() == b"NOOP\r\n"
+        assert pair.client.value() == TLS_REQUIRED.line
+
+
+def test_a_login_before_tls_is_a_denied_one() -> None:
+    pair = relaying("require")
+    pair.client_says(b"USER bob\r\nPASS x\r\n")
+    (failure,) = told(pair, LoginFailure)
+    assert (failure.reason, failure.code) == ("denied", "AUTH")
+
+
+@pytest.mark.parametrize("on_blind", ["drop", "pass"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\tUSER bob",
+        b"PASS\tx",
+        b" PASS x",
+        b"NOOP\rPASS x",
+        b"GET / HTTP/1.0",
+        b"NOOP " + b"x" * 300 + b" PASS x",
+    ],
+)
+def test_what_some_servers_take_for_a_login_ends_the_session(line: bytes, on_blind: Any) -> None:
+    pair = relaying("require", on_blind=on_blind)
+    pair.client_says(line + b"\r\n")
+    assert pair.server.value() == b""
+    assert pair.client.value() == b""
+    assert pair.both_gone().reason == "blind"
+
+
+def test_tls_that_is_there_from_the_start_is_enough() -> None:
+    pair = relaying("require", tls=TLS)
+    pair.client_says(b"USER bob\r\nPASS x\r\n")
+    assert pair.server.value() == b"USER bob\r\nPASS x\r\n"
+
+
+def test_an_error_of_ours_before_required_tls_ends_the_session(monkeypatch: Any) -> None:
+    pair = relaying("require")
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(type(pair.analyzer), "next", fails)
+    pair.client_says(b"USER bob\r\n")
+    assert pair.server.value() == b""
+    assert pair.both_gone().reason == "blind"
+
+
+@pytest.mark.parametrize("mode", ["none", "implicit", "terminate"])
+def test_elsewhere_a_session_that_is_blind_goes_on(mode: str) -> None:
+    pair = relaying(mode)
+    pair.client_says(b"GET / HTTP/1.0\r\n")
+    assert pair.server.value() == b"GET / HTTP/1.0\r\n"
+    assert pair.session.mode is Mode.TUNNEL
+    assert pair.around.counts["blind_passed"] == 0
+
+
+# --- the handshake ----------------------------------------------------------------------------------------
+
+
+def test_a_handshake_that_fails_ends_the_session() -> None:
+    pair = turning()
+    pair.turning.fail("it does not speak TLS")
+    assert pair.server.disconnecting
+    assert pair.around.counts["tls_failed"] == 1
+    pair.server_wire.connectionLost(GONE)
+    assert pair.summary().reason == "tls_handshake"
+
+
+def test_a_handshake_that_stalls_runs_out_of_time() -> None:
+    pair = turning()
+    limit = pair.around.timeouts.handshake
+    assert pair.wait(limit) == ""
+    assert pair.wait(0.001) == "handshake"
+    assert pair.client.disconnecting
+    assert pair.client.value() == b""
+    assert pair.both_gone().reason == "timeout:handshake"
+
+
+def test_a_handshake_that_fails_once_the_session_is_over_is_no_news() -> None:
+    pair = turning()
+    pair.session.shut_down()
+    pair.turning.fail("closed")
+    assert pair.around.counts["tls_failed"] == 0
+    pair.server_wire.connectionLost(GONE)
+    assert pair.summary().reason == "shutdown"
+
+
+def test_a_client_that_is_lost_while_it_turns_ends_the_session() -> None:
+    pair = turning()
+    pair.session.client.connectionLost(GONE)
+    assert pair.both_gone().reason == "client_closed"
+
+
+def test_a_server_that_is_lost_while_the_client_turns_ends_the_session() -> None:
+    pair = turning()
+    pair.server_wire.connectionLost(GONE)
+    assert pair.client.disconnecting
+    assert pair.both_gone().reason == "server_closed"
+
+
+def test_a_server_that_ends_while_the_client_turns_is_passed_on_inside_tls() -> None:
+    pair = turning()
+    pair.server_says(b"-ERR idle too long\r\n")
+    pair.server_wire.readConnectionLost()
+    assert pair.session.mode is Mode.TURNING
+    pair.turning.succeed()
+    assert pair.client.value() == b"-ERR idle too long\r\n"
+    assert pair.client.disconnecting
+    assert pair.both_gone().reason == "server_closed"
+
+
+def test_what_is_drained_while_turning_reads_nothing_on() -> None:
+    pair = turning()
+    pair.session.drained(Side.CLIENT)
+    pair.session.drained(Side.SERVER)
+    assert pair.server.producerState == "paused"
+
+
+def test_a_server_that_has_ended_before_stls_gets_no_tls() -> None:
+    pair = relaying("terminate")
+    pair.server_wire.readConnectionLost()
+    pair.client_says(b"STLS\r\n")
+    assert not pair.turning.turning
+    assert pair.both_gone().reason == "server_closed"
+
+
+@pytest.mark.parametrize("side", Side)
+def test_an_end_of_tls_without_a_word_is_named(side: Side) -> None:
+    pair = secure()
+    wire = pair.session.client if side is Side.CLIENT else pair.server_wire
+    wire.truncated = True
+    wire.readConnectionLost()
+    assert pair.both_gone().reason == f"{side.value}_truncated"
+
+
+@pytest.mark.parametrize("limit", ["connect", "handshake", "greeting"])
+def test_what_the_way_to_the_server_has_come_to_has_its_time(limit: str) -> None:
+    pair = Pair()
+    pair.around.clock += 5
+    pair.session.opening_limit = limit
+    seconds = getattr(pair.around.timeouts, limit)
+    assert pair.wait(seconds) == ""
+    assert pair.wait(0.001) == limit
+    assert pair.client.value().startswith(b"-ERR [SYS/TEMP] the mail server does not answer")
+    assert pair.both_gone().reason == f"timeout:{limit}"
+
+
+def test_tls_that_fails_on_the_way_to_the_server_is_an_unreachable_one() -> None:
+    pair = Pair()
+    pair.session.insecure(Side.SERVER, "its certificate has expired")
+    assert pair.client.value().startswith(b"-ERR [SYS/TEMP]")
+    assert pair.both_gone().reason == "upstream_unreachable"
+
+
+# --- lists of capabilities --------------------------------------------------------------------------------
+
+SHOWN = {
+    "none": CAPA.replace(b"STLS\r\n", b""),
+    "implicit": CAPA.replace(b"STLS\r\n", b"").replace(b" EXTERNAL", b""),
+    "terminate": CAPA.replace(b" EXTERNAL", b""),
+    "require": CAPA.replace(b"USER\r\n", b"").replace(b"SASL PLAIN EXTERNAL\r\n", b""),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_list_is_edited_however_it_is_cut(mode: str) -> None:
+    for cut in range(len(CAPA)):
+        pair = relaying(mode)
+        pair.client_says(b"CAPA\r\nNOOP\r\n")
+        pair.server_says(CAPA[:cut])
+        pair.server_says(CAPA[cut:] + b"+OK\r\n")
+        assert pair.client.value() == SHOWN[mode] + b"+OK\r\n"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_list_is_edited_octet_by_octet(mode: str) -> None:
+    pair = relaying(mode)
+    pair.client_says(b"NOOP\r\nCAPA\r\nCAPA\r\n")
+    for octet in b"+OK\r\n" + CAPA + CAPA:
+        pair.server_says(bytes([octet]))
+    assert pair.client.value() == b"+OK\r\n" + SHOWN[mode] + SHOWN[mode]
+
+
+def test_a_list_is_edited_however_hooks_look_at_it() -> None:
+    class Looks(Hook):
+        blocking = True
+
+        def pop3_reply(self, event: Any) -> None:
+            """Look."""
+
+        def pop3_data(self, event: Any) -> None:
+            """Look."""
+
+    for cut in range(len(CAPA)):
+        pair = relaying("terminate", Looks())
+        pair.client_says(b"CAPA\r\nNOOP\r\n")
+        pair.server_says(CAPA[:cut])
+        pair.server_says(CAPA[cut:] + b"+OK\r\n")
+        assert pair.client.value() == SHOWN["terminate"] + b"+OK\r\n"
+
+
+@both
+def test_inside_tls_a_list_shows_no_stls(mode: str) -> None:
+    pair = secure(mode)
+    pair.client_says(b"CAPA\r\n")
+    pair.server_says(CAPA)
+    assert pair.client.value() == SHOWN["implicit"]
+
+
+def test_where_stls_passes_only_what_hangs_on_one_tls_is_hidden() -> None:
+    pair = cleared(Pair(terms=terms("pass", "tls")).connect())
+    pair.server_says(GREETING)
+    pair.client_says(b"CAPA\r\n")
+    pair.server_says(CAPA)
+    assert pair.client.value() == GREETING + CAPA.replace(b" EXTERNAL", b"")
+    pair.client_says(b"STLS\r\n")
+    assert pair.server.value() == b"CAPA\r\nSTLS\r\n"
+
+
+def test_the_analyzer_sees_the_server_s_list() -> None:
+    pair = relaying("terminate")
+    pair.client_says(b"CAPA\r\n")
+    pair.server_says(b"+OK\r\nAUTH-RESP-CODE\r\n.\r\n")
+    assert pair.analyzer.auth_resp_code
+
+
+def test_stls_behind_capa_is_answered_behind_the_edited_list() -> None:
+    pair = relaying("terminate")
+    pair.client_says(b"CAPA\r\nNOOP\r\nSTLS\r\n")
+    for octet in CAPA + b"+OK\r\n":
+        pair.server_says(bytes([octet]))
+    assert pair.client.value() == SHOWN["terminate"] + b"+OK\r\n" + BEGIN_TLS
+
+
+def test_a_list_that_is_too_long_passes_unedited_and_the_next_one_is_edited() -> None:
+    pair = relaying("none")
+    long = (
+        b"+OK\r\nSTLS\r\n"
+        + b"X" * 70 * 1
+        + b"\r\n"
+        + (b"X" * 70 + b"\r\n") * (CAPA_HELD // 72)
+        + b"STLS\r\n.\r\n"
+    )
+    assert len(long) > CAPA_HELD
+    pair.client_says(b"CAPA\r\nCAPA\r\n")
+    most = 0
+    for at in range(0, len(long), 100):
+        pair.server_says(long[at : at + 100])
+        most = max(most, at + 100 - len(pair.client.value()))
+    assert most <= CAPA_HELD + 100
+    pair.server_says(CAPA)
+    assert pair.client.value() == long + SHOWN["none"]
+    assert pair.around.counts["capa_too_long"] == 1
+
+
+@pytest.mark.parametrize("end", ["fin", "lost"])
+def test_the_end_of_a_server_inside_a_list_lets_go_of_it_unchanged(end: str) -> None:
+    part = CAPA[:-5]
+    pair = relaying("none")
+    pair.client_says(b"CAPA\r\n")
+    pair.server_says(part)
+    assert pair.client.value() == b""
+    if end == "fin":
+        pair.server_wire.readConnectionLost()
+    else:
+        pair.server_wire.connectionLost(GONE)
+    assert pair.client.value() == part
+    assert pair.both_gone().reason == "server_closed"
+
+
+def test_an_error_of_ours_inside_a_list_lets_go_of_it_unchanged(monkeypatch: Any) -> None:
+    pair = relaying("none")
+    pair.client_says(b"CAPA\r\n")
+    pair.server_says(CAPA[:20])
+    assert pair.client.value() == b""
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(type(pair.analyzer), "next", fails)
+    pair.server_says(CAPA[20:])
+    assert pair.client.value() == CAPA
+
+
+def test_a_client_that_half_closes_gets_its_list() -> None:
+    pair = relaying("none")
+    pair.client_says(b"CAPA\r\n")
+    pair.server_says(CAPA[:20])
+    pair.session.client.readConnectionLost()
+    assert pair.server.disconnecting
+    pair.server_says(CAPA[20:])
+    assert pair.client.value() == SHOWN["none"]
+
+
+def test_a_denial_waits_for_the_list_that_is_held() -> None:
+    pair = relaying("terminate", CommandRules([Rule(frozenset({"NOOP"}), denial=Deny("-ERR no"))]))
+    pair.client_says(b"CAPA\r\nNOOP\r\n")
+    pair.server_says(CAPA[:30])
+    assert pair.client.value() == b""
+    pair.server_says(CAPA[30:])
+    assert pair.client.value() == SHOWN["terminate"] + b"-ERR no\r\n"
+
+
+def test_sessions_without_terms_hold_nothing() -> None:
+    pair = Pair().connect()
+    pair.server_says(GREETING)
+    cleared(pair)
+    pair.client_says(b"ST")
+    assert pair.server.value() == b"ST"
+    pair.client_says(b"AT\r\nCAPA\r\n")
+    pair.server_says(b"-ERR\r\n" + CAPA[:15])
+    assert pair.client.value() == b"-ERR\r\n" + CAPA[:15]
+    assert len(told(pair, Request)) == 2
