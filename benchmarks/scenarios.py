@@ -188,7 +188,7 @@ SCENARIOS = (
         mode="idle",
         tls="full",
         warm=500,
-        count=2000,
+        count=3000,
         quick=1000,
         rows=(Row("TLS, idle session, private memory", "kB", 2, _kb_per_unit),),
     ),
