@@ -29,7 +29,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..analyzer.events import Tls
-from ..config import Certificate, TlsOptions, Upstream
+from ..config import TlsOptions, Upstream
 from .addresses import destination
 
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -126,7 +126,8 @@ class ServerTls:
     """TLS towards clients: our certificates, and which of them is for whom.
 
     Sessions are resumed by tickets, under keys that live as long as the contexts: not beyond a ``reload``,
-    and not in another process.
+    and not in another process. OpenSSL lets a session be resumed under another of our names, too; nobody
+    gains by that, as the same is asked of clients under each of them.
     """
 
     _log = Logger(namespace="pop3proxy.tls")
@@ -172,7 +173,7 @@ class ServerTls:
 
         for index, certificate in enumerate(self._options.certificates):
             place = f"tls.certificates[{index}]"
-            context = self._context(place, certificate, choose)
+            context = self._context(choose)
             contexts.append(context)
             leaf = _use_certificate(context, place, "chain", certificate.chain, certificate.key)
             self._warn_if_expired(place, leaf, certificate.chain)
@@ -180,7 +181,7 @@ class ServerTls:
                 names.setdefault(_normal(name), context)
         return contexts, names
 
-    def _context(self, place: str, certificate: Certificate, choose: Any) -> SSL.Context:
+    def _context(self, choose: Any) -> SSL.Context:
         options = self._options
         context = _new_context(SSL.TLS_SERVER_METHOD, options.minimum)
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
@@ -222,8 +223,9 @@ class ClientTls:
     def __init__(self, upstream: Upstream) -> None:
         """Load all files. Raises TlsError. That nobody is verified is logged each time."""
         self._upstream = upstream
-        name = upstream.name or destination(upstream.endpoint)[0]
-        self.name = name.rstrip(".")
+        host = destination(upstream.endpoint)[0]
+        # A UNIX socket's path is no host.
+        self.name = (upstream.name or ("" if "/" in host else host)).rstrip(".")
         self._is_address = _is_address(self.name)
         if not self._is_address:
             self._check_name()
@@ -364,13 +366,7 @@ def _new_context(method: int, minimum: str) -> SSL.Context:
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     # Most sessions are idle, and need no 34 KiB of buffers then.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    # OpenSSL would ask for a passphrase at a terminal that nobody sees.
-    context.set_passwd_cb(_no_passphrase)
     return context
-
-
-def _no_passphrase(*_: object) -> bytes:
-    return b""
 
 
 def _choose_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
