@@ -1,6 +1,6 @@
 /* The client of every proxy: a closed loop of scripted sessions that checks each octet it is sent.
  *
- *     load MODE PORT SESSIONS WARM COUNT
+ *     load MODE PORT SESSIONS WARM COUNT [what tls.c wants]
  *
  * It warms the proxy up, prints "ready", waits for a line, does COUNT units of the mode's work,
  * prints what it did, waits again, ends what is open and exits: with status 0 if no session failed.
@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "channel.h"
 #include "pop3.h"
 
 enum {
@@ -49,7 +50,11 @@ struct script {
 
 struct session {
     int fd; /* -1: none */
+    struct channel *channel;
+    unsigned connections; /* so far */
     bool busy;
+    bool drained; /* whether the last recv found nothing */
+    bool writing; /* whether epoll is to tell of room to write, and of nothing else */
     int step;
     size_t have; /* of the reply to this step */
     uint64_t since;
@@ -107,14 +112,16 @@ static uint64_t now_ns(void)
 
 static void hang_up(struct session *session)
 {
-    if (session->fd >= 0)
-        close(session->fd);
+    if (session->fd < 0)
+        return;
+    channel_drop(session->channel);
+    close(session->fd);
     session->fd = -1;
 }
 
 static void dial(struct session *session)
 {
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = session};
+    struct epoll_event event = {.data.ptr = session};
     session->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (session->fd < 0)
         die("socket");
@@ -122,6 +129,9 @@ static void dial(struct session *session)
     /* A refusal shows in the first recv. */
     if (connect(session->fd, (struct sockaddr *)&proxy, sizeof proxy) < 0 && errno != EINPROGRESS)
         die("connect");
+    session->connections++;
+    event.events = channel_open(session->channel, session->fd);
+    session->writing = event.events == EPOLLOUT;
     if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, session->fd, &event) < 0)
         die("epoll_ctl");
 }
@@ -159,8 +169,8 @@ static void begin_step(struct session *session)
     session->have = 0;
     if (request->size == 0)
         return;
-    if (send(session->fd, request->data, request->size, MSG_NOSIGNAL) != (ssize_t)request->size)
-        fail(session, strerror(errno));
+    if (!channel_send(session->channel, session->fd, request->data, request->size))
+        fail(session, channel_problem());
 }
 
 static void end_step(struct session *session)
@@ -216,6 +226,10 @@ static void take_end(struct session *session, size_t size)
         fail(session, "octets where the end was due");
         return;
     }
+    if (!channel_end(session->channel)) {
+        fail(session, channel_problem());
+        return;
+    }
     hang_up(session);
     end_step(session);
 }
@@ -233,14 +247,16 @@ static void take(struct session *session, const char *data, size_t size)
         take_exactly(session, data, size);
 }
 
-static void readable(struct session *session)
+static void read_once(struct session *session)
 {
     static char chunk[CHUNK];
-    ssize_t got = recv(session->fd, chunk, sizeof chunk, 0);
-    if (got < 0 && errno == EAGAIN)
+    ssize_t got = channel_recv(session->channel, session->fd, chunk, sizeof chunk);
+    if (got == NOTHING_YET) {
+        session->drained = true;
         return;
+    }
     if (got < 0) {
-        fail(session, strerror(errno));
+        fail(session, channel_problem());
         return;
     }
     octets += (uint64_t)got;
@@ -250,25 +266,45 @@ static void readable(struct session *session)
         take(session, chunk, (size_t)got);
 }
 
-/* Does `count` units of `work` with these sessions, each taking the next unit as it finishes one. */
-static void run(const struct script *work, struct session *sessions, long how_many, long count)
+static void ready(struct session *session)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = session};
+    if (session->writing && epoll_ctl(epoll_fd, EPOLL_CTL_MOD, session->fd, &event) < 0)
+        die("epoll_ctl");
+    session->writing = false;
+    switch (channel_begin(session->channel, session->fd)) {
+    case NOTHING_YET:
+        return;
+    case BROKEN:
+        fail(session, channel_problem());
+        return;
+    }
+    unsigned connection = session->connections;
+    session->drained = false;
+    for (int i = 0; i < channel_recvs && !session->drained && session->fd >= 0 &&
+                    session->connections == connection; i++)
+        read_once(session);
+}
+
+/* Does `to_do` units of `work` with these sessions, each taking the next unit as it finishes one. */
+static void run(const struct script *work, struct session *sessions, long how_many, long to_do)
 {
     struct epoll_event events[64];
     script = work;
-    budget = count;
+    budget = to_do;
     active = how_many;
     for (long i = 0; i < how_many; i++)
         begin_unit(&sessions[i]);
     while (active > 0) {
-        int ready = epoll_wait(epoll_fd, events, 64, STALL_MS);
-        if (ready < 0 && errno != EINTR)
+        int count = epoll_wait(epoll_fd, events, 64, STALL_MS);
+        if (count < 0 && errno != EINTR)
             die("epoll_wait");
-        if (ready == 0) {
+        if (count == 0) {
             fprintf(stderr, "no octet for %d s\n", STALL_MS / 1000);
             exit(1);
         }
-        for (int i = 0; i < ready; i++)
-            readable(events[i].data.ptr);
+        for (int i = 0; i < count; i++)
+            ready(events[i].data.ptr);
     }
 }
 
@@ -307,6 +343,7 @@ static void await_start(long count)
 {
     puts("ready");
     await_line();
+    channels_count();
     units = 0;
     octets = 0;
     times = calloc((size_t)count, sizeof *times);
@@ -354,8 +391,10 @@ static void run_loop(const struct script *open, struct session *sessions, long h
 
 int main(int argc, char **argv)
 {
-    if (argc != 6) {
-        fputs("usage: load sessions|base64|prose|opaque|noop|idle PORT SESSIONS WARM COUNT\n", stderr);
+    if (argc < 6 || !channels_set_up(argc - 6, argv + 6)) {
+        fputs("usage: load sessions|base64|prose|opaque|noop|idle PORT SESSIONS WARM COUNT"
+              " [full|resumed CERTIFICATE]\n",
+              stderr);
         return 2;
     }
     const char *mode = argv[1];
@@ -364,8 +403,10 @@ int main(int argc, char **argv)
     struct session *sessions = calloc((size_t)room, sizeof *sessions);
     if (sessions == NULL)
         die("calloc");
-    for (long i = 0; i < room; i++)
+    for (long i = 0; i < room; i++) {
         sessions[i].fd = -1;
+        sessions[i].channel = channel_new();
+    }
     proxy.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     proxy.sin_port = htons((uint16_t)atoi(argv[2]));
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);

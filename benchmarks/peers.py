@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,8 @@ OURS = (
     "pop3proxy serve --listen tcp:{port}:interface=127.0.0.1"
     " --upstream tcp:127.0.0.1:{upstream} --events {events}"
 )
+
+OURS_TLS = "pop3proxy serve --config {tls} --events {events}"
 
 ASKING = Path(__file__).with_name("asking.toml")
 """A configuration with one blocking hook."""
@@ -55,9 +58,11 @@ class Peer:
     title: str
     program: str
     remedy: str
-    command: Callable[[Ports, Path], list[str]]
+    command: Callable[[Ports, Path], list[str]] | None
     opaque_apart: bool = False
     """Whether opaque bytes have a port of their own."""
+    command_tls: Callable[[Ports, Path, Path], list[str]] | None = None
+    """The same where it ends TLS, with the certificate and key in one file; None: it has no part in that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +79,24 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=PROGRAMS)
 
 
-def known(ours: str) -> list[Peer]:
-    """Return all peers; ``ours`` is the template of our proxy's command line."""
+def known(ours: str, ours_tls: str = OURS_TLS) -> list[Peer]:
+    """Return all peers; ``ours`` and ``ours_tls``: templates of our command lines, the latter to end TLS."""
     return [
-        Peer("haproxy", "HAProxy", "haproxy", "apt install haproxy", _haproxy),
+        Peer(
+            "haproxy",
+            "HAProxy",
+            "haproxy",
+            "apt install haproxy",
+            _haproxy,
+            command_tls=_haproxy_tls,
+        ),
         Peer(
             "haproxy-256k",
             "HAProxy, 256 KiB buffers",
             "haproxy",
             "apt install haproxy",
             functools.partial(_haproxy, tuning="tune.bufsize 262144"),
+            command_tls=functools.partial(_haproxy_tls, tuning="tune.bufsize 262144"),
         ),
         Peer(
             "nginx",
@@ -93,22 +106,44 @@ def known(ours: str) -> list[Peer]:
             _nginx,
             opaque_apart=True,
         ),
-        Peer("portforward", "portforward", sys.executable, "pip install twisted", _portforward),
-        from_template("ours", "pop3proxy", ours),
+        Peer(
+            "portforward",
+            "portforward",
+            sys.executable,
+            "pip install twisted",
+            _portforward,
+            command_tls=_portforward_tls,
+        ),
+        from_template("ours", "pop3proxy", ours, ours_tls),
         from_template("ours-asked", "pop3proxy, asked", f"{ours} --config {{asking}}"),
     ]
 
 
-def from_template(name: str, title: str, template: str) -> Peer:
-    """Return a peer whose command line is ``template``, with {port}, {upstream}, {events}."""
-    command = functools.partial(_filled, template)
-    try:
-        program = command(Ports(0, 0, 0, 0), Path())[0]
-    except (IndexError, KeyError, ValueError) as error:
-        raise PeerError(
-            f"{title}: not a command with {{port}}, {{upstream}} and {{events}}: {template!r}"
-        ) from error
-    return Peer(name, title, program, "install it in this environment, or leave it out", command)
+def from_template(name: str, title: str, template: str, template_tls: str = "") -> Peer:
+    """Return a peer whose command line is ``template``, with {port}, {upstream}, {events}.
+
+    ``template_tls`` is for ending TLS, with {tls}, {events}. A ``template`` with {tls} is for that alone.
+    """
+    templates = [template_tls, template] if template_tls else [template]
+    if "{tls}" in template and not template_tls:
+        template, template_tls = "", template
+    program = ""
+    for given in templates:
+        try:
+            program = _filled(given, Ports(0, 0, 0, 0), Path())[0]
+        except (IndexError, KeyError, ValueError) as error:
+            raise PeerError(
+                f"{title}: not a command with {{port}}, {{upstream}} and {{events}},"
+                f" or with {{tls}} and {{events}}: {given!r}"
+            ) from error
+    return Peer(
+        name,
+        title,
+        program,
+        "install it in this environment, or leave it out",
+        functools.partial(_filled, template) if template else None,
+        command_tls=functools.partial(_filled_tls, template_tls) if template_tls else None,
+    )
 
 
 def check(peer: Peer) -> None:
@@ -118,40 +153,60 @@ def check(peer: Peer) -> None:
 
 
 @contextlib.contextmanager
-def running(peer: Peer, upstream: int, auth: int, core: int) -> Iterator[Running]:
-    """Run the peer, new and in a folder of its own, on ``core``, in front of the stub's ports."""
+def running(
+    peer: Peer, upstream: int, auth: int, core: int, certificate: Path | None = None
+) -> Iterator[Running]:
+    """Run the peer, new and in a folder of its own, on ``core``, in front of the stub's ports.
+
+    With the ``certificate`` it ends TLS.
+    """
     listen, opaque = processes.free_ports(2)
     with tempfile.TemporaryDirectory(prefix="pop3proxy-benchmark-") as name:
         folder = Path(name)
         # nginx's worker is another user's when the master is root's.
         folder.chmod(0o755)
-        command = peer.command(Ports(listen, opaque, upstream, auth), folder)
+        ports = Ports(listen, opaque, upstream, auth)
+        if certificate is not None:
+            assert peer.command_tls is not None
+            command = peer.command_tls(ports, folder, certificate)
+        else:
+            assert peer.command is not None
+            command = peer.command(ports, folder)
         command[0] = find(command[0]) or command[0]
         log = folder / "errors"
         with processes.started(command, core, log) as process:
-            _await_greeting(peer, process, listen, log)
+            _await_greeting(peer, process, listen, log, certificate is not None)
             yield Running(process.pid, listen, opaque if peer.opaque_apart else listen)
 
 
-def _await_greeting(peer: Peer, process: subprocess.Popen[str], port: int, log: Path) -> None:
+def _await_greeting(
+    peer: Peer, process: subprocess.Popen[str], port: int, log: Path, tls: bool
+) -> None:
     deadline = time.monotonic() + READY_S
     while time.monotonic() < deadline and process.poll() is None:
-        if _greets(port):
+        if _greets(port, tls):
             return
         time.sleep(0.02)
     said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     raise PeerError(f"{peer.title} did not start: {said[-1] if said else 'it said nothing'}")
 
 
-def _greets(port: int) -> bool:
+def _greets(port: int, tls: bool) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1.0) as client:
-            return client.recv(512).startswith(b"+OK")
+            if not tls:
+                return client.recv(512).startswith(b"+OK")
+            # Whom it talks to is the loader's to check.
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            with context.wrap_socket(client) as secure:
+                return secure.recv(512).startswith(b"+OK")
     except OSError:
         return False
 
 
-def _haproxy(ports: Ports, folder: Path, tuning: str = "") -> list[str]:
+def _haproxy(ports: Ports, folder: Path, tuning: str = "", binding: str = "") -> list[str]:
     config = folder / "haproxy.cfg"
     config.write_text(
         f"""\
@@ -165,12 +220,16 @@ defaults
     timeout client 1m
     timeout server 1m
 listen pop3
-    bind 127.0.0.1:{ports.listen}
+    bind 127.0.0.1:{ports.listen} {binding}
     server stub 127.0.0.1:{ports.upstream}
 """,
         encoding="ascii",
     )
     return ["haproxy", "-db", "-f", str(config)]
+
+
+def _haproxy_tls(ports: Ports, folder: Path, certificate: Path, tuning: str = "") -> list[str]:
+    return _haproxy(ports, folder, tuning, f"ssl crt {certificate}")
 
 
 def _nginx(ports: Ports, folder: Path) -> list[str]:
@@ -225,11 +284,34 @@ def _portforward(ports: Ports, folder: Path) -> list[str]:
     return [sys.executable, str(script), str(ports.listen), str(ports.upstream)]
 
 
+def _portforward_tls(ports: Ports, folder: Path, certificate: Path) -> list[str]:
+    return [*_portforward(ports, folder), str(certificate)]
+
+
 def _filled(template: str, ports: Ports, folder: Path) -> list[str]:
     values = {
         "port": ports.listen,
         "upstream": ports.upstream,
         "events": folder / "events.jsonl",
         "asking": ASKING,
+        "tls": folder / "tls.toml",
     }
     return [word.format(**values) for word in shlex.split(template)]
+
+
+def _filled_tls(template: str, ports: Ports, folder: Path, certificate: Path) -> list[str]:
+    (folder / "tls.toml").write_text(
+        f"""\
+[[listen]]
+endpoint = "tcp:{ports.listen}:interface=127.0.0.1"
+tls = "implicit"
+
+[upstream]
+endpoint = "tcp:127.0.0.1:{ports.upstream}"
+
+[[tls.certificates]]
+chain = "{certificate}"
+""",
+        encoding="ascii",
+    )
+    return _filled(template, ports, folder)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks import peers, processes
+from benchmarks import certificate, peers, processes
 from benchmarks.peers import Peer, PeerError
 from benchmarks.scenarios import SCENARIOS, Loader, LoadError, Row, Sample, Scenario, quickened
 
@@ -44,6 +44,7 @@ class Bench:
     proxy_core: int
     upstream: int
     auth: int
+    certificate: Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +67,7 @@ def _compare(options: argparse.Namespace) -> int:
     results = Results()
     if processes.allow_many_files() < FILES:
         raise PeerError(f"{FILES} open files are needed: ulimit -Hn {FILES}, as root")
-    with _bench() as bench:
+    with _bench(any(scenario.tls for scenario in scenarios)) as bench:
         rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
@@ -101,6 +102,12 @@ def _parser() -> argparse.ArgumentParser:
         "--ours", default=peers.OURS, metavar="COMMAND", help="default: %(default)s"
     )
     parser.add_argument(
+        "--ours-tls",
+        default=peers.OURS_TLS,
+        metavar="COMMAND",
+        help="the same where it ends TLS; default: %(default)s",
+    )
+    parser.add_argument(
         "--also",
         nargs=2,
         action="append",
@@ -121,7 +128,7 @@ def _count(text: str) -> int:
 
 
 def _chosen_peers(options: argparse.Namespace) -> list[Peer]:
-    known = {peer.name: peer for peer in peers.known(options.ours)}
+    known = {peer.name: peer for peer in peers.known(options.ours, options.ours_tls)}
     names = dict.fromkeys([BASE, *options.peers.split(",")])
     strangers = [name for name in names if name not in known]
     if strangers:
@@ -141,30 +148,44 @@ def _chosen_scenarios(options: argparse.Namespace) -> list[Scenario]:
 
 
 @contextlib.contextmanager
-def _bench() -> Iterator[Bench]:
-    """Compile the stub and the loader, and keep the stub running on the second core."""
+def _bench(tls: bool) -> Iterator[Bench]:
+    """Compile the stub and the loader, and keep the stub running on the second core.
+
+    ``tls``: the loader that speaks it, too.
+    """
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise PeerError("two cores are needed: one for the proxy, one for what loads it")
     with tempfile.TemporaryDirectory(prefix="pop3proxy-benchmark-") as name:
         folder = Path(name)
         stub = [str(_compiled("stub", folder))]
-        loader = Loader(_compiled("load", folder), cores[1], folder / "load.log")
+        plain = _compiled("load", folder, "plain.c")
+        secure = plain
+        shown = folder / "certificate.pem"
+        if tls:
+            secure = _compiled("load", folder, "tls.c", "-lssl", "-lcrypto")
+            certificate.make(shown)
+        loader = Loader(plain, secure, cores[1], folder / "load.log", shown)
         with processes.started(stub, cores[1], folder / "stub.log", piped=True) as process:
             assert process.stdout is not None
             upstream, auth = map(int, process.stdout.readline().split())
-            yield Bench(loader, cores[0], upstream, auth)
+            yield Bench(loader, cores[0], upstream, auth, shown)
 
 
-def _compiled(name: str, folder: Path) -> Path:
+def _compiled(name: str, folder: Path, channel: str = "", *libraries: str) -> Path:
     compiler = peers.find("cc")
     if compiler is None:
         raise PeerError("there is no C compiler cc: apt install gcc libc6-dev")
-    program = folder / name
-    command = [compiler, "-O2", "-std=gnu11", "-o", str(program), str(SOURCES / f"{name}.c")]
+    sources = [f"{name}.c", channel] if channel else [f"{name}.c"]
+    program = folder / "-".join(sources)
+    command = [compiler, "-O2", "-std=gnu11", "-o", str(program)]
+    command += [*(str(SOURCES / source) for source in sources), *libraries]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise PeerError(f"{name}.c does not compile: {done.stderr.partition(chr(10))[0]}")
+        remedy = "; apt install libssl-dev" if libraries else ""
+        raise PeerError(
+            f"{' '.join(sources)} does not compile{remedy}: {done.stderr.partition(chr(10))[0]}"
+        )
     return program
 
 
@@ -173,6 +194,8 @@ def _round(
 ) -> None:
     for scenario in scenarios:
         for peer in order:
+            if not _takes_part(peer, scenario):
+                continue
             key = scenario.name, peer.name
             try:
                 sample = _measured(bench, scenario, peer)
@@ -185,9 +208,14 @@ def _round(
             print(f"{scenario.name:10}  {peer.title}: {shown}", file=sys.stderr)
 
 
+def _takes_part(peer: Peer, scenario: Scenario) -> bool:
+    return (peer.command_tls if scenario.tls else peer.command) is not None
+
+
 def _measured(bench: Bench, scenario: Scenario, peer: Peer) -> Sample:
     core = bench.loader.core if scenario.one_core else bench.proxy_core
-    with peers.running(peer, bench.upstream, bench.auth, core) as proxy:
+    shown = bench.certificate if scenario.tls else None
+    with peers.running(peer, bench.upstream, bench.auth, core, shown) as proxy:
         port = proxy.opaque if scenario.opaque else proxy.listen
         return bench.loader.through(scenario, port, proxy.pid, bench.upstream)
 
@@ -206,7 +234,9 @@ def _table(scenarios: Sequence[Scenario], compared: Sequence[Peer], results: Res
     for scenario in scenarios:
         # One failure spoils all: what is left would be the peer's better half.
         taken = [
-            []
+            None
+            if not _takes_part(peer, scenario)
+            else []
             if (scenario.name, peer.name) in results.failures
             else results.samples[scenario.name, peer.name]
             for peer in compared
@@ -215,17 +245,21 @@ def _table(scenarios: Sequence[Scenario], compared: Sequence[Peer], results: Res
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cells(row: Row, taken: Sequence[Sequence[Sample]]) -> list[str]:
+def _cells(row: Row, taken: Sequence[Sequence[Sample] | None]) -> list[str]:
     """Return a line of the table: title, the base's value, the ratios of the others to it."""
-    base, *others = [[row.value(sample) for sample in samples] for samples in taken]
+    base, *others = [
+        None if samples is None else [row.value(sample) for sample in samples] for samples in taken
+    ]
     if not base:
         return [row.title, *("bad" for _ in taken)]
     absolute = f"{_shown(row, statistics.median(base))} [{min(base):.{row.decimals}f}]"
     return [row.title, absolute, *(_ratio(other, base) for other in others)]
 
 
-def _ratio(values: Sequence[float], base: Sequence[float]) -> str:
+def _ratio(values: Sequence[float] | None, base: Sequence[float]) -> str:
     """Return the ratio of the medians and, in brackets, that of the minima."""
+    if values is None:
+        return "-"
     if not values:
         return "bad"
     medians = statistics.median(values) / statistics.median(base)

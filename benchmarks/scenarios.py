@@ -59,6 +59,8 @@ class Scenario:
     opaque: bool = False
     beside_direct: bool = False
     """Whether the same is also done without a proxy, just before."""
+    tls: str = ""
+    """The client's handshake, `full` or `resumed`; without one it speaks in clear."""
     one_core: bool = False
     """Whether the proxy shares the core of what loads it: no wake-up crosses cores then."""
 
@@ -151,6 +153,45 @@ SCENARIOS = (
         quick=1000,
         rows=(Row("Idle session, private memory", "kB", 2, _kb_per_unit),),
     ),
+    Scenario(
+        "tls-full",
+        mode="sessions",
+        tls="full",
+        sessions=32,
+        warm=200,
+        count=1500,
+        quick=500,
+        rows=(Row("TLS, session with full handshake, CPU", "µs", 0, _cpu_us_per_unit),),
+    ),
+    Scenario(
+        "tls-resumed",
+        mode="sessions",
+        tls="resumed",
+        sessions=32,
+        warm=200,
+        count=2500,
+        quick=1000,
+        rows=(Row("TLS, session resumed, CPU", "µs", 0, _cpu_us_per_unit),),
+    ),
+    Scenario(
+        "tls-base64",
+        mode="base64",
+        tls="full",
+        sessions=4,
+        warm=8,
+        count=60,
+        quick=20,
+        rows=(Row("TLS, RETR 10 MB base64, CPU", "s/GB", 2, _cpu_s_per_gb),),
+    ),
+    Scenario(
+        "tls-idle",
+        mode="idle",
+        tls="full",
+        warm=500,
+        count=3000,
+        quick=1000,
+        rows=(Row("TLS, idle session, private memory", "kB", 2, _kb_per_unit),),
+    ),
 )
 
 
@@ -161,11 +202,13 @@ def quickened(scenario: Scenario) -> Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """The compiled loader, the core it runs on, and where its errors go."""
+    """The compiled loader, the core it runs on, where its errors go, and what proxies show in TLS."""
 
     program: Path
+    program_tls: Path
     core: int
     log: Path
+    certificate: Path
 
     def through(self, scenario: Scenario, port: int, pid: int, direct_port: int) -> Sample:
         """Load the proxy ``pid`` at ``port``; raise `LoadError` if it did not carry it."""
@@ -191,6 +234,9 @@ class Loader:
     def _warmed(self, scenario: Scenario, port: int) -> Iterator["_Loading"]:
         numbers = (port, scenario.sessions, scenario.warm, scenario.count)
         command = [str(self.program), scenario.mode, *map(str, numbers)]
+        if scenario.tls:
+            command[0] = str(self.program_tls)
+            command += [scenario.tls, str(self.certificate)]
         with processes.started(command, self.core, self.log, piped=True) as process:
             watchdog = threading.Timer(LIMIT_S, process.kill)
             watchdog.start()

@@ -1,5 +1,6 @@
 """What TLS we speak, to clients and to the mail server, and how its failures read; carries no byte of it."""
 
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -46,6 +47,9 @@ NEXT_PROTOCOL: Final = b"pop3"
 
 NAMES_SHOWN: Final = 3
 """Names of a foreign certificate that are written down: it may have thousands."""
+
+SHARED: Final = 64
+"""How many different ``facts`` are kept for connections to come. Clients make them up, so it is a few."""
 
 TEXT_SHOWN: Final = 256
 """Characters of a foreign text, such as a certificate's subject, that are written down."""
@@ -308,13 +312,19 @@ def facts(connection: SSL.Connection, of_client: bool = True) -> Tls:
 
     ``of_client``: whether the peer is a client, whose certificate is worth noting.
     """
-    return Tls(
-        version=connection.get_protocol_version_name(),
-        cipher=connection.get_cipher_name() or "",
-        server_name=_server_name(connection)[:TEXT_SHOWN],
-        next_protocol=_text(connection.get_alpn_proto_negotiated()),
-        client=_subject(connection) if of_client else "",
+    return _shared(
+        connection.get_protocol_version_name(),
+        connection.get_cipher_name() or "",
+        _server_name(connection)[:TEXT_SHOWN],
+        _text(connection.get_alpn_proto_negotiated()),
+        _subject(connection) if of_client else "",
     )
+
+
+@functools.lru_cache(SHARED)
+def _shared(version: str, cipher: str, server_name: str, next_protocol: str, client: str) -> Tls:
+    """Return the same object for all connections that are alike, as nearly all are: most are idle."""
+    return Tls(version, cipher, server_name, next_protocol, client)
 
 
 def explained(problem: BaseException, connection: SSL.Connection | None = None) -> str:
