@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ TOOL = "POP3PROXY_BUILD_IMAGE"
 class Engine:
     """How ``docker`` is called."""
 
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
 
     def attempt(self, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         """Run ``docker``, whatever becomes of it; its errors are in the output too."""

@@ -100,7 +100,7 @@ class Composed:
         return ssl.create_default_context(cadata=self.inside("cat", "tls/tls.crt"))
 
     def log(self) -> list[str]:
-        return self.compose("logs", "--no-color", "--no-log-prefix", "proxy").splitlines()
+        return self.engine.docker("logs", self.proxy["Id"]).splitlines()
 
     def session(self, port: int) -> RecordedSession | None:
         """The session of the client that came from this port of its own, once it has ended."""
