@@ -102,11 +102,17 @@ class Composed:
     def log(self) -> list[str]:
         return self.engine.docker("logs", self.proxy["Id"]).splitlines()
 
-    def session(self, port: int) -> RecordedSession | None:
-        """The session of the client that came from this port of its own, once it has ended."""
+    def logins(self) -> dict[str, RecordedSession]:
+        """The sessions with a login, by uid, as far as they have ended.
+
+        Docker's own proxy is between a client here and the container, so the client's port tells nothing.
+        """
         sessions = grouped([json.loads(line) for line in self.log() if line.startswith("{")])
-        found = (one for one in sessions if one.records[0]["id.orig_p"] == port)
-        return next((one for one in found if one.names[-1] == "pop3_session"), None)
+        return {
+            one.records[0]["uid"]: one
+            for one in sessions
+            if one.names[-1] == "pop3_session" and one.of("pop3_login_attempt")
+        }
 
 
 @contextmanager
@@ -188,9 +194,16 @@ def fetched(client: poplib.POP3) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
-def assert_inspected(composed: Composed, port: int) -> None:
-    session = eventually(lambda: composed.session(port), "the session is recorded")
-    assert session
+@contextmanager
+def one_inspected_session(composed: Composed) -> Iterator[None]:
+    """In the block somebody logs in and fetches the mail, over TLS; the proxy must have seen it."""
+    before = composed.logins()
+    yield
+    after = eventually(
+        lambda: (now := composed.logins()).keys() - before.keys() and now, "the session is recorded"
+    )
+    assert after
+    (session,) = (after[uid] for uid in after.keys() - before.keys())
     assert session.said("pop3_login_success", "user", "password") == [(USER, "(masked)")]
     assert session.end["inspected"] == "whole"
     assert session.end["retr"] == 1
@@ -198,20 +211,19 @@ def assert_inspected(composed: Composed, port: int) -> None:
 
 
 def test_a_session_by_stls_is_inspected(composed: Composed) -> None:
-    client = poplib.POP3("localhost", composed.port(1110), timeout=PATIENCE)
-    port = client.sock.getsockname()[1]
-    assert "STLS" in client.capa()
-    client.stls(composed.trust())
-    assert fetched(client) == MAIL
-    assert_inspected(composed, port)
+    with one_inspected_session(composed):
+        client = poplib.POP3("localhost", composed.port(1110), timeout=PATIENCE)
+        assert "STLS" in client.capa()
+        client.stls(composed.trust())
+        assert fetched(client) == MAIL
 
 
 def test_a_session_with_tls_from_the_first_byte_is_inspected(composed: Composed) -> None:
-    context = composed.trust()
-    client = poplib.POP3_SSL("localhost", composed.port(1995), timeout=PATIENCE, context=context)
-    port = client.sock.getsockname()[1]
-    assert fetched(client) == MAIL
-    assert_inspected(composed, port)
+    context, port = composed.trust(), composed.port(1995)
+    with one_inspected_session(composed):
+        assert (
+            fetched(poplib.POP3_SSL("localhost", port, timeout=PATIENCE, context=context)) == MAIL
+        )
 
 
 def test_both_listeners_are_healthy_to_the_check(composed: Composed) -> None:
