@@ -2,6 +2,7 @@
 
 import json
 import poplib
+import re
 import ssl
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pop3proxy.config import load
 
 from .engine import Engine, running_engine
 from .processes import eventually, unavailable
@@ -151,6 +154,18 @@ def test_hadolint_has_nothing_to_say(dockerfile: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_every_variable_of_the_compose_file_is_explained() -> None:
+    used = set(re.findall(r"\$\{(\w+)", (DOCKER / "compose.yaml").read_text()))
+    explained = (CHECKOUT / "docs" / "containers.md").read_text().partition("| variable |")[2]
+    assert set(re.findall(r"`(POP3PROXY_\w+)`", explained.partition("\n\n")[0])) == used
+
+
+def test_the_configuration_is_one_for_the_ports_of_the_image() -> None:
+    config = load(str(DOCKER / "pop3proxy.toml"), {})
+    ports = [listener.endpoint.removeprefix("tcp:") for listener in config.listen]
+    assert f"EXPOSE {' '.join(ports)}\n" in DOCKERFILES[0].read_text()
+
+
 def test_compose_takes_its_file(engine: Engine) -> None:
     assert engine.docker("compose", "--file", str(DOCKER / "compose.yaml"), "config", "-q") == ""
 
@@ -195,10 +210,14 @@ def fetched(client: poplib.POP3) -> bytes:
 
 
 @contextmanager
-def one_inspected_session(composed: Composed) -> Iterator[None]:
-    """In the block somebody logs in and fetches the mail, over TLS; the proxy must have seen it."""
+def one_inspected_session(composed: Composed) -> Iterator[list[RecordedSession]]:
+    """In the block somebody logs in and fetches the mail, over TLS; the proxy must have seen it.
+
+    The session is in the list when the block is over.
+    """
     before = composed.logins()
-    yield
+    seen: list[RecordedSession] = []
+    yield seen
     after = eventually(
         lambda: (now := composed.logins()).keys() - before.keys() and now, "the session is recorded"
     )
@@ -208,14 +227,19 @@ def one_inspected_session(composed: Composed) -> Iterator[None]:
     assert session.end["inspected"] == "whole"
     assert session.end["retr"] == 1
     assert PASSWORD not in "\n".join(composed.log())
+    seen.append(session)
 
 
 def test_a_session_by_stls_is_inspected(composed: Composed) -> None:
-    with one_inspected_session(composed):
+    with one_inspected_session(composed) as seen:
         client = poplib.POP3("localhost", composed.port(1110), timeout=PATIENCE)
         assert "STLS" in client.capa()
         client.stls(composed.trust())
         assert fetched(client) == MAIL
+    # What the proxy takes for the client, Dovecot does too, by XCLIENT.
+    address = re.escape(seen[0].records[0]["id.orig_h"])
+    log = composed.compose("logs", "dovecot")
+    assert re.search(rf"Login: user=<{USER}>.* rip={address}, ", log), log
 
 
 def test_a_session_with_tls_from_the_first_byte_is_inspected(composed: Composed) -> None:
