@@ -1,6 +1,7 @@
 """The command line, and the process that it runs: options, log lines, signals, exit status; no mail."""
 
 import json
+import re
 import resource
 import signal
 import sys
@@ -168,6 +169,42 @@ def demo(once: bool) -> int:
     process = Process(reactor)
     show = Show(reactor, sys.stdout, once, process.end)
     return process.run(show, show.started)
+
+
+def _host_and_port(_: click.Context, __: click.Parameter, text: str) -> tuple[str, int]:
+    """Take HOST:PORT apart; an IPv6 address stands in brackets."""
+    found = re.fullmatch(r"(?:\[(.+)\]|([^:\[\]]+)):([0-9]{1,5})", text)
+    if found is None:
+        raise click.BadParameter(f"{text}: write it like 127.0.0.1:1110 or [::1]:1110")
+    if not 0 < int(found[3]) <= 65535:
+        raise click.BadParameter(f"{text}: the port is not between 1 and 65535")
+    return found[1] or found[2], int(found[3])
+
+
+@commands.command()
+@click.argument("listener", metavar="HOST:PORT", callback=_host_and_port)
+@click.option("--tls", is_flag=True, help="Talk TLS from the first byte; any certificate will do.")
+@click.option(
+    "--seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=5,
+    show_default=True,
+    help="How long all of it may take.",
+)
+def health(listener: tuple[str, int], tls: bool, seconds: float) -> int:
+    """Ask whether a client who connects to HOST:PORT is greeted with +OK.
+
+    Then the exit status is 0, else 1. The greeting is the mail server's, so that is asked too.
+    """
+    from .health import Unhealthy, check
+
+    try:
+        check(*listener, tls=tls, seconds=seconds)
+    except Unhealthy as problem:
+        _complain(str(problem))
+        return FAILED
+    return DONE
 
 
 @commands.command()
