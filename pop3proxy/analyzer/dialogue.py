@@ -26,6 +26,7 @@ from .status import parse_status
 from .steps import NO_KINDS, NONE, SPENT, Events, Kinds, Step
 
 _STLS = Role.STLS
+_NEEDS_USER = (Role.PASS, Role.RPOP)
 
 
 class Analyzer(Replies):
@@ -134,6 +135,8 @@ class Analyzer(Replies):
         if side is CLIENT:
             step.command, self._row = self._row, None
             step.hides_stls, self._hides_stls = self._hides_stls, False
+            if self._forgotten and step.command is not None and self._before == (None, ""):
+                step.unnamed = step.command.role in _NEEDS_USER
         elif in_capa or self._in_capa:
             step.capa, step.capa_ends = True, not self._in_capa
 
@@ -292,6 +295,7 @@ class Analyzer(Replies):
         self._client_expects = COMMAND
         self._undecided = self._message = self._attempted = self._unsent = None
         self._auth_refused = self._alone = self._layer_due = False
+        self._forgotten = self._forgotten or self._user is not None or bool(self._user_last)
         self._user = self._named = None
         self._user_last = self._named_last = ""
         self._before = (None, "")

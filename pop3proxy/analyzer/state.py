@@ -100,6 +100,7 @@ class DialogueState:
         "_credentials",
         "_doubt",
         "_ended",
+        "_forgotten",
         "_gated",
         "_handshake_due",
         "_hides_stls",
@@ -178,6 +179,7 @@ class DialogueState:
         self._alone = False  # the client's last line is none, or several, to some servers
         self._before: tuple[str | None, str] = (None, "")
         self._row: Command | None = None  # of the client's last command
+        self._forgotten = False  # a USER from before TLS, which the server still knows
         self._hides_stls = False  # that line is STLS to some servers, and not to us
         self._attempted: tuple[str, str, str] | None = None
         self._cancelling = False  # an exchange whose cancellation was not the client's

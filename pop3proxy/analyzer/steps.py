@@ -43,8 +43,9 @@ class Step:
     sent, of which the client knows nothing.
 
     ``command`` is the row of the command that the run completes, if gated. ``hides_stls``: it is another
-    command, or none, and STLS to some servers. ``capa``: it belongs to the server's +OK to CAPA or to the
-    list behind it, of which ``capa_ends`` is the end.
+    command, or none, and STLS to some servers. ``unnamed``: it is a PASS without USER since TLS is on, for
+    which the server would take the USER from before. ``capa``: it belongs to the server's +OK to CAPA or to
+    the list behind it, of which ``capa_ends`` is the end.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Step:
         "open",
         "size",
         "too_long",
+        "unnamed",
         "withheld",
     )
 
@@ -66,7 +68,7 @@ class Step:
         self.events = events
         self.may = NO_KINDS
         self.open = self.too_long = self.in_exchange = self.withheld = False
-        self.capa = self.capa_ends = self.hides_stls = False
+        self.capa = self.capa_ends = self.hides_stls = self.unnamed = False
         self.command: Command | None = None
 
     @property

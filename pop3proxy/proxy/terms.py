@@ -17,6 +17,7 @@ BEGIN_TLS: Final = b"+OK Begin TLS negotiation now.\r\n"
 NO_TLS: Final = Deny("-ERR TLS is not available here.")
 ALREADY_ON: Final = Deny("-ERR TLS is on already.")
 TOO_LATE: Final = Deny("-ERR TLS can only be turned on before the login.")
+NO_USER: Final = Deny("-ERR Send USER first: what was said before TLS does not count.")
 MALFORMED: Final = Deny("-ERR Write STLS alone on its line.")
 
 # By their names: AUTH without a mechanism, which asks for their list, is refused as well.
@@ -62,6 +63,9 @@ class Terms:
             return None
         if step.stls and not self.takes_stls(secure):
             return ALREADY_ON if secure else NO_TLS
+        if step.unnamed:
+            # A server forgets what it was told before TLS (RFC 2595 section 4); this one knows of no TLS.
+            return NO_USER
         return MALFORMED if step.hides_stls else None
 
     def must_see(self, secure: bool) -> bool:

@@ -32,6 +32,7 @@ from pop3proxy.proxy.terms import (
     BEGIN_TLS,
     MALFORMED,
     NO_TLS,
+    NO_USER,
     TOO_LATE,
     Terms,
     terms_for,
@@ -130,8 +131,7 @@ def test_the_session_goes_on_inside_tls_and_is_inspected(mode: str) -> None:
     assert pair.session.connection.tls is TLS
     assert pair.server.producerState == "producing"
     pair.client_says(b"USER bob\r\nPASS x\r\n")
-    if mode == "terminate":
-        assert pair.server.value() == b"USER bob\r\nPASS x\r\n"
+    assert pair.server.value() == b"USER bob\r\nPASS x\r\n"
     pair.server_says(b"+OK\r\n+OK\r\n")
     (login,) = told(pair, LoginSuccess)
     assert (login.user, login.c.tls) == ("bob", TLS)
@@ -236,6 +236,36 @@ def test_a_rule_that_denies_stls_comes_first() -> None:
     pair.client_says(b"STLS\r\n")
     assert pair.client.value() == b"-ERR no\r\n"
     assert not pair.turning.turning
+
+
+def test_a_user_from_before_tls_is_nobody_s() -> None:
+    """The server still knows it, and would log in whom nobody sees."""
+    pair = relaying("terminate")
+    pair.client_says(b"USER mallory\r\n")
+    pair.server_says(b"+OK\r\n")
+    pair.client_says(b"STLS\r\n")
+    pair.turning.succeed()
+    cleared(pair)
+    pair.client_says(b"PASS x\r\nNOOP\r\n")
+    assert pair.client.value() == NO_USER.line
+    assert pair.server.value() == b"NOOP\r\n"
+    cleared(pair)
+    pair.client_says(b"USER bob\r\n")
+    pair.server_says(b"+OK\r\n+OK\r\n")
+    pair.client_says(b"PASS wrong\r\n")
+    pair.server_says(b"-ERR\r\n")
+    # Whether it still knows bob is for the server to say.
+    pair.client_says(b"PASS x\r\n")
+    assert pair.server.value() == b"USER bob\r\nPASS wrong\r\nPASS x\r\n"
+    pair.server_says(b"+OK\r\n")
+    (login,) = told(pair, LoginSuccess)
+    assert login.user == "bob"
+
+
+def test_a_pass_alone_is_the_server_s_to_judge_where_nobody_was_named_before_tls() -> None:
+    pair = secure()
+    pair.client_says(b"PASS x\r\n")
+    assert pair.server.value() == b"PASS x\r\n"
 
 
 def test_inside_tls_hooks_decide_as_before() -> None:
