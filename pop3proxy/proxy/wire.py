@@ -78,6 +78,7 @@ class Wire:
 
     __slots__ = (
         "_aborted",
+        "_beginning",
         "_end_due",
         "_paused",
         "_registering",
@@ -102,6 +103,7 @@ class Wire:
         self._registering = False
         self._end_due = False
         self._aborted = False
+        self._beginning = False
         self._paused = False
         self._tls: ServerTls | ClientTls | None = None  # that a handshake is made with
         self._shaking: SSL.Connection | None = None  # the connection of a handshake under way
@@ -194,7 +196,8 @@ class Wire:
         elif self._socket is None:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
-        elif self.unsent:
+        elif self.unsent or self._beginning:
+            # While it connects, the reactor goes on with the transport when we return.
             self.transport.loseConnection()
         else:
             # Nothing to wait for, so tell the transport at once, as the reactor would.
@@ -243,7 +246,9 @@ class Wire:
                 return
             if INegotiated.providedBy(transport):
                 self.tls = Tls("", "")
+        self._beginning = True
         self.connectionMade()
+        self._beginning = False
 
     def handshakeCompleted(self) -> None:
         """Go on inside TLS (IHandshakeListener)."""

@@ -261,6 +261,20 @@ def test_closing_with_nothing_unsent_tells_the_transport_at_once(plain: Wire) ->
     assert reason.check(ConnectionDone)
 
 
+def test_closing_while_it_begins_leaves_the_end_to_the_transport(kernel: Kernel) -> None:
+    """The reactor has an event for writing at hand then, too, which needs the socket."""
+
+    class Closes(Heard):
+        def begun(self, side: Side) -> None:
+            wire.close()
+
+    wire = Wire(Closes(), Side.SERVER)
+    transport = PlainTransport(kernel)
+    wire.makeConnection(transport)
+    assert transport.told_lost == []
+    assert transport.disconnecting
+
+
 def test_closing_waits_for_what_is_unsent(plain: Wire, kernel: Kernel) -> None:
     kernel.room = 1
     plain.write(b"abc")
