@@ -266,11 +266,11 @@ def test_closing_while_it_begins_leaves_the_end_to_the_transport(kernel: Kernel)
 
     class Closes(Heard):
         def begun(self, side: Side) -> None:
-            wire.close()
+            beginning.close()
 
-    wire = Wire(Closes(), Side.SERVER)
+    beginning = Wire(Closes(), Side.SERVER)
     transport = PlainTransport(kernel)
-    wire.makeConnection(transport)
+    beginning.makeConnection(transport)
     assert transport.told_lost == []
     assert transport.disconnecting
 
