@@ -25,6 +25,7 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 
 from .hooks.api import Deny
 from .hooks.policy.commands import command_name
+from .hooks.policy.config import Policy
 
 
 class ConfigError(ValueError):
@@ -307,6 +308,7 @@ class Config(_Table):
     timeouts: Timeouts = Timeouts()
     analyzer: AnalyzerOptions = AnalyzerOptions()
     rules: Rules | None = None
+    policy: Policy | None = None
     verdicts: Verdicts = Verdicts()
     hooks: tuple[HookEntry, ...] = ()
     """Hooks besides the file of events, in the order in which they hear each event."""

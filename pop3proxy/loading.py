@@ -21,6 +21,7 @@ from .hooks.policy.commands import (
     CommandRules,
     Rule,
 )
+from .hooks.policy.failedlogins import FailedLogins
 
 GROUP = "pop3proxy.hooks"
 """The entry-point group in which packages announce hooks by a short name."""
@@ -33,10 +34,11 @@ class _Unusable(Exception):
     """A hook cannot be had; the text says what would be right."""
 
 
-def load_hooks(config: Config) -> list[Hook]:
-    """Make the hooks of a configuration: the one that writes the file of events, the rules, then the others.
+def load_hooks(config: Config, live: bool = True) -> list[Hook]:
+    """Make the hooks of a configuration: the file of events, the rules, the policy, then the others.
 
-    Nothing is started yet. Raises ConfigError with every mistake.
+    Not ``live``, for a replay, the policy leaves its files alone. Nothing is started
+    yet. Raises ConfigError with every mistake.
     """
     hooks: list[Hook] = []
     mistakes: list[str] = []
@@ -47,6 +49,8 @@ def load_hooks(config: Config) -> list[Hook]:
             mistakes.append(f"events.path: {problem}")
     if config.rules is not None and (rules := tuple(_rules(config.rules))):
         hooks.append(CommandRules(rules))
+    if config.policy is not None:
+        hooks.append(FailedLogins(config.policy, live=live))
     for index, entry in enumerate(config.hooks):
         try:
             hooks.append(_adjusted(_made(_found(entry.name), entry.options), entry))

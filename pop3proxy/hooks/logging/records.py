@@ -19,6 +19,7 @@ from ...analyzer.events import (
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
+    Policy,
     Reply,
     Request,
     SessionEnd,
@@ -141,6 +142,14 @@ def _session_end(event: SessionEnd) -> str:
     )
 
 
+def _policy(event: Policy) -> str:
+    return (
+        f',"rule":{_text(event.rule)},"action":{_text(event.action)},"key":{_text(event.key)},'
+        f'"counted":{_text(event.counted)},"count":{event.count},"limit":{event.limit},'
+        f'"window":{event.window:.6f},"seconds":{event.seconds:.6f},"dry_run":{_flag(event.dry_run)}'
+    )
+
+
 _PARAMETERS: Final[dict[type[Event], Callable[[Any], str]]] = {
     Connect: _nothing,
     Request: _request,
@@ -152,6 +161,7 @@ _PARAMETERS: Final[dict[type[Event], Callable[[Any], str]]] = {
     StartTLS: _nothing,
     Unexpected: _unexpected,
     SessionEnd: _session_end,
+    Policy: _policy,
 }
 
 

@@ -5,7 +5,18 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from .store import BUCKETS, SECRET, Answer, Attempt, Ban, Charge, Settlement, Tally, Window
+from .store import (
+    BUCKETS,
+    SECRET,
+    Answer,
+    Attempt,
+    Ban,
+    Charge,
+    Settlement,
+    Tally,
+    Window,
+    exceeded,
+)
 
 _LOOKED_AT: Final = 8
 """The longest unused counts, of which the smallest goes when there is no room."""
@@ -141,10 +152,10 @@ class MemoryStore:
             self._keep(charge, settlement.at)
         for charge in settlement.refunded:
             self._refund(charge, settlement.at)
-        for charge in settlement.charges:
-            self._add(charge, now, waits=False)
         for key in settlement.cleared:
             self.counters.pop(key, None)
+        for charge in settlement.charges:
+            self._add(charge, now, waits=False)
         for mark, seconds in settlement.marks:
             self.marks[mark] = now + seconds
             self.marks.move_to_end(mark)
@@ -300,13 +311,6 @@ class MemoryStore:
         ]
         self.counters, self.marks, self.graces = counters, marks, graces
         self.all_bans = OrderedDict((ban.key, ban) for ban in bans)
-
-
-def exceeded(charge: Charge, tally: Tally) -> bool:
-    """Say whether a count is above one of its limits."""
-    return any(
-        count > window.limit for count, window in zip(tally.counts, charge.windows, strict=True)
-    )
 
 
 def _dumped(counter: Counter) -> tuple[str, Any]:

@@ -51,12 +51,19 @@ class Tally:
     pending: int = 0
 
 
+def exceeded(charge: Charge, tally: Tally) -> bool:
+    """Say whether a count is above one of its limits."""
+    return any(
+        count > window.limit for count, window in zip(tally.counts, charge.windows, strict=True)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A login that is about to be tried.
 
-    ``repeat`` is the count of one wrong password of one client: if it is not 0 nothing is charged. Empty if
-    no password is seen. ``marks`` are looked up; if the first, ``welcome``, is there, charges are waived.
+    ``repeat`` is the count of one wrong password of one client: if it is not 0 nothing is charged; None if no
+    password is seen. If the mark ``welcome`` is set, charges that can be are waived.
     """
 
     charges: tuple[Charge, ...]
@@ -68,9 +75,10 @@ class Attempt:
 class Settlement:
     """What became of an attempt that was charged at the time ``at``.
 
-    ``kept`` are no longer pending, ``refunded`` are taken back. ``charges`` are added now, not pending, and
-    enforce nothing. ``marks`` are set for so many seconds; the counts ``cleared`` begin at 0. ``home`` is
-    looked up.
+    ``kept`` are no longer pending, ``refunded`` are taken back, the counts ``cleared`` begin at 0, and
+    ``charges`` are added now, not pending, and enforce nothing: in this order. ``marks`` are set for so many
+    seconds. The mark ``home`` is looked up. A pending charge that is never settled must come to an end
+    by itself: with the longest of its windows at the latest.
     """
 
     at: float
@@ -88,7 +96,7 @@ class Answer:
 
     ``tallies`` are those of the charges (of a Settlement: ``kept``, then ``charges``), with them added,
     or as they would be. ``refused`` says that a limit would be exceeded: then nothing was added.
-    ``charged`` says whether anything is pending now.
+    ``charged`` says whether the charges are pending now. ``repeats`` is the count of ``repeat``.
     """
 
     tallies: tuple[Tally, ...] = ()
