@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,6 +46,8 @@ MANUAL: Final = "manual"
 """The name of the rule by which an operator bans."""
 
 _MAX_DOUBLINGS: Final = 30
+
+_MAX_SAID: Final = 10_000
 
 
 def then(found: "T | Deferred[T]", go_on: "Callable[[T], R]") -> "R | Deferred[R]":
@@ -176,6 +178,7 @@ class Engine:
         self._failing = [rule for rule in self._rules if not rule.config.of_success]
         self._succeeding = [rule for rule in self._rules if rule.config.of_success]
         self._flights: dict[str, deque[Flight]] = {}
+        self._said: OrderedDict[str, float] = OrderedDict()
         self._keys: dict[str, set[str]] = {}
         self._open: dict[str, set[str]] = {}
         self._banned = Drop() if policy.banned == "drop" else Deny(policy.banned_reply)
@@ -483,8 +486,7 @@ class Engine:
                 self.counts["delay"] += 1
                 _slow(decision, seconds)
         elif rule.action == "log":
-            # Once, when the limit is reached; a plain count passes it by.
-            if excess == 0:
+            if not self._logged(each.charge.key, event.ts, reached[1].seconds):
                 self._say(decision, event, each, tally, "log")
         elif rule.of_success and excess > 0:
             # The limit is how many are let through; of failures the next attempt is judged.
@@ -492,6 +494,17 @@ class Engine:
             if not each.rule.dry:
                 self.counts[rule.action] += 1
                 decision.verdict = Drop() if rule.action == "drop" else Deny(rule.reply)
+
+    def _logged(self, key: str, now: float, seconds: float) -> bool:
+        """Say whether this was said less than ``seconds`` ago; from now on it was."""
+        last = self._said.get(key)
+        if last is not None and 0 <= now - last < seconds:
+            return True
+        self._said[key] = now
+        self._said.move_to_end(key)
+        if len(self._said) > _MAX_SAID:
+            self._said.popitem(last=False)
+        return False
 
     def _ban(
         self, decision: Decision, event: Event, each: Charged, tally: Tally, home: bool

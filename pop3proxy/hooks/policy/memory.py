@@ -87,11 +87,11 @@ class DistinctCount:
         return tuple(sum(at > now - window.seconds for at in seen) for window in windows)
 
     def add(self, member: str, windows: tuple[Window, ...], at: float, waits: bool) -> None:
-        """Add a member; of more than any limit asks for, those not seen for longest go."""
+        """Add a member; of those beyond one more than the highest limit, the one not seen for longest goes."""
         if member not in self.members:
             if waits:
                 self.waiting.add(member)
-            bound = max(window.limit for window in windows)
+            bound = max(window.limit for window in windows) + 1
             if len(self.members) >= bound:
                 oldest = min(self.members, key=self.members.__getitem__)
                 self.remove(oldest)
