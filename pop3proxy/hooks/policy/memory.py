@@ -87,7 +87,7 @@ class DistinctCount:
         return tuple(sum(at > now - window.seconds for at in seen) for window in windows)
 
     def add(self, member: str, windows: tuple[Window, ...], at: float, waits: bool) -> None:
-        """Add a member; of those beyond one more than the highest limit, the one not seen for longest goes."""
+        """Add a member; beyond one more than the highest limit, that not seen for longest goes."""
         if member not in self.members:
             if waits:
                 self.waiting.add(member)

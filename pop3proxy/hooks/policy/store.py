@@ -32,8 +32,8 @@ class Charge:
     """What an attempt adds to one count.
 
     With a ``member`` the count is of different members, exact up to one more than the highest limit of its
-    windows, and no more are kept; without it each charge counts. An ``enforced`` charge that would exceed a limit refuses
-    the attempt, unless it is ``waived`` for who is welcome.
+    windows, and no more are kept; without it each charge counts. An ``enforced`` charge that would exceed a
+    limit refuses the attempt, unless it is ``waived`` for who is welcome.
     """
 
     key: str

@@ -178,6 +178,8 @@ def test_a_mistaken_request_is_told_what_would_be_right(line: bytes, error: str)
 class Transport:
     """What the socket's protocol writes to."""
 
+    disconnecting = False
+
     def __init__(self) -> None:
         self.written = b""
         self.ended = ""
