@@ -21,6 +21,7 @@ from .analyzer.events import (
     LoginSuccess,
     Reason,
     SessionEnd,
+    Tls,
 )
 from .analyzer.events import Policy as PolicyEvent
 from .config import load
@@ -28,6 +29,7 @@ from .hooks.api import Verdict
 from .hooks.logging.records import line
 from .hooks.masking import MASK
 from .hooks.policy.config import Policy
+from .hooks.policy.engine import MISCONFIGURED
 from .hooks.policy.failedlogins import FailedLogins
 
 MAX_SESSIONS: Final = 100_000
@@ -134,8 +136,8 @@ def _judge_capture(
 
 def _judge_events(source: str, hook: FailedLogins, rules: Policy, partial: bool) -> tuple[str, ...]:
     """Play a log to the hook; return the names of the rules that it says too little for."""
-    needed = tuple(rule.name for rule in rules.rules if rule.secret)
-    lacking = _lacks_passwords(source) if needed else False
+    needed = (*(rule.name for rule in rules.rules if rule.secret), MISCONFIGURED)
+    lacking = _lacks_passwords(source)
     if lacking and not partial:
         raise _CannotJudge(
             f"{source}: no password_fp in its logins, so {', '.join(needed)} cannot be judged;"
@@ -146,8 +148,8 @@ def _judge_events(source: str, hook: FailedLogins, rules: Policy, partial: bool)
         judge = getattr(hook, event.name)
         verdict: Verdict | None = judge(event)
         assert verdict is None or isinstance(verdict, Verdict), "memory answers at once"
-    # What a log does not say at all: on which listener a client was, and whether it talked TLS.
-    never = [rule.name for rule in rules.rules if rule.listener is not None or rule.tls is not None]
+    # A log does not say on which listener a client was.
+    never = [rule.name for rule in rules.rules if rule.listener is not None]
     return tuple(dict.fromkeys((*(needed if lacking else ()), *never)))
 
 
@@ -199,6 +201,8 @@ def _event(record: dict[str, Any], sessions: dict[str, Connection]) -> Event | N
             *(uid, str(record["id.orig_h"]), int(record["id.orig_p"])),
             *(str(record["id.resp_h"]), int(record["id.resp_p"])),
         )
+    if "tls_version" in record:
+        c.tls = Tls(str(record["tls_version"]), str(record["tls_cipher"]))
     if name == Connect.name:
         return Connect(c, ts)
     if name == SessionEnd.name:

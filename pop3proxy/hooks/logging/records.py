@@ -50,6 +50,13 @@ def line(event: Event) -> bytes:
     ).encode("utf-8", _BYTES_AS_TEXT)
 
 
+def with_fingerprint(record: bytes, fingerprint: str) -> bytes:
+    """Add ``password_fp`` to the record of a login; an empty one adds nothing."""
+    if not fingerprint:
+        return record
+    return b'%b,"password_fp":"%b"}\n' % (record[:-2], fingerprint.encode())
+
+
 def lines(run: DataRun) -> bytes:
     """Render the ``pop3_data`` of a run as ``line`` does each of them."""
     data = run.data

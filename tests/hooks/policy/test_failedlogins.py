@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
@@ -23,12 +24,14 @@ from pop3proxy.bans import bans
 from pop3proxy.config import ConfigError, load
 from pop3proxy.hooks.api import PASS, Deny, Hook
 from pop3proxy.hooks.dispatcher import Dispatcher
+from pop3proxy.hooks.logging.schema import schema
 from pop3proxy.hooks.policy.config import DEFAULT_RULES, Policy, PolicyRule
 from pop3proxy.hooks.policy.control import MAX_LINE, Control, ControlError
 from pop3proxy.hooks.policy.engine import Engine
 from pop3proxy.hooks.policy.failedlogins import FailedLogins
 from pop3proxy.hooks.policy.memory import MemoryStore
 from pop3proxy.hooks.policy.snapshot import SnapshotError
+from pop3proxy.loading import load_hooks
 from pop3proxy.policytest import test as policy_test
 
 NOW = 1_764_000_000.0
@@ -84,6 +87,29 @@ def test_the_hook_asks_the_engine_tells_everybody_and_ends_sessions() -> None:
     none = (0, 0, 0, 0, 0, 0)
     dispatcher.inform([SessionEnd(other, NOW, "", "none", *none, 0.0, "quit", 0, "whole")])
     dispatcher.stop()
+
+
+def test_login_records_name_a_password_by_its_hash_where_the_key_is_configured(
+    tmp_path: Path,
+) -> None:
+    text = '[events]\npath = "{}"\n[policy]\nfingerprint_key = "0123456789abcdef"'
+    path = tmp_path / "events.jsonl"
+    (writer, *_) = load_hooks(config_of(tmp_path, text.format(path)))
+    dispatcher = Dispatcher([writer])
+    dispatcher.start(Clock())
+    known = jsonschema.Draft202012Validator(schema())
+    for password in ("x", "x", "y", ""):
+        event = LoginFailure(client(), NOW, "bob", password, "PLAIN", Reason.CREDENTIALS)
+        dispatcher.dispatch([event, LoginAttempt(client(), NOW, "bob", password, "PLAIN")])
+    dispatcher.dispatch([Connect(client(), NOW)])
+    dispatcher.stop()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        known.validate(record)
+    one, _, two, _, other, _, none, _, connect = [r.get("password_fp") for r in records]
+    assert one == two != other
+    assert len(one) == 16
+    assert (none, connect) == (None, None)
 
 
 # --- snapshot ---------------------------------------------------------------------------------------------
@@ -361,11 +387,22 @@ def test_rules_that_a_log_says_too_little_for_are_named(tmp_path: Path) -> None:
     source = log_of(tmp_path, fingerprints=False)
     result = judged(tmp_path, source)
     assert result.return_value == 1
-    assert "brute-force, neighbours, common-password cannot be judged" in result.stderr
+    assert (
+        "brute-force, neighbours, common-password, misconfigured cannot be judged" in result.stderr
+    )
     result = judged(tmp_path, source, "--partial")
     assert result.return_value == 0
     assert "brute-force      not judged" in result.stderr
     assert '"rule":"brute-force"' not in result.stdout
+
+
+def test_a_rule_for_one_listener_is_never_judged_by_a_log(tmp_path: Path) -> None:
+    source, config = log_of(tmp_path, fingerprints=True), tmp_path / "test.toml"
+    rule = 'name = "here"\nlistener = "tcp:110"\nlimits = [{ count = 1, seconds = 60 }]'
+    config.write_text(f"[[policy.rules]]\n{rule}\n")
+    arguments = [source, "--config", str(config)]
+    result = CliRunner().invoke(policy_test, arguments, standalone_mode=False)
+    assert "here  not judged" in result.stderr
 
 
 @pytest.mark.parametrize("text", ["x", "[]", '{"event":"pop3_connect"}'])
