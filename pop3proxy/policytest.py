@@ -8,6 +8,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any, Final
 
 import click
@@ -125,11 +126,11 @@ def _judge_capture(
     from .replay.run import Replay
 
     try:
-        capture = CaptureFile(source)
-        running = Replay(capture, (), None, (hook,), auth_resp_code)
-        # Set anew: whoever delivers the replay's events has put itself there.
-        hook.emit = take
-        running.run(capture.frames())
+        with closing(CaptureFile(source)) as capture:
+            running = Replay(capture, (), None, (hook,), auth_resp_code)
+            # Set anew: whoever delivers the replay's events has put itself there.
+            hook.emit = take
+            running.run(capture.frames())
     except CaptureError as problem:
         raise _CannotJudge(str(problem)) from None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..proxy.live import MailServer, Proxy, receive_all, running, session
+from ..proxy.live import MailServer, Proxy, receive, receive_all, running, session
 
 CONFIG = """
 listen = [{ endpoint = "tcp:0:interface=127.0.0.1", tls = "none" }]
@@ -90,6 +90,35 @@ def test_a_ban_bites_before_the_server_is_dialled_and_can_be_looked_at(folder: P
     records = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     decided = [r["action"] for r in records if r["event"] == "pop3_policy"]
     assert decided[:2] == ["ban", "banned"]
+
+
+def test_a_ban_ends_the_other_sessions_of_who_is_banned(folder: Path) -> None:
+    server = MailServer()
+    with running(server.port, "--config", "policy.toml", listen=None, folder=folder) as proxy:
+        with session(proxy, server) as (client, upstream):
+            guess(proxy, server, [b"one", b"two"])
+            assert (receive_all(client), receive_all(upstream)) == (b"", b"")
+        assert "sessions_ended 1" in proxy.stop()
+    server.close()
+
+
+def test_a_denied_login_looks_as_the_server_s_own_and_does_not_reach_it(folder: Path) -> None:
+    server = MailServer()
+    text = CONFIG.replace('action = "ban"', 'action = "deny"')
+    (folder / "policy.toml").write_text(text)
+    with running(server.port, "--config", "policy.toml", listen=None, folder=folder) as proxy:
+        guess(proxy, server, [b"one", b"two"])
+        with session(proxy, server) as (client, upstream):
+            client.sendall(b"USER bob\r\nPASS three\r\nQUIT\r\n")
+            assert receive(upstream, 10) == b"USER bob\r\n"
+            upstream.sendall(b"+OK\r\n")
+            assert receive(upstream, 6) == b"QUIT\r\n"
+            upstream.sendall(b"+OK bye\r\n")
+            upstream.close()
+            denied = b"-ERR [AUTH] Authentication failed.\r\n"
+            assert receive_all(client) == b"+OK\r\n" + denied + b"+OK bye\r\n"
+        proxy.stop()
+    server.close()
 
 
 def test_a_listener_whose_logins_are_hidden_behind_stls_is_named(folder: Path) -> None:

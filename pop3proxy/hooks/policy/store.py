@@ -123,7 +123,11 @@ class Ban:
 
 
 class Store(Protocol):
-    """Keeps counts and bans. All times are in seconds since the epoch, and given."""
+    """Keeps counts and bans. All times are in seconds since the epoch, and given.
+
+    A Deferred comes soon and never fails: a store that cannot be reached has something to fall back on. Not
+    everybody waits for it, since what is taken back needs no answer.
+    """
 
     def attempt(self, attempt: Attempt, now: float) -> Answer | Deferred[Answer]:
         """Charge an attempt, all of it or nothing, and say how the counts stand."""

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from pop3proxy.analyzer.events import (
     LoginFailure,
     Reason,
     SessionEnd,
+    Side,
 )
 from pop3proxy.bans import bans
 from pop3proxy.config import ConfigError, load
@@ -33,6 +36,8 @@ from pop3proxy.hooks.policy.memory import MemoryStore
 from pop3proxy.hooks.policy.snapshot import SnapshotError
 from pop3proxy.loading import load_hooks
 from pop3proxy.policytest import test as policy_test
+
+from ...replay.making import Said, frames, pcap, segments
 
 NOW = 1_764_000_000.0
 RULE: dict[str, Any] = {
@@ -412,3 +417,45 @@ def test_what_is_no_log_is_refused(tmp_path: Path, text: str) -> None:
     result = judged(tmp_path, str(path))
     assert result.return_value == 1
     assert "line 1" in result.stderr
+
+
+GUESSES = [
+    Said(Side.SERVER, b"+OK ready\r\n"),
+    *(
+        said
+        for n in range(4)
+        for said in (
+            Said(Side.CLIENT, b"USER bob\r\n"),
+            Said(Side.SERVER, b"+OK\r\n"),
+            Said(Side.CLIENT, b"PASS guess%d\r\n" % n),
+            Said(Side.SERVER, b"-ERR [AUTH] no\r\n"),
+        )
+    ),
+    Said(Side.CLIENT, None),
+    Said(Side.SERVER, None),
+]
+
+
+def test_a_capture_is_judged_and_its_replay_writes_what_was_decided(tmp_path: Path) -> None:
+    path, config = tmp_path / "test.pcap", tmp_path / "test.toml"
+    path.write_bytes(pcap(frames(segments(GUESSES))))
+    config.write_text(
+        '[[policy.rules]]\nname = "here"\naction = "ban"\nlimits = [{ count = 2, seconds = 60 }]\n'
+    )
+    given = ["--config", str(config)]
+    result = CliRunner().invoke(policy_test, [str(path), *given], standalone_mode=False)
+    assert (result.return_value, result.exception) == (0, None)
+    decided = [json.loads(line)["action"] for line in result.stdout.splitlines()]
+    assert decided == ["ban", "banned", "banned"]
+    assert "guess" not in result.stdout + result.stderr
+    command = [sys.executable, "-m", "pop3proxy", "replay", str(path), "--events", "-", *given]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [r["action"] for r in records if r["event"] == "pop3_policy"] == decided
+
+
+def test_a_capture_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "test.pcap").write_bytes(b"no capture")
+    result = judged(tmp_path, str(tmp_path / "test.pcap"))
+    assert result.return_value == 1
+    assert result.stderr.count("\n") == 1
