@@ -27,7 +27,9 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from . import __version__
+from .bans import add_bans
 from .config import Config, ConfigError, Events, load
+from .policytest import add_policy
 
 DONE = 0
 FAILED = 1
@@ -137,7 +139,7 @@ def replay(
         nowhere = {"listen": ["tcp:0"], "upstream": {"endpoint": "tcp:localhost:110"}}
         config = load(path, nowhere).model_copy(update={"events": Events()})
         sys.path.append(str(Path(path).resolve().parent))
-        hooks = load_hooks(config)
+        hooks = load_hooks(config, live=False)
         auth_resp_code = config.analyzer.auth_resp_code
     log_to(sys.stderr, "info")
     if events is None and not hooks:
@@ -214,6 +216,11 @@ def schema() -> int:
 
     click.echo(json.dumps(records(), indent=2))
     return DONE
+
+
+# These are of rooms of their own.
+add_bans(commands)
+add_policy(commands)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

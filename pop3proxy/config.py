@@ -25,6 +25,7 @@ from twisted.internet.endpoints import clientFromString, serverFromString
 
 from .hooks.api import Deny
 from .hooks.policy.commands import command_name
+from .hooks.policy.config import Policy
 
 
 class ConfigError(ValueError):
@@ -307,6 +308,7 @@ class Config(_Table):
     timeouts: Timeouts = Timeouts()
     analyzer: AnalyzerOptions = AnalyzerOptions()
     rules: Rules | None = None
+    policy: Policy | None = None
     verdicts: Verdicts = Verdicts()
     hooks: tuple[HookEntry, ...] = ()
     """Hooks besides the file of events, in the order in which they hear each event."""
@@ -374,6 +376,7 @@ def _as_table(key: str, value: object) -> object:
 _MUST_BE = {
     "greater_than": "must be more than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "finite_number": "must be a finite number",

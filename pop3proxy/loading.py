@@ -13,7 +13,7 @@ from .analyzer.events import State
 from .config import Config, ConfigError, HookEntry, Rules
 from .hooks.api import Deny, Hook
 from .hooks.dispatcher import UnusableHook, methods_of
-from .hooks.logging.jsonlines import JsonLines
+from .hooks.logging.jsonlines import Fingerprint, JsonLines
 from .hooks.policy.commands import (
     CLAIMED_ADDRESSES,
     DENIED,
@@ -21,6 +21,9 @@ from .hooks.policy.commands import (
     CommandRules,
     Rule,
 )
+from .hooks.policy.config import Policy
+from .hooks.policy.failedlogins import FailedLogins
+from .hooks.policy.users import Passwords
 
 GROUP = "pop3proxy.hooks"
 """The entry-point group in which packages announce hooks by a short name."""
@@ -33,20 +36,26 @@ class _Unusable(Exception):
     """A hook cannot be had; the text says what would be right."""
 
 
-def load_hooks(config: Config) -> list[Hook]:
-    """Make the hooks of a configuration: the one that writes the file of events, the rules, then the others.
+def load_hooks(config: Config, live: bool = True) -> list[Hook]:
+    """Make the hooks of a configuration: the file of events, the rules, the policy, then the others.
 
-    Nothing is started yet. Raises ConfigError with every mistake.
+    Not ``live``, for a replay, the policy leaves its files alone. Nothing is started
+    yet. Raises ConfigError with every mistake.
     """
     hooks: list[Hook] = []
     mistakes: list[str] = []
     if config.events.path is not None:
         try:
-            hooks.append(_made(JsonLines, config.events.model_dump()))
+            file = _made(JsonLines, config.events.model_dump())
+            if isinstance(file, JsonLines) and config.policy is not None:
+                file.fingerprint = _fingerprint(config.policy)
+            hooks.append(file)
         except _Unusable as problem:
             mistakes.append(f"events.path: {problem}")
     if config.rules is not None and (rules := tuple(_rules(config.rules))):
         hooks.append(CommandRules(rules))
+    if config.policy is not None:
+        hooks.append(FailedLogins(config.policy, live=live))
     for index, entry in enumerate(config.hooks):
         try:
             hooks.append(_adjusted(_made(_found(entry.name), entry.options), entry))
@@ -55,6 +64,12 @@ def load_hooks(config: Config) -> list[Hook]:
     if mistakes:
         raise ConfigError(mistakes)
     return hooks
+
+
+def _fingerprint(policy: Policy) -> Fingerprint | None:
+    """Return what login records name passwords by; with a key made at each start that would tell nothing."""
+    key = policy.fingerprint_key
+    return None if key is None else Passwords(key.encode()).fingerprint
 
 
 def _rules(config: Rules) -> Iterator[Rule]:

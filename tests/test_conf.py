@@ -88,7 +88,7 @@ def test_what_the_commented_example_has_out_of_force_can_be_put_in_force() -> No
     assert set(shown["rules"]["deny"][0]) == set(DenyRule.model_fields)
     # What is for blocking hooks only is shown in the comment above it.
     assert set(shown["hooks"][0]) == set(HookEntry.model_fields) - {"on_error"}
-    assert len(load_hooks(config)) == 3
+    assert len(load_hooks(config)) == 4
 
 
 @pytest.mark.parametrize("table", [Listener, Upstream])

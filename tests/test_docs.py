@@ -19,6 +19,7 @@ from pop3proxy.analyzer.limits import Limits
 from pop3proxy.config import Config
 from pop3proxy.hooks.api import VERDICTS, Hook, Verdict
 from pop3proxy.hooks.dispatcher import Dispatcher
+from pop3proxy.hooks.policy.config import DEFAULT_RULES
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -63,7 +64,7 @@ def _keys(table: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, ...]]
 
 
 def _default(value: Any) -> str:
-    if value is None:
+    if value is None or value == "":
         return "none"
     shown = str(value).lower() if isinstance(value, bool) else str(value)
     return f"`{shown}`"
@@ -87,10 +88,17 @@ def _example(name: str) -> Callable[[], str]:
     return lambda: f"```python\n{(EXAMPLES / name).read_text(encoding='utf-8')}```\n"
 
 
+def _rules() -> Iterator[tuple[str, ...]]:
+    for rule in DEFAULT_RULES:
+        limits = ", ".join(f"{limit.count} in {limit.seconds:g} s" for limit in rule.limits)
+        yield f"`{rule.name}`", f"{rule.counts} by {rule.by}", limits, f"`{rule.action}`"
+
+
 GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "events": ("events.md", lambda: _table(("event", "parameters", "what it says"), _events())),
     "oddities": ("events.md", lambda: _table(("`msg`", "what it says"), _oddities())),
     "keys": ("operating.md", lambda: _table(("key", "default", "what it says"), _keys(Config))),
+    "rules": ("policy.md", lambda: _table(("rule", "counts", "limits", "action"), _rules())),
     "verdicts": ("hooks.md", lambda: _table(_verdict_heads(), _verdicts())),
     **{path.name: ("hooks.md", _example(path.name)) for path in sorted(EXAMPLES.glob("*.py"))},
 }

@@ -1,7 +1,8 @@
 """The events that the analyzer raises and the values that they carry; no parsing and no decisions.
 
 The seven events of Zeek's POP3 analyzer keep their names and parameters. A proxy can say more than a
-passive monitor, so there are three more: ``pop3_connect``, ``pop3_login_attempt`` and ``pop3_session``.
+passive monitor, so there are three more: ``pop3_connect``, ``pop3_login_attempt`` and ``pop3_session``;
+and one that no analyzer raises but the policy for failed logins, ``pop3_policy``.
 
 Text in events is ``str``: the bytes decoded as UTF-8, and what is not UTF-8 kept by ``surrogateescape``,
 so ``event.user.encode("utf-8", "surrogateescape")`` is exactly what the peer sent.
@@ -380,6 +381,40 @@ class SessionEnd(Event):
     inspected: str
 
 
+@dataclass(slots=True)
+class Policy(Event):
+    """A rule for failed logins decided something, or would have (``dry_run``).
+
+    ``action`` is ``log``, ``delay``, ``deny``, ``drop``, ``ban``, ``busy`` (refused because too many logins
+    wait for their answer) or ``banned`` (a ban was in force). ``key`` is who it is about, such as
+    ``address:192.0.2.1``; ``count`` of ``counted`` reached ``limit`` in ``window`` seconds. ``seconds`` is
+    how long the delay or ban lasts, or 0.
+    """
+
+    name: ClassVar[str] = "pop3_policy"
+    parameters: ClassVar[tuple[str, ...]] = (
+        "rule",
+        "action",
+        "key",
+        "counted",
+        "count",
+        "limit",
+        "window",
+        "seconds",
+        "dry_run",
+    )
+
+    rule: str
+    action: str
+    key: str
+    counted: str
+    count: int
+    limit: int
+    window: float
+    seconds: float
+    dry_run: bool
+
+
 ALL: frozenset[type[Event]] = frozenset(
     {
         Connect,
@@ -392,5 +427,6 @@ ALL: frozenset[type[Event]] = frozenset(
         StartTLS,
         Unexpected,
         SessionEnd,
+        Policy,
     }
 )

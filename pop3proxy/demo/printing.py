@@ -11,6 +11,7 @@ from ..analyzer.events import (
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
+    Policy,
     Reply,
     Request,
     SessionEnd,
@@ -31,6 +32,7 @@ _COLOURS: Final[dict[type[Event], str]] = {
     StartTLS: "35",
     Unexpected: "35",
     SessionEnd: "1",
+    Policy: "1;33",
 }
 """How each event looks on a terminal: parameters of ECMA-48's SGR."""
 

@@ -1,7 +1,7 @@
 """What the author of a hook needs: the class to derive from, and the verdicts; not how hooks are asked."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 
@@ -100,6 +100,10 @@ VERDICTS: Mapping[type[Event], tuple[type[Verdict], ...]] = {
 """The verdicts that each event may get. ``pop3_session`` comes when there is nothing left to decide."""
 
 
+def _nobody(_: object) -> None:
+    """Take what nobody is there for."""
+
+
 class Hook:
     """Hears the events of all sessions, and may decide what becomes of them.
 
@@ -134,6 +138,12 @@ class Hook:
     on_error: Literal["pass", "deny"] = "pass"
     """What a blocking hook that raises, or takes too long, stands for: ``PASS``, or a Deny with
     ``-ERR [SYS/TEMP]`` (a Drop where the event can get no Deny); a configuration can set it otherwise."""
+
+    emit: Callable[[Event], None] = staticmethod(_nobody)
+    """Tell all hooks of an event of one's own (``pop3_policy``); set by who delivers events."""
+
+    end_sessions: Callable[[Collection[str]], None] = staticmethod(_nobody)
+    """End the sessions of these uids, soon; set by who has sessions."""
 
     def start(self, reactor: Any) -> None:
         """Begin: called once, before the first session, with the reactor for those who need time."""

@@ -3,7 +3,8 @@
 import inspect
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
@@ -125,8 +126,10 @@ class Dispatcher:
 
     _log = Logger(namespace="pop3proxy.hooks")
 
-    def __init__(self, hooks: Sequence[Hook]) -> None:
-        """Look up once which hook hears what. Raises UnusableHook."""
+    def __init__(
+        self, hooks: Sequence[Hook], end_sessions: Callable[[Collection[str]], None] | None = None
+    ) -> None:
+        """Look up once which hook hears what; ``end_sessions`` is given to them. Raises UnusableHook."""
         self.hooks = tuple(hooks)
         self.failures: Counter[str] = Counter()
         self._started: list[Hook] = []
@@ -135,6 +138,9 @@ class Dispatcher:
         listeners: dict[type[Event], list[tuple[str, Hook, Method]]] = {}
         askers: dict[type[Event], list[Asker]] = {}
         for hook in self.hooks:
+            hook.emit = self.emit
+            if end_sessions is not None:
+                hook.end_sessions = end_sessions
             label = _label(hook)
             for kind, method in methods_of(hook).items():
                 if hook.blocking:
@@ -206,6 +212,13 @@ class Dispatcher:
                 answer = asker.ask(event)
                 if not isinstance(answer, Verdict):
                     self._run(asker.label, asker.hook, event, answer)
+
+    def emit(self, event: Event) -> None:
+        """Tell all hooks of an event that one of them raises; it decides nothing."""
+        # What it is about is told, and is decided, by itself.
+        with suppress(EndSession):
+            self.dispatch((event,))
+        self.inform((event,))
 
     def _run(self, label: str, hook: Hook, event: Event, awaitable: Awaitable[Any]) -> None:
         """Let an awaitable come to its end, with nobody waiting for it."""

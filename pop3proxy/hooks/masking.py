@@ -16,6 +16,7 @@ from ..analyzer.events import (
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
+    Policy,
     Reply,
     Request,
     Secret,
@@ -160,4 +161,6 @@ _RULES: Final[dict[type[Event], Callable[[Any], Any]]] = {
     StartTLS: in_clear,
     Unexpected: _unexpected,
     SessionEnd: in_clear,
+    # Its passwords are numbers.
+    Policy: in_clear,
 }

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Literal
 
 from twisted.application.service import Service
@@ -67,7 +67,7 @@ class ProxyService(Service):
         self.now = now
         self._reactor = reactor
         self._config = config
-        self._dispatcher = Dispatcher(hooks)
+        self._dispatcher = Dispatcher(hooks, self.end_sessions)
         self._admission = Admission(config.limits)
         self._engine = Engine(reactor) if usable(reactor) else None
         self._acceptors: list[Acceptor] = []
@@ -102,11 +102,24 @@ class ProxyService(Service):
         except Exception:
             self.started.errback(Failure())
             return
+        self._warn_of_what_is_not_seen()
         self._sweep.start(SWEEP, now=False)
         listening = [self._listen(listener) for listener in self._config.listen]
         gatherResults(listening, consumeErrors=True).addCallbacks(
             self._listening, self._not_listening
         )
+
+    def _warn_of_what_is_not_seen(self) -> None:
+        """Name the listeners on which a client hides its logins from the policy by STLS."""
+        if self._config.policy is None:
+            return
+        for listener in self._config.listen:
+            if listener.tls == "pass":
+                self._log.warn(
+                    "policy cannot see logins after STLS on {endpoint}; set its tls to none, terminate or"
+                    " require",
+                    endpoint=listener.endpoint,
+                )
 
     def _listen(self, options: settings.Listener) -> Deferred[None]:
         terms = terms_for(options, self._config.upstream)
@@ -274,6 +287,16 @@ class ProxyService(Service):
         if self._empty is not None and not self.sessions:
             empty, self._empty = self._empty, None
             empty.callback(None)
+
+    def end_sessions(self, uids: Collection[str]) -> None:
+        """End the sessions of these uids, but not while a hook is asked about another of their events."""
+        self._reactor.callLater(0, self._end_sessions, frozenset(uids))
+
+    def _end_sessions(self, uids: frozenset[str]) -> None:
+        for session in list(self.sessions):
+            if session.connection.uid in uids:
+                self.count("dropped")
+                session.end("dropped")
 
     def sweep(self) -> None:
         """End the sessions whose time has run out, and the arrivals."""

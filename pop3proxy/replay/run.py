@@ -7,6 +7,7 @@ from typing import Final
 import click
 from twisted.logger import Logger
 
+from ..analyzer.events import Event
 from ..hooks.api import Hook
 from ..hooks.dispatcher import Dispatcher
 from .captures import CaptureFile, Frame
@@ -40,11 +41,20 @@ class Replay:
         self._file = file
         self._clock = PacketClock()
         self._dispatcher = Dispatcher(hooks)
+        if file is not None:
+            for hook in hooks:
+                hook.emit = self._emit
         # So that what is asked last is answered, too, or runs into its limit.
         self._patience = max((hook.time_limit for hook in hooks), default=0.0)
         self.sessions = Sessions(self._dispatcher, self._clock, file, auth_resp_code)
         self.decoder = Decoder()
         self.flows = Flows(self.sessions, {POP3, *ports})
+
+    def _emit(self, event: Event) -> None:
+        """Bring to the file, too, what a hook tells all others."""
+        assert self._file is not None
+        self._file.write((event,))
+        self._dispatcher.emit(event)
 
     def run(self, frames: Iterable[Frame]) -> None:
         """Replay frames. Raises CaptureError, WriteError, and what a hook raises when it is started.

@@ -9,6 +9,7 @@ from pop3proxy.analyzer.events import (
     LoginFailure,
     LoginSuccess,
     Oddity,
+    Policy,
     Reason,
     Reply,
     Request,
@@ -41,4 +42,8 @@ def every_event(c: Connection) -> list[Event]:
         StartTLS(c, TS),
         Unexpected(c, TS, True, Oddity.UNKNOWN_COMMAND, "PASSS hunter2"),
         SessionEnd(c, TS, "bob", "success", 4, 1, 0, 0, 60, 4000, 2.25, "quit", 1, "whole"),
+        Policy(
+            *(c, TS, "spraying", "ban", "address:192.0.2.17", "users"),
+            *(15, 15, 3600.0, 600.5, False),
+        ),
     ]

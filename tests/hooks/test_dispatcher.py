@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 from twisted.logger import capturedLogs
 
-from pop3proxy.analyzer.events import Event, LoginFailure, LoginSuccess, Reason, Reply, Request
+from pop3proxy.analyzer.events import (
+    Event,
+    LoginFailure,
+    LoginSuccess,
+    Policy,
+    Reason,
+    Reply,
+    Request,
+)
 from pop3proxy.hooks.api import EndSession, Hook
 from pop3proxy.hooks.dispatcher import Dispatcher, UnknownEvent
 
@@ -152,3 +160,41 @@ def test_the_wish_to_end_a_session_is_no_failure() -> None:
         dispatcher.dispatch([LoginSuccess(C, TS, "bob", "", "APOP")])
     assert dispatcher.failures == {}
     assert logs == []
+
+
+class Judge(Hook):
+    """Decides, and says so by an event of its own."""
+
+    blocking = True
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def pop3_policy(self, event: Policy) -> None:
+        self.heard.append(event.rule)
+
+    def say(self, rule: str) -> None:
+        found = ("address:192.0.2.17", "failures", 5, 5, 60.0, 0.0, False)
+        self.emit(Policy(C, TS, rule, "log", *found))
+
+
+class Tired(Hook):
+    """Wants each session ended that a policy decides about."""
+
+    def pop3_policy(self, event: Policy) -> None:
+        raise EndSession("enough")
+
+
+def test_what_a_hook_tells_is_heard_by_all_and_decides_nothing() -> None:
+    judge, other = Judge(), Judge()
+    dispatcher = Dispatcher([judge, Tired(), other])
+    judge.say("guessing")
+    assert (judge.heard, other.heard) == (["guessing"], ["guessing"])
+    assert not dispatcher.failures
+
+
+def test_without_a_dispatcher_nobody_hears_and_nothing_ends() -> None:
+    judge = Judge()
+    judge.say("guessing")
+    judge.end_sessions({"C1"})
+    assert judge.heard == []

@@ -1,14 +1,18 @@
 """The hook that writes events as JSON Lines; how a record looks and how it gets to disk is said beside it."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
-from ...analyzer.events import ALL, Data, Event, LoginFailure, LoginSuccess
+from ...analyzer.events import ALL, Data, Event, LoginAttempt, LoginFailure, LoginSuccess
 from ..api import EndSession, Hook
 from ..masking import in_clear, masked
 from .output import Output
-from .records import line
+from .records import line, with_fingerprint
 
 _LOGINS = frozenset({LoginSuccess, LoginFailure})
+
+Fingerprint = Callable[[str], str]
+"""Makes of a password what is the same for the same password, and tells nothing else; empty for none."""
 
 
 class JsonLines(Hook):
@@ -35,6 +39,7 @@ class JsonLines(Hook):
             raise ValueError(f"on_error is {on_error!r}; it can be 'pass' or 'deny'")
         self.output = Output(path)
         self._shown = in_clear if show_secrets else masked
+        self.fingerprint: Fingerprint | None = None
         self._ends_sessions = on_error == "deny"
         # Listeners are what the dispatcher finds by name, and what nobody listens to is never built.
         for kind in ALL:
@@ -69,9 +74,17 @@ class JsonLines(Hook):
         self.output.reopen()
 
     def _event(self, event: Event) -> None:
-        self.output.add(line(self._shown(event)))
+        self.output.add(self._line(event))
+
+    def _line(self, event: Event) -> bytes:
+        found = line(self._shown(event))
+        if self.fingerprint is not None and isinstance(
+            event, (LoginAttempt, LoginSuccess, LoginFailure)
+        ):
+            return with_fingerprint(found, self.fingerprint(event.password))
+        return found
 
     def _login(self, event: Event) -> None:
         """Write a login's result at once. Raises EndSession if that fails and the operator wants it so."""
-        if not self.output.add_now(line(self._shown(event))) and self._ends_sessions:
+        if not self.output.add_now(self._line(event)) and self._ends_sessions:
             raise EndSession("a login could not be written down")

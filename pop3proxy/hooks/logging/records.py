@@ -19,6 +19,7 @@ from ...analyzer.events import (
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
+    Policy,
     Reply,
     Request,
     SessionEnd,
@@ -47,6 +48,13 @@ def line(event: Event) -> bytes:
         f"{_connection(c.uid, c.orig_h, c.orig_p, c.resp_h, c.resp_p, c.tls)}"
         f"{_PARAMETERS[type(event)](event)}}}\n"
     ).encode("utf-8", _BYTES_AS_TEXT)
+
+
+def with_fingerprint(record: bytes, fingerprint: str) -> bytes:
+    """Add ``password_fp`` to the record of a login; an empty one adds nothing."""
+    if not fingerprint:
+        return record
+    return b'%b,"password_fp":"%b"}\n' % (record[:-2], fingerprint.encode())
 
 
 def lines(run: DataRun) -> bytes:
@@ -141,6 +149,14 @@ def _session_end(event: SessionEnd) -> str:
     )
 
 
+def _policy(event: Policy) -> str:
+    return (
+        f',"rule":{_text(event.rule)},"action":{_text(event.action)},"key":{_text(event.key)},'
+        f'"counted":{_text(event.counted)},"count":{event.count},"limit":{event.limit},'
+        f'"window":{event.window:.6f},"seconds":{event.seconds:.6f},"dry_run":{_flag(event.dry_run)}'
+    )
+
+
 _PARAMETERS: Final[dict[type[Event], Callable[[Any], str]]] = {
     Connect: _nothing,
     Request: _request,
@@ -152,6 +168,7 @@ _PARAMETERS: Final[dict[type[Event], Callable[[Any], str]]] = {
     StartTLS: _nothing,
     Unexpected: _unexpected,
     SessionEnd: _session_end,
+    Policy: _policy,
 }
 
 

@@ -37,11 +37,19 @@ def _record(kind: type[Event]) -> dict[str, Any]:
     return {
         "description": inspect.getdoc(kind),
         "type": "object",
-        "properties": common | _TLS | parameters,
+        "properties": common | _TLS | parameters | _fingerprint(kind),
         "required": [*common, *parameters],
         "dependentRequired": {name: ["tls_version", "tls_cipher"] for name in _TLS},
         "additionalProperties": False,
     }
+
+
+def _fingerprint(kind: type[Event]) -> dict[str, Any]:
+    """Describe what the records of logins have besides, where the policy has a key of its own."""
+    if "password" not in kind.parameters:
+        return {}
+    what = "the same for the same password, under policy.fingerprint_key"
+    return {"password_fp": {"type": "string", "pattern": "^[0-9a-f]{16}$", "description": what}}
 
 
 def _common(kind: type[Event]) -> dict[str, Any]:

@@ -1,0 +1,269 @@
+"""What `[policy]` in a configuration may say, and the rules if it names none; nothing is counted here."""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    model_validator,
+)
+
+from ..api import Deny
+
+Count = Annotated[int, Strict()]
+Switch = Annotated[bool, Strict()]
+Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+SecondsOrNone = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
+Kind = Literal["address", "network", "user", "pair"]
+ReasonName = Literal[
+    "credentials",
+    "in_use",
+    "temporary",
+    "login_delay",
+    "account",
+    "tls_required",
+    "aborted",
+    "unknown",
+]
+
+MIN_KEY: Final = 16
+"""Letters of a `fingerprint_key` at the least: who can guess the key can guess passwords by it."""
+
+
+def _network(text: object) -> IPv4Network | IPv6Network:
+    try:
+        if isinstance(text, str):
+            return ip_network(text)
+    except ValueError:
+        pass
+    raise ValueError(f'{text!r} is no network; write it like "192.0.2.0/24"')
+
+
+def _deniable(text: str) -> str:
+    return Deny(text).reply
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+DenialReply = Annotated[str, AfterValidator(_deniable)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PolicyLimit(_Table):
+    """So many in so long a time."""
+
+    count: Count = Field(default=5, ge=1)
+    """How many are let through; with distinct things, how many different ones."""
+    seconds: Annotated[float, Strict(), Field(ge=1, allow_inf_nan=False)] = 3600
+    """The time that is looked back on."""
+
+
+class PolicyRule(_Table):
+    """One rule: what is counted, of whom, how much is too much, and what then."""
+
+    name: str = ""
+    """What events and bans call it; each rule has its own, without blanks and `|`."""
+    counts: Literal[
+        "failures",
+        "passwords",
+        "users",
+        "addresses",
+        "networks",
+        "successes",
+        "success_addresses",
+        "success_networks",
+    ] = "failures"
+    """What is counted: failed logins; different passwords, users, addresses or networks of failed ones;
+    logins that succeed; different addresses or networks of those."""
+    by: Literal["address", "network", "user", "pair", "password"] = "address"
+    """What has a count of its own; `pair` is an address with a user."""
+    limits: tuple[PolicyLimit, ...] = (PolicyLimit(),)
+    """Limits, all in force at once."""
+    listener: str | None = None
+    """Only on the listener of this endpoint string."""
+    tls: Switch | None = None
+    """`true`: only from clients that talk TLS to the proxy; `false`: only from the others; else both."""
+    user: str | None = None
+    """Only users of this pattern, as of files: `*@example.org`."""
+    reasons: tuple[ReasonName, ...] | None = None
+    """The reasons of failures that count; without it those of the whole policy."""
+    action: Literal["log", "delay", "deny", "drop", "ban"] = "log"
+    """`log`: only the event; `delay`: the reply to a failed login waits; `deny`: logins are refused without
+    asking the server; `drop`: the session ends; `ban`: refused, and banned once so many have failed."""
+    delay: Seconds = 1
+    """Seconds of the first `delay`; it doubles with each further count."""
+    delay_max: Seconds = 30
+    """Seconds of the longest `delay`."""
+    reply: DenialReply = Deny().reply
+    """What a denied login is told."""
+    ban: Kind = "address"
+    """What is banned."""
+    ban_seconds: Seconds = 600
+    """How long the first ban lasts; each further one twice as long."""
+    dry_run: Switch = False
+    """Only say what would be done."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        problem = _problem_of(self)
+        if problem:
+            raise ValueError(problem)
+        return self
+
+    @property
+    def of_success(self) -> bool:
+        """Whether it counts logins that succeed."""
+        return self.counts.startswith("success")
+
+    @property
+    def secret(self) -> bool:
+        """Whether what it keeps comes from passwords."""
+        return self.counts == "passwords" or self.by == "password"
+
+
+# What a count of one thing says about that same thing is always 1.
+_POINTLESS: Final = frozenset(
+    {
+        ("passwords", "password"),
+        ("users", "user"),
+        ("users", "pair"),
+        ("addresses", "address"),
+        ("addresses", "pair"),
+        ("networks", "address"),
+        ("networks", "network"),
+        ("networks", "pair"),
+        ("success_addresses", "address"),
+        ("success_addresses", "pair"),
+        ("success_networks", "address"),
+        ("success_networks", "network"),
+        ("success_networks", "pair"),
+    }
+)
+
+
+def _problem_of(rule: PolicyRule) -> str | None:
+    if not rule.name or not rule.name.isprintable() or set(" |~") & set(rule.name):
+        return 'name: must be a word without blanks, "|" and "~", such as "brute-force"'
+    if not rule.limits:
+        return "limits: needs one at least, such as { count = 5, seconds = 60 }"
+    if (rule.counts, rule.by) in _POINTLESS:
+        return f"counts {rule.counts} by {rule.by}, which is always 1; choose another `by`"
+    # A wrong password must not take its user, or everybody, away from the account (lock-out).
+    if rule.action == "ban" and rule.ban in ("user", "pair") and rule.by == "password":
+        return "a count by password can ban an address or network, no user"
+    if rule.action == "ban" and rule.ban == "user" and rule.by in ("address", "network", "pair"):
+        return 'one address must not lock a user out; ban "pair", or count by user'
+    return None
+
+
+def _rule(
+    name: str, counts: str, by: str, limits: Iterable[tuple[int, int]], **more: object
+) -> PolicyRule:
+    windows = tuple(PolicyLimit(count=count, seconds=seconds) for count, seconds in limits)
+    return PolicyRule.model_validate(
+        {"name": name, "counts": counts, "by": by, "limits": windows, **more}
+    )
+
+
+MINUTE: Final = 60
+HOUR: Final = 3600
+DAY: Final = 86400
+
+DEFAULT_RULES: Final = (
+    _rule(
+        "slow-down", "failures", "pair", [(3, 5 * MINUTE)], action="delay", delay=1, delay_max=10
+    ),
+    _rule("guessing", "failures", "pair", [(5, MINUTE), (15, HOUR), (40, DAY)], action="deny"),
+    _rule("brute-force", "passwords", "address", [(20, HOUR), (60, DAY)], action="ban"),
+    _rule("hidden-password", "failures", "address", [(40, HOUR), (120, DAY)], action="ban"),
+    _rule("spraying", "users", "address", [(15, HOUR), (40, DAY)], action="ban"),
+    _rule("neighbours", "passwords", "network", [(100, HOUR), (300, DAY)], action="deny"),
+    _rule("distributed", "addresses", "user", [(10, HOUR), (30, DAY)], action="deny"),
+    _rule("common-password", "users", "password", [(10, HOUR), (30, DAY)], action="deny"),
+    _rule("many-places", "success_networks", "user", [(10, DAY)], action="log"),
+)
+"""The rules of a policy that names none."""
+
+
+class Policy(_Table):
+    """Consequences of failed logins; without this table there are none."""
+
+    dry_run: Switch = False
+    """Only say what all rules would do; bans that are in force stay so."""
+    rules: tuple[PolicyRule, ...] = DEFAULT_RULES
+    """The rules; without any, those that docs/policy.md lists."""
+    allow: tuple[Network, ...] = ()
+    """Networks whose clients are never counted, delayed, denied or banned."""
+    reasons: tuple[ReasonName, ...] = ("credentials",)
+    """The reasons of failures that count, as in `pop3_login_failure`."""
+    ipv4_prefix: Count = Field(default=32, ge=8, le=32)
+    """Bits that make an IPv4 address."""
+    ipv6_prefix: Count = Field(default=64, ge=16, le=128)
+    """Bits that make an IPv6 address: who has one has all of its /64."""
+    ipv4_network: Count = Field(default=24, ge=8, le=32)
+    """Bits that make an IPv4 network."""
+    ipv6_network: Count = Field(default=48, ge=16, le=128)
+    """Bits that make an IPv6 network."""
+    ignore_case: Switch = True
+    """Users that differ in case only are one."""
+    default_domain: str = ""
+    """Added to users without a domain, as the mail server does."""
+    plus_address: Switch = False
+    """`bob+lists@example.org` is `bob@example.org`."""
+    banned: Literal["deny", "drop"] = "deny"
+    """What a banned client gets when it connects: `banned_reply`, or nothing."""
+    banned_reply: DenialReply = "-ERR [SYS/TEMP] Too many failed logins, please try again later."
+    """What a banned client is told."""
+    busy_reply: DenialReply = "-ERR [SYS/TEMP] Too many logins at once, please try again."
+    """What a login is told while so many others wait for their answer that it might be one too many."""
+    ban_max: Seconds = 7 * DAY
+    """Seconds that no ban exceeds, its jitter aside."""
+    ban_jitter: Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
+    """A ban lasts longer by up to this part, so that its end cannot be foretold."""
+    ban_memory: Seconds = 30 * DAY
+    """Seconds after its end that a ban is remembered, for `why` and for the next one's length."""
+    end_sessions: Switch = True
+    """A ban ends the sessions of who is banned."""
+    grace: SecondsOrNone = HOUR
+    """Seconds after `bans remove` in which the same is not banned or denied again."""
+    known: Seconds = 30 * DAY
+    """Seconds that an address stays welcome at an account after a login."""
+    misconfigured_delay: SecondsOrNone = 2
+    """Seconds that the same wrong password of one client waits; longer with each time."""
+    misconfigured_delay_max: SecondsOrNone = 20
+    """Seconds that it waits at the most."""
+    misconfigured_memory: Seconds = DAY
+    """Seconds that a wrong password is remembered, to know it again."""
+    fingerprint_key: str | None = None
+    """A secret by which passwords are hashed; without it one is made at each start."""
+    max_keys: Count = Field(default=200_000, ge=100)
+    """Counts that are kept; beyond that the least useful go."""
+    max_bans: Count = Field(default=100_000, ge=100)
+    """Bans that are kept."""
+    snapshot: str | None = None
+    """A file that counts and bans survive a restart in."""
+    snapshot_interval: Seconds = 300
+    """Seconds between two snapshots; one more is written when the proxy stops."""
+    control: str | None = None
+    """A Unix socket for `pop3proxy bans`."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        names = [rule.name for rule in self.rules]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f'rules: two are called "{name}"; each needs its own name')
+        if self.ipv4_network > self.ipv4_prefix or self.ipv6_network > self.ipv6_prefix:
+            raise ValueError("a network has fewer bits than an address; lower the network's")
+        if self.fingerprint_key is not None and len(self.fingerprint_key) < MIN_KEY:
+            # The input is not shown: it is a secret.
+            raise ValueError(f"fingerprint_key: is too short; write {MIN_KEY} letters or more")
+        return self

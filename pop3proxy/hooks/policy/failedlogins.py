@@ -1,0 +1,124 @@
+"""The hook by which failed logins have consequences; what they are is judged in engine.py."""
+
+import secrets
+from collections import Counter
+from typing import Any, ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from ...analyzer.events import Connect, LoginAttempt, LoginFailure, LoginSuccess, SessionEnd
+from ..api import PASS, Delay, Deny, Drop, Hook, Pass, Verdict
+from . import snapshot
+from .config import Policy
+from .control import Control
+from .engine import Decision, Engine, then
+from .memory import MemoryStore
+from .store import Store
+
+_Any = Pass | Delay | Deny | Drop
+
+
+class FailedLogins(Hook):
+    """Counts logins and failed logins, and slows, denies, drops and bans by rules."""
+
+    blocking: ClassVar[bool] = True
+    _log: ClassVar[Logger] = Logger(namespace="pop3proxy.hooks.policy")
+
+    def __init__(self, policy: Policy, store: Store | None = None, live: bool = True) -> None:
+        """Take the configuration, and a store other than that in memory.
+
+        Not ``live``, no file is read or written and no socket opened: for a replay.
+        """
+        self.policy = policy
+        key = policy.fingerprint_key
+        self.store: Store = store or MemoryStore(
+            policy.max_keys, policy.max_bans, policy.ban_memory
+        )
+        self.engine = Engine(
+            policy, self.store, secrets.token_bytes(32) if key is None else key.encode()
+        )
+        self._live = live
+        self._snapshots = LoopingCall(self._save)
+        self._control: Control | None = None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What is worth knowing of what was decided."""
+        return self.engine.counts
+
+    # --- start and stop ---------------------------------------------------------------------------------
+
+    def start(self, reactor: Any) -> None:
+        """Load the snapshot, and open the control socket. Raises OSError with one line for the operator."""
+        if not self._live:
+            return
+        policy = self.policy
+        if policy.snapshot is not None and isinstance(self.store, MemoryStore):
+            snapshot.read(self.store, policy.snapshot)
+            # A file that cannot be written is better found now than when the proxy stops.
+            snapshot.write(self.store, policy.snapshot, self._keeps_secrets)
+            self._snapshots.clock = reactor
+            self._snapshots.start(policy.snapshot_interval, now=False)
+        if policy.control is not None:
+            self._control = Control(self.engine, self._end)
+            self._control.listen(reactor, policy.control)
+
+    def stop(self) -> None:
+        """Write a last snapshot, and say what was decided."""
+        if self._control is not None:
+            self._control.close()
+        if self._snapshots.running:
+            self._snapshots.stop()
+            self._save()
+        if self._live:
+            counts = ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
+            self._log.info("policy stopped; counted: {counts}", counts=counts or "nothing")
+
+    @property
+    def _keeps_secrets(self) -> bool:
+        return self.policy.fingerprint_key is not None
+
+    def _save(self) -> None:
+        assert isinstance(self.store, MemoryStore)
+        assert self.policy.snapshot is not None
+        try:
+            snapshot.write(self.store, self.policy.snapshot, self._keeps_secrets)
+        except snapshot.SnapshotError as problem:
+            self.counts["snapshot_failed"] += 1
+            self._log.error("{problem}", problem=str(problem))
+
+    # --- events -----------------------------------------------------------------------------------------
+
+    def pop3_connect(self, event: Connect) -> _Any:
+        """Turn a banned client away."""
+        return self._done(self.engine.connect(event))
+
+    def pop3_login_attempt(self, event: LoginAttempt) -> "_Any | Deferred[_Any]":
+        """Deny a login that is one too many."""
+        return then(self.engine.attempt(event), self._done)
+
+    def pop3_login_failure(self, event: LoginFailure) -> "Pass | Delay | Drop | Deferred[Any]":
+        """Count it, and slow it down."""
+        return then(self.engine.failure(event), self._done)
+
+    def pop3_login_success(self, event: LoginSuccess) -> "_Any | Deferred[_Any]":
+        """Take back what was counted of it."""
+        return then(self.engine.success(event), self._done)
+
+    def pop3_session(self, event: SessionEnd) -> None:
+        """Take back what has no answer."""
+        self.engine.ended(event)
+
+    def _done(self, decision: Decision) -> _Any:
+        for event in decision.events:
+            self.emit(event)
+        self._end(decision.ending)
+        verdict: Verdict = decision.verdict
+        return verdict if isinstance(verdict, _Any) else PASS
+
+    def _end(self, uids: set[str]) -> None:
+        if uids:
+            self.counts["sessions_ended"] += len(uids)
+            self.end_sessions(uids)

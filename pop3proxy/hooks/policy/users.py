@@ -1,0 +1,149 @@
+"""How users, addresses and passwords become keys: what counts as the same; nothing is counted here."""
+
+import hashlib
+import hmac
+from collections import OrderedDict
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
+
+from .config import Policy
+
+MAX_NAME: Final = 128
+"""Letters of a user in a key; of a longer one the key has a hash, so that keys stay small."""
+
+MAX_NUMBERED: Final = 10_000
+"""Passwords that have a number at a time."""
+
+_BLANKS: Final = "\0\t\n\v\f\r "
+
+
+class Users:
+    """Says which names mean the same user.
+
+    Blanks around a name go: servers cut them off. Then, as configured, case, a default domain, and what
+    stands behind a plus sign. Any text is taken, also what was no UTF-8.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._ignore_case = policy.ignore_case
+        self._domain = policy.default_domain.casefold()
+        self._plus = policy.plus_address
+
+    def key(self, user: str) -> str:
+        """Return the name under which a user is counted; empty if there is none."""
+        name = user.strip(_BLANKS)
+        if self._ignore_case:
+            name = name.casefold()
+        local, at, domain = name.rpartition("@")
+        if not at:
+            local, domain = name, ""
+        if self._plus and "+" in local[1:]:
+            local = local[0] + local[1:].partition("+")[0]
+        if local and not at and self._domain:
+            at, domain = "@", self._domain
+        name = f"{local}{at}{domain}"
+        if len(name) > MAX_NAME:
+            digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+            name = f"{name[:16]}...{digest[:32]}"
+        return name
+
+
+class Addresses:
+    """Says which addresses mean the same client, and which belong together."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._allowed = policy.allow
+        # Each address of a session is asked for several times.
+        self.address = lru_cache(maxsize=4096)(self._address)
+        self.network = lru_cache(maxsize=4096)(self._network)
+        self.allowed = lru_cache(maxsize=4096)(self._is_allowed)
+
+    def _address(self, host: str) -> str:
+        found = _parsed(host)
+        if found is None:
+            return host[:MAX_NAME]
+        bits = self._policy.ipv4_prefix if found.version == 4 else self._policy.ipv6_prefix
+        return _with_prefix(found, bits)
+
+    def _network(self, host: str) -> str:
+        found = _parsed(host)
+        if found is None:
+            return host[:MAX_NAME]
+        bits = self._policy.ipv4_network if found.version == 4 else self._policy.ipv6_network
+        return str(ip_network((found, bits), strict=False))
+
+    def _is_allowed(self, host: str) -> bool:
+        found = _parsed(host)
+        return found is not None and any(
+            found.version == network.version and found in network for network in self._allowed
+        )
+
+    def ban_key(self, text: str) -> str:
+        """Return the key of what an operator names: an address, a network, or a key itself.
+
+        Raises ValueError.
+        """
+        kind, _, value = text.partition(":")
+        if kind in ("user", "pair") and value:
+            return text
+        if kind in ("address", "network") and value:
+            text = value
+        try:
+            network: IPv4Network | IPv6Network = ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError(
+                f'{text} is nothing that can be banned; write an address, a network or "user:NAME"'
+            ) from None
+        host = str(network.network_address)
+        if "/" not in text:
+            return f"address:{self.address(host)}"
+        for kind, own in (("address", self.address(host)), ("network", self.network(host))):
+            if str(ip_network(own)) == str(network):
+                return f"{kind}:{own}"
+        bits = f"/{network.prefixlen}"
+        raise ValueError(f"{bits} is not what is banned; write {self.network(host)}, or an address")
+
+
+def _parsed(host: str) -> IPv4Address | IPv6Address | None:
+    """Read an address; one of IPv4 that is written as IPv6 (RFC 4291 section 2.5.5.2) is of IPv4."""
+    try:
+        found = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        return found.ipv4_mapped
+    return found
+
+
+def _with_prefix(address: IPv4Address | IPv6Address, bits: int) -> str:
+    if bits == address.max_prefixlen:
+        return str(address)
+    return str(ip_network((address, bits), strict=False))
+
+
+class Passwords:
+    """Keyed hashes of passwords, of 64 bits, and numbers to name them by."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._numbers: OrderedDict[str, int] = OrderedDict()
+        self._last = 0
+
+    def fingerprint(self, password: str) -> str:
+        """Return the hash, or nothing for a login that shows no password."""
+        if not password:
+            return ""
+        octets = password.encode("utf-8", "surrogatepass")
+        return hmac.digest(self._key, octets, "sha256")[:8].hex()
+
+    def named(self, fingerprint: str) -> str:
+        """Return a name that tells nothing but which are the same, such as ``password#3``."""
+        number = self._numbers.get(fingerprint)
+        if number is None:
+            self._last += 1
+            number = self._numbers[fingerprint] = self._last
+            if len(self._numbers) > MAX_NUMBERED:
+                self._numbers.popitem(last=False)
+        return f"password#{number}"

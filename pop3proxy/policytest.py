@@ -1,0 +1,238 @@
+"""The command `pop3proxy policy test`: plays old traffic or an old event log to the rules; changes nothing.
+
+The records' time is the rules' time. What would have been refused had no effect on the old traffic, so
+what follows it is counted as it went.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any, Final
+
+import click
+
+from .analyzer.events import (
+    Connect,
+    Connection,
+    Event,
+    LoginAttempt,
+    LoginFailure,
+    LoginSuccess,
+    Reason,
+    SessionEnd,
+    Tls,
+)
+from .analyzer.events import Policy as PolicyEvent
+from .config import load
+from .hooks.api import Verdict
+from .hooks.logging.records import line
+from .hooks.masking import MASK
+from .hooks.policy.config import Policy
+from .hooks.policy.engine import MISCONFIGURED
+from .hooks.policy.failedlogins import FailedLogins
+
+MAX_SESSIONS: Final = 100_000
+"""Sessions of an event log that go on at a time; of more the oldest are taken as ended."""
+
+
+def add_policy(commands: click.Group) -> None:
+    """Add the command to those of the program."""
+    commands.add_command(policy)
+
+
+@click.group()
+def policy() -> None:
+    """Try the rules for failed logins."""
+
+
+@policy.command()
+@click.argument("source", metavar="CAPTURE|EVENTS.jsonl")
+@click.option(
+    "--config", "path", metavar="FILE.toml", required=True, help="The configuration to try."
+)
+@click.option("--partial", is_flag=True, help="Go on without the rules that cannot be judged.")
+def test(source: str, path: str, partial: bool) -> int:
+    """Say what the rules would have done to old traffic, and why.
+
+    Decisions are JSON Lines on standard output, the summary a table on standard error. Records of logins
+    need password_fp, or passwords in clear, for rules that count passwords.
+    """
+    # Nobody listens and nobody is dialled.
+    nowhere = {"listen": ["tcp:0"], "upstream": {"endpoint": "tcp:localhost:110"}}
+    config = load(path, nowhere)
+    rules = config.policy or Policy()
+    summary = Summary()
+    hook = FailedLogins(rules, live=False)
+    # A Hook emits what it decides to whoever delivers events: here, to the summary.
+    hook.emit = summary.take
+    try:
+        if source.endswith((".jsonl", ".json")):
+            unjudged = _judge_events(source, hook, rules, partial)
+        else:
+            unjudged = ()
+            _judge_capture(source, hook, summary.take, config.analyzer.auth_resp_code)
+    except (OSError, ValueError) as problem:
+        return _complain(f"{source}: {problem}")
+    except _CannotJudge as problem:
+        return _complain(str(problem))
+    summary.show(unjudged)
+    return 0
+
+
+class _CannotJudge(Exception):
+    """The records lack what rules need; one line."""
+
+
+class Summary:
+    """Writes decisions as they come, and counts them."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._keys: dict[tuple[str, str], set[str]] = {}
+
+    def take(self, event: Event) -> None:
+        """Write one decision."""
+        if not isinstance(event, PolicyEvent):
+            return
+        sys.stdout.buffer.write(line(event))
+        what = event.rule, event.action
+        self._counts[what] += 1
+        # Counted as a column of the table; bounded, since a log may be long.
+        keys = self._keys.setdefault(what, set())
+        if len(keys) < MAX_SESSIONS:
+            keys.add(event.key)
+
+    def show(self, unjudged: tuple[str, ...]) -> None:
+        """Write the table."""
+        sys.stdout.buffer.flush()
+        rows = [("rule", "action", "times", "keys")]
+        rows += [
+            (rule, action, str(count), str(len(self._keys[rule, action])))
+            for (rule, action), count in sorted(self._counts.items())
+        ]
+        rows += [(name, "not judged: the log says too little", "", "") for name in unjudged]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        for row in rows:
+            cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+            click.echo("  ".join(cells).rstrip(), err=True)
+
+
+def _judge_capture(
+    source: str, hook: FailedLogins, take: Callable[[Event], None], auth_resp_code: bool
+) -> None:
+    from .replay.captures import CaptureError, CaptureFile
+    from .replay.run import Replay
+
+    try:
+        with closing(CaptureFile(source)) as capture:
+            running = Replay(capture, (), None, (hook,), auth_resp_code)
+            # Set anew: whoever delivers the replay's events has put itself there.
+            hook.emit = take
+            running.run(capture.frames())
+    except CaptureError as problem:
+        raise _CannotJudge(str(problem)) from None
+
+
+def _judge_events(source: str, hook: FailedLogins, rules: Policy, partial: bool) -> tuple[str, ...]:
+    """Play a log to the hook; return the names of the rules that it says too little for."""
+    needed = (*(rule.name for rule in rules.rules if rule.secret), MISCONFIGURED)
+    lacking = _lacks_passwords(source)
+    if lacking and not partial:
+        raise _CannotJudge(
+            f"{source}: no password_fp in its logins, so {', '.join(needed)} cannot be judged;"
+            " set policy.fingerprint_key for logs to come, or try the others with --partial"
+        )
+    sessions: dict[str, Connection] = {}
+    for event in _events(source, sessions):
+        judge = getattr(hook, event.name)
+        verdict: Verdict | None = judge(event)
+        assert verdict is None or isinstance(verdict, Verdict), "memory answers at once"
+    # A log does not say on which listener a client was.
+    never = [rule.name for rule in rules.rules if rule.listener is not None]
+    return tuple(dict.fromkeys((*(needed if lacking else ()), *never)))
+
+
+def _records(source: str) -> Iterator[dict[str, Any]]:
+    with open(source, encoding="utf-8") as file:
+        for number, text in enumerate(file, 1):
+            try:
+                record = json.loads(text)
+            except ValueError:
+                raise ValueError(f"line {number} is no JSON; give a log of pop3proxy") from None
+            if not isinstance(record, dict):
+                raise ValueError(f"line {number} is no record; give a log of pop3proxy")
+            yield record
+
+
+def _lacks_passwords(source: str) -> bool:
+    """Say whether a failed login has a masked password and no fingerprint of it."""
+    return any(
+        record.get("event") == LoginFailure.name
+        and record.get("password") == MASK
+        and not record.get("password_fp")
+        for record in _records(source)
+    )
+
+
+def _events(source: str, sessions: dict[str, Connection]) -> Iterator[Event]:
+    for number, record in enumerate(_records(source), 1):
+        try:
+            event = _event(record, sessions)
+        except (LookupError, TypeError, ValueError):
+            raise ValueError(
+                f"line {number} lacks what its event needs; give a log of pop3proxy"
+            ) from None
+        if event is not None:
+            yield event
+
+
+def _event(record: dict[str, Any], sessions: dict[str, Connection]) -> Event | None:
+    """Make of a record what the policy hears; None for the rest."""
+    name, ts = record["event"], float(record["ts"])
+    if name not in _HEARD:
+        return None
+    uid = str(record["uid"])
+    c = sessions.get(uid)
+    if c is None:
+        if len(sessions) >= MAX_SESSIONS:
+            del sessions[next(iter(sessions))]
+        c = sessions[uid] = Connection(
+            *(uid, str(record["id.orig_h"]), int(record["id.orig_p"])),
+            *(str(record["id.resp_h"]), int(record["id.resp_p"])),
+        )
+    if "tls_version" in record:
+        c.tls = Tls(str(record["tls_version"]), str(record["tls_cipher"]))
+    if name == Connect.name:
+        return Connect(c, ts)
+    if name == SessionEnd.name:
+        sessions.pop(uid, None)
+        octets = (0, 0, 0, 0, 0, 0)
+        return SessionEnd(c, ts, "", "none", *octets, 0.0, str(record["reason"]), 0, "whole")
+    login = str(record["user"]), _password(record), str(record["mechanism"])
+    if name == LoginAttempt.name:
+        return LoginAttempt(c, ts, *login)
+    if name == LoginSuccess.name:
+        return LoginSuccess(c, ts, *login)
+    return LoginFailure(c, ts, *login, Reason(record["reason"]), str(record["code"]))
+
+
+_HEARD: Final = frozenset(
+    kind.name for kind in (Connect, LoginAttempt, LoginSuccess, LoginFailure, SessionEnd)
+)
+
+
+def _password(record: dict[str, Any]) -> str:
+    """Return what is the same for the same password: its fingerprint, or itself if it is in clear."""
+    fingerprint = record.get("password_fp")
+    if fingerprint:
+        return str(fingerprint)
+    password = str(record["password"])
+    return "" if password == MASK else password
+
+
+def _complain(text: str) -> int:
+    sys.stdout.buffer.flush()
+    click.echo(f"pop3proxy: {text}", err=True)
+    return 1

@@ -1,0 +1,462 @@
+"""The engine over a store in memory, with a time that is turned by hand."""
+
+from typing import Any
+
+import pytest
+
+from pop3proxy.analyzer.events import (
+    Connect,
+    Connection,
+    LoginAttempt,
+    LoginFailure,
+    LoginSuccess,
+    Reason,
+    SessionEnd,
+    Tls,
+)
+from pop3proxy.analyzer.events import Policy as PolicyEvent
+from pop3proxy.hooks.api import PASS, Delay, Deny, Drop, Verdict
+from pop3proxy.hooks.policy.config import Policy
+from pop3proxy.hooks.policy.engine import Decision, Engine
+from pop3proxy.hooks.policy.memory import MemoryStore
+
+NOW = 1_764_000_000.0
+HOST = "192.0.2.1"
+
+
+class World:
+    """A policy, and clients that try to log in."""
+
+    def __init__(self, rules: list[dict[str, Any]] | None = None, **more: Any) -> None:
+        values = more if rules is None else {"rules": rules, **more}
+        policy = Policy.model_validate({"misconfigured_delay": 0.0, "ban_jitter": 0.0, **values})
+        self.engine = Engine(policy, MemoryStore(1000, 100, 1e6), b"key", lambda: 1.0)
+        self.now = NOW
+        self.events: list[PolicyEvent] = []
+        self.ending: set[str] = set()
+        self._uids = 0
+
+    def client(self, host: str = HOST) -> Connection:
+        self._uids += 1
+        return Connection(f"C{self._uids}", host, 1, "198.51.100.4", 110, "tcp:110")
+
+    def _verdict(self, decision: Any) -> Verdict:
+        assert isinstance(decision, Decision)
+        self.events += decision.events
+        self.ending |= decision.ending
+        return decision.verdict
+
+    def connect(self, c: Connection) -> Verdict:
+        return self._verdict(self.engine.connect(Connect(c, self.now)))
+
+    def attempt(self, c: Connection, user: str, password: str, mech: str = "PLAIN") -> Verdict:
+        return self._verdict(self.engine.attempt(LoginAttempt(c, self.now, user, password, mech)))
+
+    def fail(
+        self,
+        c: Connection,
+        user: str,
+        password: str,
+        mech: str = "PLAIN",
+        reason: Reason = Reason.CREDENTIALS,
+    ) -> Verdict:
+        event = LoginFailure(c, self.now, user, password, mech, reason)
+        return self._verdict(self.engine.failure(event))
+
+    def succeed(self, c: Connection, user: str, password: str) -> Verdict:
+        event = LoginSuccess(c, self.now, user, password, "PLAIN")
+        return self._verdict(self.engine.success(event))
+
+    def end(self, c: Connection) -> None:
+        none = (0, 0, 0, 0, 0, 0)
+        self.engine.ended(SessionEnd(c, self.now, "", "none", *none, 0.0, "quit", 0, "whole"))
+
+    def guess(self, user: str, password: str, host: str = HOST, **more: Any) -> Verdict:
+        """Try a wrong login in a session of its own; return the verdict that it met."""
+        c = self.client(host)
+        verdict = self.connect(c)
+        if verdict is PASS:
+            verdict = self.attempt(c, user, password, more.get("mech", "PLAIN"))
+            if verdict is PASS:
+                verdict = self.fail(c, user, password, **more)
+        self.end(c)
+        return verdict
+
+    def log_in(self, user: str, password: str, host: str = HOST) -> Verdict:
+        c = self.client(host)
+        verdict = self.connect(c)
+        if verdict is PASS:
+            verdict = self.attempt(c, user, password)
+            if verdict is PASS:
+                verdict = self.succeed(c, user, password)
+        self.end(c)
+        return verdict
+
+    def actions(self) -> list[str]:
+        return [event.action for event in self.events]
+
+
+def rule(counts: str, by: str, count: int, action: str, **more: Any) -> dict[str, Any]:
+    limits = [{"count": count, "seconds": 3600.0}]
+    return {"name": "r", "counts": counts, "by": by, "limits": limits, "action": action, **more}
+
+
+# --- in flight --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parallel", [False, True], ids=["pipelined", "parallel"])
+def test_of_many_guesses_at_once_the_server_sees_as_many_as_the_limit(parallel: bool) -> None:
+    world = World([rule("failures", "address", 5, "deny")])
+    one = world.client()
+    passed = sum(
+        world.attempt(world.client() if parallel else one, "bob", f"guess{n}") is PASS
+        for n in range(200)
+    )
+    assert passed == 5
+    assert set(world.actions()) == {"busy"}
+
+
+def test_what_waits_is_refused_as_busy_and_what_failed_as_the_server_would() -> None:
+    world = World([rule("failures", "address", 2, "deny", reply="-ERR no")])
+    c = world.client()
+    world.attempt(c, "bob", "1")
+    world.attempt(c, "bob", "2")
+    assert world.attempt(c, "bob", "3") == Deny(world.engine.policy.busy_reply)
+    world.fail(c, "bob", "1")
+    world.fail(c, "bob", "2")
+    assert world.attempt(c, "bob", "3") == Deny("-ERR no")
+
+
+@pytest.mark.parametrize("reason", [Reason.TEMPORARY, Reason.IN_USE, Reason.DENIED])
+def test_a_reason_that_does_not_count_is_taken_back(reason: Reason) -> None:
+    world = World([rule("failures", "address", 1, "deny")])
+    for _ in range(5):
+        assert world.guess("bob", "right", reason=reason) is PASS
+
+
+def test_the_end_of_the_session_takes_back_what_waits() -> None:
+    world = World([rule("failures", "address", 1, "deny")])
+    for _ in range(5):
+        c = world.client()
+        assert world.attempt(c, "bob", "x") is PASS
+        world.end(c)
+    assert not world.engine._flights
+
+
+def test_an_attempt_without_an_answer_is_taken_back_by_the_next_one_s() -> None:
+    world = World([rule("failures", "address", 2, "deny")])
+    c = world.client()
+    world.attempt(c, "", "", "GSSAPI")
+    world.attempt(c, "bob", "x")
+    world.fail(c, "bob", "x")
+    assert world.attempt(c, "bob", "y") is PASS
+
+
+def test_a_failure_whose_attempt_was_not_seen_counts() -> None:
+    world = World([rule("failures", "address", 1, "deny")])
+    world.fail(world.client(), "bob", "x")
+    assert isinstance(world.guess("bob", "y"), Deny)
+
+
+# --- who is who -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "options"),
+    [
+        ("bob", " bob ", {}),
+        ("bob", "BOB", {}),
+        ("bob", "bob@example.org", {"default_domain": "example.org"}),
+        ("bob@example.org", "bob+x@example.org", {"plus_address": True}),
+    ],
+)
+def test_names_of_one_user_fall_together(one: str, other: str, options: dict[str, Any]) -> None:
+    world = World([rule("failures", "user", 1, "deny")], **options)
+    world.guess(one, "x")
+    assert isinstance(world.guess(other, "y"), Deny)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "options"),
+    [
+        ("bob", "BOB", {"ignore_case": False}),
+        ("bob", "bob@example.org", {}),
+        ("bob", "bob+x", {}),
+        ("a" * 500, "a" * 499, {}),
+        ("b\udcff", "b\udcfe", {}),
+    ],
+)
+def test_other_names_do_not(one: str, other: str, options: dict[str, Any]) -> None:
+    world = World([rule("failures", "user", 1, "deny")], **options)
+    world.guess(one, "x")
+    assert world.guess(other, "y") is PASS
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("unknown", "unknown", True),
+    ],
+)
+def test_addresses_of_one_client_fall_together(one: str, other: str, same: bool) -> None:
+    world = World([rule("failures", "address", 1, "deny")])
+    world.guess("bob", "x", one)
+    assert isinstance(world.guess("bob", "y", other), Deny) is same
+
+
+def test_who_is_allowed_is_never_counted() -> None:
+    world = World([rule("failures", "user", 1, "ban")], allow=["192.0.2.0/24", "2001:db8::/32"])
+    world.engine.ban(f"address:{HOST}", 100, "", NOW)
+    for n in range(5):
+        assert world.guess("bob", str(n)) is PASS
+        assert world.guess("bob", str(n), "::ffff:192.0.2.9") is PASS
+    assert world.guess("bob", "x", "198.51.100.1") is PASS
+
+
+# --- what users of others ask for -------------------------------------------------------------------------
+
+
+def test_the_same_wrong_password_again_is_slowed_and_bans_nobody() -> None:
+    world = World(misconfigured_delay=2.0, misconfigured_delay_max=5.0)
+    verdicts = [world.guess("old-phone", "stale") for _ in range(300)]
+    assert verdicts[:4] == [PASS, Delay(2.0), Delay(4.0), Delay(5.0)]
+    assert set(verdicts[4:]) == {Delay(5.0)}
+    assert world.log_in("colleague", "right") is PASS
+    assert world.engine.counts["misconfigured"] == 299
+    assert {event.rule for event in world.events} == {"misconfigured"}
+
+
+def test_guessing_from_one_address_ends_in_a_ban_that_has_evidence() -> None:
+    world = World()
+    for n in range(20):
+        assert world.guess(f"user{n % 5}", f"guess{n}") in (PASS, Delay(1), Delay(2))
+    assert isinstance(world.guess("user1", "more"), Deny)
+    (ban,) = world.engine.store.bans(NOW)
+    assert (ban.key, ban.rule) == (f"address:{HOST}", "brute-force")
+    assert "20 of 20" in ban.evidence[0]
+    assert world.actions()[-2:] == ["ban", "banned"]
+
+
+def test_spraying_from_one_address_ends_in_a_ban() -> None:
+    world = World()
+    for n in range(15):
+        assert world.guess(f"user{n}", f"guess{n}") is PASS
+    assert [ban.rule for ban in world.engine.store.bans(NOW)] == ["spraying"]
+
+
+def test_one_password_from_many_addresses_is_named_by_a_number() -> None:
+    world = World()
+    verdicts = [world.guess(f"user{n}", "summer", f"10.{n}.0.1") for n in range(12)]
+    assert verdicts == [PASS] * 10 + [Deny()] * 2
+    event = world.events[0]
+    assert (event.rule, event.key) == ("common-password", "password#1")
+    assert "summer" not in str(world.events)
+
+
+def test_one_guess_from_each_of_many_addresses_is_found_and_the_owner_stays_welcome() -> None:
+    world = World()
+    assert world.log_in("bob", "right", "203.0.113.7") is PASS
+    verdicts = [world.guess("bob", f"guess{n}", f"10.{n}.0.1") for n in range(100)]
+    assert verdicts == [PASS] * 10 + [Deny()] * 90
+    assert world.log_in("bob", "right", "203.0.113.7") is PASS
+
+
+def test_a_rule_s_ban_of_a_user_leaves_in_who_is_welcome() -> None:
+    world = World([rule("addresses", "user", 2, "ban", ban="user")])
+    world.log_in("bob", "right", "203.0.113.7")
+    world.guess("bob", "1", "10.0.0.1")
+    world.guess("bob", "2", "10.0.0.2")
+    assert [ban.key for ban in world.engine.store.bans(NOW)] == ["user:bob"]
+    assert isinstance(world.guess("bob", "3", "10.0.0.3"), Deny)
+    assert world.log_in("bob", "right", "203.0.113.7") is PASS
+    world.engine.ban("user:bob", 100, "by hand", NOW)
+    assert isinstance(world.log_in("bob", "right", "203.0.113.7"), Deny)
+
+
+def test_who_is_welcome_may_not_guess_without_end() -> None:
+    world = World()
+    world.log_in("bob", "right")
+    verdicts = [world.guess("bob", f"guess{n}") for n in range(10)]
+    assert sum(isinstance(verdict, Deny) for verdict in verdicts) == 5
+
+
+def test_an_address_that_people_log_in_from_is_not_banned_but_strangers_are_denied() -> None:
+    world = World([rule("passwords", "address", 3, "ban")])
+    world.log_in("honest", "right")
+    for n in range(10):
+        world.guess("victim", f"guess{n}")
+    assert world.engine.store.bans(NOW) == []
+    assert isinstance(world.guess("victim", "more"), Deny)
+    assert world.log_in("honest", "right") is PASS
+
+
+def test_many_places_of_one_account_are_logged_once() -> None:
+    world = World()
+    for n in range(15):
+        assert world.log_in("bob", "right", f"10.{n}.0.1") is PASS
+    (event,) = world.events
+    assert (event.rule, event.action, event.count) == ("many-places", "log", 10)
+    world.now += 86401
+    for n in range(15):
+        world.log_in("bob", "right", f"10.{n}.0.1")
+    assert len(world.events) == 2
+
+
+def test_successes_beyond_the_limit_are_denied() -> None:
+    world = World([rule("successes", "user", 2, "deny")])
+    verdicts = [world.log_in("bob", "right") for _ in range(3)]
+    assert verdicts == [PASS, PASS, Deny()]
+
+
+def test_a_good_login_clears_the_pair_and_not_the_address() -> None:
+    pair, address = rule("failures", "pair", 3, "deny"), rule("failures", "address", 4, "deny")
+    world = World([pair, {**address, "name": "a"}])
+    for n in range(2):
+        world.guess("bob", f"{n}")
+    world.log_in("bob", "right")
+    for n in range(2):
+        assert world.guess("bob", f"again{n}") is PASS
+    world.guess("eve", "x")
+    assert isinstance(world.guess("eve", "y"), Deny)
+    assert world.events[-1].rule == "a"
+
+
+@pytest.mark.parametrize("mech", ["APOP", "CRAM-MD5", "GSSAPI"])
+def test_without_a_password_each_failure_counts_and_none_is_a_repetition(mech: str) -> None:
+    by_passwords = rule("passwords", "address", 1, "deny")
+    world = World([by_passwords, {**rule("failures", "address", 5, "deny"), "name": "f"}])
+    verdicts = [world.guess("bob", "", mech=mech) for _ in range(6)]
+    assert verdicts == [PASS] * 5 + [Deny()]
+    assert [event.rule for event in world.events] == ["f"]
+
+
+def test_a_slow_attack_runs_into_the_longer_window() -> None:
+    limits = [{"count": 3, "seconds": 60.0}, {"count": 6, "seconds": 86400.0}]
+    world = World([{**rule("failures", "address", 1, "deny"), "limits": limits}])
+    passed = 0
+    for n in range(20):
+        world.now += 3600
+        passed += world.guess("bob", f"guess{n}") is PASS
+    assert passed == 6
+
+
+# --- actions ----------------------------------------------------------------------------------------------
+
+
+def test_a_delay_grows_with_the_count_up_to_its_most() -> None:
+    world = World([rule("failures", "pair", 2, "delay", delay=1.0, delay_max=5.0)])
+    verdicts = [world.guess("bob", f"guess{n}") for n in range(6)]
+    assert verdicts == [PASS, Delay(1), Delay(2), Delay(4), Delay(5), Delay(5)]
+
+
+def test_a_drop_ends_the_session() -> None:
+    world = World([rule("failures", "address", 1, "drop")])
+    world.guess("bob", "x")
+    assert world.guess("bob", "y") == Drop()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_rule_on_trial_only_says_what_it_would_do(whole: bool) -> None:
+    rules = [{**rule("failures", "address", 2, "ban"), "dry_run": not whole}]
+    world = World(rules, dry_run=whole, misconfigured_delay=1.0)
+    for n in range(4):
+        assert world.guess("bob", f"guess{n}") is PASS
+    assert world.engine.store.bans(NOW) == []
+    assert {"ban", "deny"} == set(world.actions())
+    assert all(event.dry_run for event in world.events)
+
+
+def test_bans_grow_with_each_repeat_up_to_their_most_with_jitter() -> None:
+    world = World(
+        [rule("failures", "address", 1, "ban", ban_seconds=1000.0)], ban_max=3000.0, ban_jitter=0.5
+    )
+    lengths = []
+    for n in range(4):
+        world.guess("bob", f"guess{n}")
+        (ban,) = world.engine.store.bans(world.now)
+        lengths.append(ban.until - world.now)
+        # Until it is over, and what was counted is forgotten.
+        world.now = ban.until + 4000
+    assert lengths == [1500.0, 3000.0, 4500.0, 4500.0]
+    assert len(ban.evidence) == 4
+
+
+@pytest.mark.parametrize("banned", ["deny", "drop"])
+def test_a_banned_client_meets_the_ban_when_it_connects(banned: str) -> None:
+    world = World([rule("failures", "address", 1, "ban", ban="network")], banned=banned)
+    world.guess("bob", "x")
+    expected = Deny(world.engine.policy.banned_reply) if banned == "deny" else Drop()
+    assert world.connect(world.client("192.0.2.200")) == expected
+    assert world.connect(world.client("192.0.3.1")) is PASS
+
+
+def test_a_ban_ends_the_open_sessions_of_the_banned_but_not_the_one_that_is_told() -> None:
+    world = World([rule("failures", "address", 1, "ban")])
+    c, same, other = world.client(), world.client(), world.client("203.0.113.1")
+    for each in (c, same, other):
+        world.connect(each)
+    gone = world.client()
+    world.connect(gone)
+    world.end(gone)
+    world.attempt(c, "bob", "x")
+    world.fail(c, "bob", "x")
+    assert world.ending == {same.uid}
+    assert isinstance(world.attempt(c, "bob", "right"), Deny)
+    for each in (c, same, other):
+        world.end(each)
+    assert not world.engine._open
+
+
+def test_after_an_unban_there_is_grace() -> None:
+    world = World([rule("failures", "address", 2, "ban")], grace=100.0)
+    world.guess("bob", "1")
+    world.guess("bob", "2")
+    assert world.engine.unban(f"address:{HOST}", world.now)
+    for n in range(10):
+        assert world.guess("bob", f"again{n}") is PASS
+    world.now += 101
+    assert isinstance(world.guess("bob", "later"), Deny)
+
+
+# --- conditions -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("condition", "applies"),
+    [
+        ({"listener": "tcp:110"}, True),
+        ({"listener": "tcp:995"}, False),
+        ({"tls": False}, True),
+        ({"tls": True}, False),
+        ({"user": "b*"}, True),
+        ({"user": "c*"}, False),
+        ({"reasons": ["credentials", "account"]}, True),
+        ({"reasons": ["account"]}, False),
+    ],
+)
+def test_a_rule_applies_where_its_conditions_hold(condition: dict[str, Any], applies: bool) -> None:
+    world = World([{**rule("failures", "address", 1, "deny"), **condition}])
+    world.guess("Bob", "x")
+    assert isinstance(world.guess("Bob", "y"), Deny) is applies
+
+
+def test_the_rules_that_were_reported_are_kept_within_bounds() -> None:
+    world = World([rule("failures", "address", 1, "log")])
+    for n in range(11_000):
+        world.guess("bob", "x", f"10.{n // 250}.{n % 250}.1")
+    assert len(world.events) == 11_000
+    assert len(world.engine._said) == 10_000
+
+
+def test_tls_is_a_condition() -> None:
+    world = World([rule("failures", "address", 1, "deny", tls=True)])
+    c = world.client()
+    c.tls = Tls("TLSv1.3", "TLS_AES_128_GCM_SHA256")
+    world.attempt(c, "bob", "x")
+    world.fail(c, "bob", "x")
+    assert isinstance(world.attempt(c, "bob", "y"), Deny)

@@ -1,0 +1,461 @@
+"""The hook: what the dispatcher gives it and gets, its snapshot, its socket; and its configuration."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import CliRunner
+from pydantic import ValidationError
+from twisted.internet.task import Clock
+
+from pop3proxy.analyzer.events import (
+    Connect,
+    Connection,
+    Event,
+    LoginAttempt,
+    LoginFailure,
+    Reason,
+    SessionEnd,
+    Side,
+)
+from pop3proxy.bans import bans
+from pop3proxy.config import ConfigError, load
+from pop3proxy.hooks.api import PASS, Deny, Hook
+from pop3proxy.hooks.dispatcher import Dispatcher
+from pop3proxy.hooks.logging.schema import schema
+from pop3proxy.hooks.policy.config import DEFAULT_RULES, Policy, PolicyRule
+from pop3proxy.hooks.policy.control import MAX_LINE, Control, ControlError
+from pop3proxy.hooks.policy.engine import Engine
+from pop3proxy.hooks.policy.failedlogins import FailedLogins
+from pop3proxy.hooks.policy.memory import MemoryStore
+from pop3proxy.hooks.policy.snapshot import SnapshotError
+from pop3proxy.loading import load_hooks
+from pop3proxy.policytest import test as policy_test
+
+from ...replay.making import Said, frames, pcap, segments
+
+NOW = 1_764_000_000.0
+RULE: dict[str, Any] = {
+    "name": "r",
+    "counts": "failures",
+    "limits": [{"count": 2, "seconds": 60.0}],
+    "action": "ban",
+}
+
+
+class Ear(Hook):
+    """Hears what a policy decides."""
+
+    def __init__(self) -> None:
+        self.heard: list[Event] = []
+
+    def pop3_policy(self, event: Event) -> None:
+        self.heard.append(event)
+
+
+def policy(**more: Any) -> Policy:
+    return Policy.model_validate({"rules": [RULE], **more})
+
+
+def client(host: str = "192.0.2.1", uid: str = "C1") -> Connection:
+    return Connection(uid, host, 1, "198.51.100.4", 110)
+
+
+def guess(dispatcher: Dispatcher, c: Connection, password: str) -> Any:
+    """Ask about a wrong login; return the verdict on the attempt."""
+    question = dispatcher.ask([LoginAttempt(c, NOW, "bob", password, "PLAIN")])
+    assert question is not None
+    if question.verdict is PASS:
+        dispatcher.ask([LoginFailure(c, NOW, "bob", password, "PLAIN", Reason.CREDENTIALS, "AUTH")])
+    return question.verdict
+
+
+def test_the_hook_asks_the_engine_tells_everybody_and_ends_sessions() -> None:
+    ended: list[Any] = []
+    ear, hook = Ear(), FailedLogins(policy(), live=False)
+    dispatcher = Dispatcher([ear, hook], ended.append)
+    dispatcher.start(Clock())
+    other = client(uid="C2")
+    dispatcher.ask([Connect(other, NOW)])
+    assert [guess(dispatcher, client(), f"{n}") for n in range(3)] == [PASS, PASS, Deny()]
+    question = dispatcher.ask([Connect(client(), NOW)])
+    assert question is not None
+    assert question.verdict == Deny(hook.policy.banned_reply)
+    actions = [getattr(event, "action", "") for event in ear.heard]
+    assert actions == ["ban", "banned", "banned"]
+    assert ended == [{"C2"}]
+    none = (0, 0, 0, 0, 0, 0)
+    dispatcher.inform([SessionEnd(other, NOW, "", "none", *none, 0.0, "quit", 0, "whole")])
+    dispatcher.stop()
+
+
+def test_login_records_name_a_password_by_its_hash_where_the_key_is_configured(
+    tmp_path: Path,
+) -> None:
+    text = '[events]\npath = "{}"\n[policy]\nfingerprint_key = "0123456789abcdef"'
+    path = tmp_path / "events.jsonl"
+    (writer, *_) = load_hooks(config_of(tmp_path, text.format(path)))
+    dispatcher = Dispatcher([writer])
+    dispatcher.start(Clock())
+    known = jsonschema.Draft202012Validator(schema())
+    for password in ("x", "x", "y", ""):
+        event = LoginFailure(client(), NOW, "bob", password, "PLAIN", Reason.CREDENTIALS)
+        dispatcher.dispatch([event, LoginAttempt(client(), NOW, "bob", password, "PLAIN")])
+    dispatcher.dispatch([Connect(client(), NOW)])
+    dispatcher.stop()
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        known.validate(record)
+    one, _, two, _, other, _, none, _, connect = [r.get("password_fp") for r in records]
+    assert one == two != other
+    assert len(one) == 16
+    assert (none, connect) == (None, None)
+
+
+# --- snapshot ---------------------------------------------------------------------------------------------
+
+
+def test_bans_survive_a_restart(tmp_path: Path) -> None:
+    path = str(tmp_path / "state")
+    for expected in (None, "address:192.0.2.1"):
+        hook = FailedLogins(policy(snapshot=path))
+        hook.start(Clock())
+        found = hook.store.ban_of(("address:192.0.2.1",), NOW)
+        assert (found and found.key) == expected
+        hook.engine.ban("address:192.0.2.1", 100.0, "", NOW)
+        hook.stop()
+
+
+def test_a_snapshot_is_written_at_intervals(tmp_path: Path) -> None:
+    path, clock = tmp_path / "state", Clock()
+    hook = FailedLogins(policy(snapshot=str(path), snapshot_interval=10.0))
+    hook.start(clock)
+    hook.engine.ban("address:192.0.2.1", 100.0, "", NOW)
+    clock.advance(10)
+    assert "address:192.0.2.1" in path.read_text()
+    hook.policy.__dict__["snapshot"] = str(tmp_path / "none" / "state")
+    clock.advance(10)
+    assert hook.counts["snapshot_failed"] == 1
+    hook.policy.__dict__["snapshot"] = str(path)
+    hook.stop()
+
+
+def test_a_broken_snapshot_is_no_silent_loss_of_bans(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("{")
+    with pytest.raises(SnapshotError, match="move it away"):
+        FailedLogins(policy(snapshot=str(tmp_path / "state"))).start(Clock())
+
+
+# --- control ----------------------------------------------------------------------------------------------
+
+
+def control() -> tuple[Control, Engine, list[set[str]]]:
+    engine = Engine(policy(), MemoryStore(1000, 100, 1e6), b"key")
+    ended: list[set[str]] = []
+    return Control(engine, ended.append, lambda: NOW), engine, ended
+
+
+def do(one: Control, **request: Any) -> dict[str, Any]:
+    return one.answer(json.dumps(request).encode())
+
+
+def test_bans_by_hand_are_added_listed_explained_and_removed() -> None:
+    one, engine, ended = control()
+    engine.connect(Connect(client(), NOW))
+    for what in ("192.0.2.1", "192.0.2.0/24", "2001:db8::1", "2001:db8::/64", "user:Bob"):
+        (ban,) = do(one, do="add", what=what, seconds=60, why="a test")["bans"]
+        assert ban["evidence"] == ["a test"]
+    assert ended[:2] == [{"C1"}, {"C1"}]
+    keys = [ban["key"] for ban in do(one, do="list")["bans"]]
+    assert keys == [
+        *("address:192.0.2.1", "network:192.0.2.0/24", "address:2001:db8::/64", "user:bob")
+    ]
+    explained = do(one, do="why", what="192.0.2.1")["bans"]
+    assert [ban["key"] for ban in explained] == ["address:192.0.2.1", "network:192.0.2.0/24"]
+    said = do(one, do="remove", what="192.0.2.1")["said"]
+    assert said == "removed the ban of address:192.0.2.1, network:192.0.2.0/24"
+    assert engine.connect(Connect(client(), NOW)).verdict is PASS
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        (b"", "one line of JSON"),
+        (b"[]", "an object"),
+        (b"[" * 4000, "one line of JSON"),
+        (b'{"do":"x"}', "list, add, remove and why"),
+        (b'{"do":"why"}', "lacks what"),
+        (b'{"do":"why","what":"bob"}', "write an address"),
+        (b'{"do":"why","what":"192.0.0.0/16"}', "write 192.0.0.0/24"),
+        (b'{"do":"remove","what":"192.0.2.1"}', "is not banned"),
+        (b'{"do":"add","what":"192.0.2.1"}', "number of seconds"),
+        (b'{"do":"add","what":"192.0.2.1","seconds":true}', "number of seconds"),
+        (b'{"do":"add","what":"192.0.2.1","seconds":NaN}', "number of seconds"),
+        (b'{"do":"add","what":"192.0.2.1","seconds":1e99}', "number of seconds"),
+        (b'{"do":"add","what":"192.0.2.1","seconds":1,"why":"a\\nb"}', "one line"),
+    ],
+)
+def test_a_mistaken_request_is_told_what_would_be_right(line: bytes, error: str) -> None:
+    one, engine, _ = control()
+    assert error in one.answer(line)["error"]
+    assert engine.store.bans(NOW) == []
+
+
+class Transport:
+    """What the socket's protocol writes to."""
+
+    disconnecting = False
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.ended = ""
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def loseConnection(self) -> None:
+        self.ended = "closed"
+
+    def abortConnection(self) -> None:
+        self.ended = "aborted"
+
+
+class UnixReactor(Clock):
+    """Keeps the factory that would listen."""
+
+    def listenUNIX(self, path: str, factory: Any, mode: int) -> Any:
+        assert mode == 0o600
+        self.factory = factory
+        return self
+
+    def stopListening(self) -> None:
+        self.factory = None
+
+
+def connected(reactor: UnixReactor) -> tuple[Any, Transport]:
+    protocol, transport = reactor.factory.buildProtocol(None), Transport()
+    protocol.callLater = reactor.callLater
+    protocol.makeConnection(transport)
+    return protocol, transport
+
+
+def test_the_socket_s_clients_are_bounded_in_number_octets_and_time(tmp_path: Path) -> None:
+    one, _, _ = control()
+    reactor = UnixReactor()
+    one.listen(reactor, str(tmp_path / "socket"))
+    protocol, transport = connected(reactor)
+    protocol.dataReceived(b'{"do":"list"}\n')
+    assert (transport.written, transport.ended) == (b'{"bans": []}\n', "closed")
+    long, gone = connected(reactor)
+    long.dataReceived(b"x" * (MAX_LINE + 1))
+    assert gone.ended == "closed"
+    slow, late = connected(reactor)
+    reactor.advance(6)
+    assert late.ended == "aborted"
+    for each in (protocol, long, slow):
+        each.connectionLost()
+    many = [connected(reactor) for _ in range(17)]
+    assert [transport.ended for _, transport in many] == [""] * 16 + ["aborted"]
+    one.close()
+    assert all(transport.ended == "aborted" for _, transport in many)
+    for each, _ in many:
+        each.connectionLost()
+    assert not reactor.getDelayedCalls()
+
+
+def test_no_other_file_is_removed_and_no_other_proxy_put_out(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("precious")
+    with pytest.raises(ControlError, match="is no socket"):
+        control()[0].listen(UnixReactor(), str(path))
+    assert path.read_text() == "precious"
+    taken, stale = str(tmp_path / "taken"), str(tmp_path / "stale")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(taken)
+        listening.listen()
+        with pytest.raises(ControlError, match="another proxy"):
+            control()[0].listen(UnixReactor(), taken)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(stale)
+    control()[0].listen(UnixReactor(), stale)
+    assert not Path(stale).exists()
+
+
+def test_a_proxy_that_is_not_there_is_said(tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        bans, ["list", "--control", str(tmp_path / "none")], standalone_mode=False
+    )
+    assert (result.return_value, "is the proxy running" in result.stderr) == (1, True)
+
+
+# --- configuration ----------------------------------------------------------------------------------------
+
+
+def config_of(tmp_path: Path, text: str) -> Any:
+    path = tmp_path / "test.toml"
+    path.write_text(f'listen = ["tcp:0"]\nupstream = "tcp:localhost:110"\n{text}')
+    return load(str(path), {})
+
+
+def test_an_empty_table_protects(tmp_path: Path) -> None:
+    assert config_of(tmp_path, "[policy]").policy.rules == DEFAULT_RULES
+    assert config_of(tmp_path, "").policy is None
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("[[policy.rules]]", "policy.rules[0]: name: must be a word"),
+        ('[[policy.rules]]\nname = "a|b"', "must be a word"),
+        ('[[policy.rules]]\nname = "a"\nlimits = []', "needs one at least"),
+        ('[[policy.rules]]\nname = "a"\n[[policy.rules]]\nname = "a"', "two are called"),
+        ('[[policy.rules]]\nname = "a"\ncounts = "users"\nby = "user"', "always 1"),
+        ('[[policy.rules]]\nname = "a"\naction = "ban"\nban = "user"', "lock a user out"),
+        ('[[policy.rules]]\nname = "a"\nreply = "+OK"', "begins with -ERR"),
+        ('[[policy.rules]]\nname = "a"\nactoin = "ban"', "did you mean policy.rules.action"),
+        ('[policy]\nallow = ["office"]', "is no network"),
+        ("[policy]\nipv4_prefix = 20", "fewer bits"),
+        ('[policy]\nfingerprint_key = "secret"', "too short"),
+        ("[policy]\ngrace = -1.0", "at least 0"),
+        ("[policy]\nban_jitter = 2.0", "at most 1"),
+        ('[policy]\nbanned = "kill"', "must be 'deny' or 'drop'"),
+    ],
+)
+def test_a_mistake_is_told_with_what_would_be_right(
+    tmp_path: Path, text: str, mistake: str
+) -> None:
+    with pytest.raises(ConfigError) as told:
+        config_of(tmp_path, text)
+    assert mistake in str(told.value)
+    assert "secret" not in str(told.value)
+
+
+def test_default_rules_are_rules_that_a_file_could_name() -> None:
+    for rule in DEFAULT_RULES:
+        assert PolicyRule.model_validate(rule.model_dump()) == rule
+    with pytest.raises(ValidationError):
+        PolicyRule(name="a b")
+
+
+# --- policy test ------------------------------------------------------------------------------------------
+
+
+def log_of(tmp_path: Path, fingerprints: bool) -> str:
+    path = tmp_path / "events.jsonl"
+    lines = []
+    for n in range(30):
+        record: dict[str, Any] = {
+            "v": 1,
+            "ts": NOW + n,
+            "uid": f"C{n}",
+            "id.orig_h": "192.0.2.1",
+            "id.orig_p": 1,
+            "id.resp_h": "198.51.100.4",
+            "id.resp_p": 110,
+            "user": "bob",
+            "password": "(masked)",
+            "mechanism": "PLAIN",
+        }
+        if fingerprints:
+            record["password_fp"] = f"{n:016x}"
+        lines.append({**record, "event": "pop3_login_attempt"})
+        more = {"event": "pop3_login_failure", "reason": "credentials", "code": ""}
+        lines.append({**record, **more})
+        lines.append({**record, "event": "pop3_reply"})
+        lines.append({**record, "event": "pop3_session", "reason": "quit"})
+    path.write_text("".join(json.dumps(record) + "\n" for record in lines))
+    return str(path)
+
+
+def judged(tmp_path: Path, source: str, *more: str) -> Any:
+    config = tmp_path / "test.toml"
+    config.write_text("[policy]\n")
+    arguments = [source, "--config", str(config), *more]
+    return CliRunner().invoke(policy_test, arguments, standalone_mode=False)
+
+
+def test_an_old_log_is_judged_by_its_own_time(tmp_path: Path) -> None:
+    result = judged(tmp_path, log_of(tmp_path, fingerprints=True))
+    assert result.return_value == 0
+    decisions = [json.loads(line) for line in result.stdout.splitlines()]
+    (ban,) = [each for each in decisions if each["action"] == "ban"]
+    assert (ban["rule"], ban["ts"], ban["key"]) == ("brute-force", NOW + 19, "address:192.0.2.1")
+    assert "brute-force" in result.stderr
+
+
+def test_rules_that_a_log_says_too_little_for_are_named(tmp_path: Path) -> None:
+    source = log_of(tmp_path, fingerprints=False)
+    result = judged(tmp_path, source)
+    assert result.return_value == 1
+    assert (
+        "brute-force, neighbours, common-password, misconfigured cannot be judged" in result.stderr
+    )
+    result = judged(tmp_path, source, "--partial")
+    assert result.return_value == 0
+    assert "brute-force      not judged" in result.stderr
+    assert '"rule":"brute-force"' not in result.stdout
+
+
+def test_a_rule_for_one_listener_is_never_judged_by_a_log(tmp_path: Path) -> None:
+    source, config = log_of(tmp_path, fingerprints=True), tmp_path / "test.toml"
+    rule = 'name = "here"\nlistener = "tcp:110"\nlimits = [{ count = 1, seconds = 60 }]'
+    config.write_text(f"[[policy.rules]]\n{rule}\n")
+    arguments = [source, "--config", str(config)]
+    result = CliRunner().invoke(policy_test, arguments, standalone_mode=False)
+    assert "here  not judged" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["x", "[]", '{"event":"pop3_connect"}'])
+def test_what_is_no_log_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(text + "\n")
+    result = judged(tmp_path, str(path))
+    assert result.return_value == 1
+    assert "line 1" in result.stderr
+
+
+GUESSES = [
+    Said(Side.SERVER, b"+OK ready\r\n"),
+    *(
+        said
+        for n in range(4)
+        for said in (
+            Said(Side.CLIENT, b"USER bob\r\n"),
+            Said(Side.SERVER, b"+OK\r\n"),
+            Said(Side.CLIENT, b"PASS guess%d\r\n" % n),
+            Said(Side.SERVER, b"-ERR [AUTH] no\r\n"),
+        )
+    ),
+    Said(Side.CLIENT, None),
+    Said(Side.SERVER, None),
+]
+
+
+def test_a_capture_is_judged_and_its_replay_writes_what_was_decided(tmp_path: Path) -> None:
+    path, config = tmp_path / "test.pcap", tmp_path / "test.toml"
+    path.write_bytes(pcap(frames(segments(GUESSES))))
+    config.write_text(
+        '[[policy.rules]]\nname = "here"\naction = "ban"\nlimits = [{ count = 2, seconds = 60 }]\n'
+    )
+    given = ["--config", str(config)]
+    result = CliRunner().invoke(policy_test, [str(path), *given], standalone_mode=False)
+    assert (result.return_value, result.exception) == (0, None)
+    decided = [json.loads(line)["action"] for line in result.stdout.splitlines()]
+    assert decided == ["ban", "banned", "banned"]
+    assert "guess" not in result.stdout + result.stderr
+    command = [sys.executable, "-m", "pop3proxy", "replay", str(path), "--events", "-", *given]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [r["action"] for r in records if r["event"] == "pop3_policy"] == decided
+
+
+def test_a_capture_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "test.pcap").write_bytes(b"no capture")
+    result = judged(tmp_path, str(tmp_path / "test.pcap"))
+    assert result.return_value == 1
+    assert result.stderr.count("\n") == 1

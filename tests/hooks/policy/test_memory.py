@@ -1,0 +1,138 @@
+"""The store in memory: its bounds, and its snapshot."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from pop3proxy.hooks.policy import snapshot
+from pop3proxy.hooks.policy.memory import MemoryStore
+from pop3proxy.hooks.policy.store import Attempt, Ban, Charge, Settlement, Window
+
+NOW = 1_764_000_000.0
+WINDOWS = (Window(60.0, 3), Window(3600.0, 50))
+
+
+def store() -> MemoryStore:
+    return MemoryStore(100, 100, 1000.0)
+
+
+def charge(key: str, member: str = "") -> Charge:
+    return Charge(key, WINDOWS, member)
+
+
+def failed(kept: MemoryStore, one: Charge) -> None:
+    kept.attempt(Attempt((one,)), NOW)
+    kept.settle(Settlement(NOW, kept=(one,)), NOW)
+
+
+def test_a_flood_of_keys_drives_out_neither_bans_nor_what_counts_most() -> None:
+    kept = store()
+    kept.ban(Ban("address:192.0.2.1", "rule", NOW, NOW + 100), NOW)
+    for _ in range(10):
+        failed(kept, charge("busy"))
+    for number in range(5000):
+        failed(kept, charge(f"flood{number}"))
+        kept.settle(Settlement(NOW, marks=((f"mark{number}", 10.0),)), NOW)
+    assert len(kept.counters) == 100
+    assert len(kept.marks) == 100
+    assert kept.evicted == 4901
+    assert "busy" in kept.counters
+    assert kept.ban_of(("address:192.0.2.1",), NOW) is not None
+
+
+def test_bans_are_bounded_and_those_that_are_over_go_first() -> None:
+    kept = store()
+    kept.ban(Ban("first", "rule", NOW, NOW + 1000), NOW)
+    kept.ban(Ban("over", "rule", NOW - 10, NOW - 5), NOW)
+    for number in range(99):
+        kept.ban(Ban(str(number), "rule", NOW, NOW + 100), NOW)
+    assert len(kept.all_bans) == 100
+    assert kept.ban_of(("first",), NOW) is not None
+    for number in range(1000):
+        kept.unban("98", (), NOW, NOW)
+        kept.ban(Ban("98", "rule", NOW, NOW + 100), NOW)
+        kept.unban("98", (), NOW + number, NOW)
+    assert len(kept.graces) <= 100
+
+
+def test_a_refunded_count_of_nothing_is_forgotten() -> None:
+    kept = store()
+    for one in (charge("plain"), charge("distinct", "m")):
+        kept.attempt(Attempt((one,)), NOW)
+        kept.settle(Settlement(NOW, refunded=(one,)), NOW)
+    assert not kept.counters
+
+
+def test_a_snapshot_holds_all_but_what_waits(tmp_path: Path) -> None:
+    path, kept = str(tmp_path / "state"), store()
+    failed(kept, charge("plain"))
+    kept.attempt(Attempt((charge("plain"),)), NOW)
+    failed(kept, charge("distinct", "m\udcff"))
+    kept.attempt(Attempt((charge("distinct", "waits"),)), NOW)
+    kept.settle(Settlement(NOW, marks=(("known", 10.0),)), NOW)
+    kept.ban(Ban("user:bob\udcff", "rule", NOW, NOW + 100, 2, ("because",)), NOW)
+    snapshot.write(kept, path, secrets=True)
+    again = store()
+    assert snapshot.read(again, path)
+    for one in (charge("plain"), charge("distinct", "other")):
+        assert again.attempt(Attempt((one,)), NOW).tallies[0].counts == (2, 2)
+    assert again.all_bans == kept.all_bans
+    assert again.marks == kept.marks
+    assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+def test_what_comes_from_passwords_is_left_out_if_their_key_is_not_kept(tmp_path: Path) -> None:
+    path, kept = tmp_path / "state", store()
+    failed(kept, charge("~secret|address:192.0.2.1", "0123456789abcdef"))
+    failed(kept, charge("users|address:192.0.2.1", "bob"))
+    snapshot.write(kept, str(path), secrets=False)
+    assert "0123456789abcdef" not in path.read_text()
+    assert "bob" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "null", "1", '{"v":2}', '{"v":1}', "\xff", "[" * 100_000),
+        '{"v":1,"counters":[["k","plain",[[["x",1]]]]],"marks":[],"graces":[],"bans":[]}',
+        '{"v":1,"counters":[],"marks":[],"graces":[],"bans":[[1]]}',
+        '{"v":1,"counters":5,"marks":[],"graces":[],"bans":[]}',
+    ],
+    ids=range(12),
+)
+def test_a_broken_snapshot_is_refused_and_changes_nothing(tmp_path: Path, text: str) -> None:
+    path, kept = tmp_path / "state", store()
+    path.write_text(text, encoding="latin-1")
+    failed(kept, charge("plain"))
+    with pytest.raises(snapshot.SnapshotError, match="move it away"):
+        snapshot.read(kept, str(path))
+    assert list(kept.counters) == ["plain"]
+
+
+def test_without_a_snapshot_nothing_is_read(tmp_path: Path) -> None:
+    assert not snapshot.read(store(), str(tmp_path / "none"))
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(snapshot.SnapshotError, match="make its folder writable"):
+        snapshot.write(store(), str(tmp_path / "none" / "state"), secrets=True)
+
+
+def test_a_write_that_fails_leaves_the_old_snapshot_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state"
+    snapshot.write(store(), str(path), secrets=True)
+    before = path.read_text()
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(snapshot.SnapshotError, match="No space left"):
+        snapshot.write(store(), str(path), secrets=True)
+    assert path.read_text() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["state"]
+    assert json.loads(before)["v"] == 1

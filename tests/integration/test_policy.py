@@ -1,0 +1,129 @@
+"""Failed logins have consequences in the program as it is run: bans at connect, by hand, over a restart."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..proxy.live import MailServer, Proxy, receive, receive_all, running, session
+
+CONFIG = """
+listen = [{ endpoint = "tcp:0:interface=127.0.0.1", tls = "none" }]
+upstream = "tcp:127.0.0.1:110"
+[events]
+path = "events.jsonl"
+[policy]
+snapshot = "state"
+snapshot_interval = 0.05
+control = "socket"
+[[policy.rules]]
+name = "guessing"
+counts = "passwords"
+limits = [{ count = 2, seconds = 60 }]
+action = "ban"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "policy.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def bans(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "pop3proxy", "bans", *arguments, "--control", "socket"]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def guess(proxy: Proxy, server: MailServer, passwords: list[bytes]) -> None:
+    with session(proxy, server) as (client, upstream):
+        talk = client.makefile("rb")
+        for password in passwords:
+            for line, answer in ((b"USER bob", b"+OK"), (b"PASS " + password, b"-ERR [AUTH] no")):
+                client.sendall(line + b"\r\n")
+                assert upstream.recv(100) == line + b"\r\n"
+                upstream.sendall(answer + b"\r\n")
+                assert talk.readline() == answer + b"\r\n"
+        talk.close()
+
+
+def turned_away(proxy: Proxy) -> bool:
+    with proxy.connect() as client:
+        return receive_all(client).startswith(b"-ERR [SYS/TEMP] Too many failed logins")
+
+
+def test_a_ban_bites_before_the_server_is_dialled_and_can_be_looked_at(folder: Path) -> None:
+    server = MailServer()
+    options = ("--config", "policy.toml")
+    with running(server.port, *options, listen=None, folder=folder) as proxy:
+        guess(proxy, server, [b"one", b"two"])
+        assert turned_away(proxy)
+        assert "address:127.0.0.1  guessing" in bans(folder, "list")
+        assert "passwords 2 of 2" in bans(folder, "why", "127.0.0.1")
+        assert os.stat(folder / "socket").st_mode & 0o777 == 0o600
+        proxy.tell(signal.SIGTERM)
+        assert proxy.process.wait(10) == 0
+    assert not (folder / "socket").exists()
+    with running(server.port, *options, listen=None, folder=folder) as proxy:
+        # Banned still; the server was dialled for the first session alone.
+        assert turned_away(proxy)
+        bans(folder, "remove", "127.0.0.1")
+        with session(proxy, server):
+            pass
+        bans(folder, "add", "127.0.0.1", "--why", "by hand")
+        assert turned_away(proxy)
+        # Killed with a socket and a snapshot in place.
+        proxy.process.kill()
+        proxy.process.wait(10)
+    with running(server.port, *options, listen=None, folder=folder) as proxy:
+        bans(folder, "list")
+        assert "policy cannot see" not in proxy.stop()
+    server.close()
+    records = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    decided = [r["action"] for r in records if r["event"] == "pop3_policy"]
+    assert decided[:2] == ["ban", "banned"]
+
+
+def test_a_ban_ends_the_other_sessions_of_who_is_banned(folder: Path) -> None:
+    server = MailServer()
+    with running(server.port, "--config", "policy.toml", listen=None, folder=folder) as proxy:
+        with session(proxy, server) as (client, upstream):
+            guess(proxy, server, [b"one", b"two"])
+            assert (receive_all(client), receive_all(upstream)) == (b"", b"")
+        assert "sessions_ended 1" in proxy.stop()
+    server.close()
+
+
+def test_a_denied_login_looks_as_the_server_s_own_and_does_not_reach_it(folder: Path) -> None:
+    server = MailServer()
+    text = CONFIG.replace('action = "ban"', 'action = "deny"')
+    (folder / "policy.toml").write_text(text)
+    with running(server.port, "--config", "policy.toml", listen=None, folder=folder) as proxy:
+        guess(proxy, server, [b"one", b"two"])
+        with session(proxy, server) as (client, upstream):
+            client.sendall(b"USER bob\r\nPASS three\r\nQUIT\r\n")
+            assert receive(upstream, 10) == b"USER bob\r\n"
+            upstream.sendall(b"+OK\r\n")
+            assert receive(upstream, 6) == b"QUIT\r\n"
+            upstream.sendall(b"+OK bye\r\n")
+            upstream.close()
+            denied = b"-ERR [AUTH] Authentication failed.\r\n"
+            assert receive_all(client) == b"+OK\r\n" + denied + b"+OK bye\r\n"
+        proxy.stop()
+    server.close()
+
+
+def test_a_listener_whose_logins_are_hidden_behind_stls_is_named(folder: Path) -> None:
+    server = MailServer()
+    with running(server.port, "--config", "policy.toml", folder=folder) as proxy:
+        log = proxy.stop()
+    server.close()
+    assert log.count("policy cannot see logins after STLS on tcp:0") == 1
