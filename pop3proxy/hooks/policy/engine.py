@@ -68,17 +68,17 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Who tries to log in, as keys."""
+    """Who tries to log in, as keys; each is empty if it is not known."""
 
     address: str
     network: str
     user: str
-    password: str  # a hash, or empty if none is seen
+    password: str  # a hash
 
     def value(self, by: str) -> str:
         """Return the value of a key of some kind; empty if it is not known."""
         if by == "pair":
-            return f"{self.address}|{self.user}" if self.user else ""
+            return f"{self.address}|{self.user}" if self.address and self.user else ""
         return str(getattr(self, by))
 
 
@@ -283,12 +283,12 @@ class Engine:
             event.ts if flight is None else flight.at,
             refunded=() if flight is None else tuple(each.charge for each in flight.charged),
             charges=tuple(each.charge for each in charged),
-            marks=((_welcome(who), known), (_home(who), known)) if who.user else (),
+            marks=((_welcome(who), known), (_home(who), known)) if who.value("pair") else (),
             cleared=(
                 *(
                     rule.key(pair)
                     for rule in self._failing
-                    if rule.config.by == "pair" and who.user
+                    if rule.config.by == "pair" and who.value("pair")
                 ),
                 *(() if repeat is None else (repeat.key,)),
             ),
@@ -332,25 +332,33 @@ class Engine:
     # --- the parts --------------------------------------------------------------------------------------
 
     def _who(self, event: LoginAttempt | LoginSuccess | LoginFailure) -> Who:
-        host = event.c.orig_h
+        address, network = self._whereabouts(event.c)
         return Who(
-            self.addresses.address(host),
-            self.addresses.network(host),
+            address,
+            network,
             self.users.key(event.user),
             self.passwords.fingerprint(event.password),
         )
 
+    def _whereabouts(self, c: Connection) -> tuple[str, str]:
+        """Return the client's address and network as keys; a proxy's own address says nothing of a client."""
+        if c.trusted_peer:
+            return "", ""
+        return self.addresses.address(c.orig_h), self.addresses.network(c.orig_h)
+
     def _places(self, c: Connection) -> tuple[str, ...]:
-        host = c.orig_h
-        return f"address:{self.addresses.address(host)}", f"network:{self.addresses.network(host)}"
+        address, network = self._whereabouts(c)
+        return (f"address:{address}", f"network:{network}") if address else ()
 
     @staticmethod
     def _accounts(who: Who) -> tuple[str, ...]:
-        return (f"user:{who.user}", f"pair:{who.value('pair')}") if who.user else ()
+        pair = who.value("pair")
+        user = (f"user:{who.user}",) if who.user else ()
+        return (*user, f"pair:{pair}") if pair else user
 
     def _repeat(self, who: Who) -> Charge | None:
         """Return the count of this very password of this client; None if none is seen."""
-        if not (who.password and who.user):
+        if not (who.password and who.value("pair")):
             return None
         window = Window(self.policy.misconfigured_memory, 1)
         return Charge(f"{SECRET}repeat|{who.value('pair')}|{who.password}", (window,))
@@ -589,11 +597,12 @@ def _slow(decision: Decision, seconds: float) -> None:
 
 
 def _welcome(who: Who) -> str:
-    return f"known|{who.value('pair')}" if who.user else ""
+    pair = who.value("pair")
+    return f"known|{pair}" if pair else ""
 
 
 def _home(who: Who) -> str:
-    return f"home|{who.address}"
+    return f"home|{who.address}" if who.address else ""
 
 
 def _time(now: float) -> str:

@@ -460,3 +460,52 @@ def test_tls_is_a_condition() -> None:
     world.attempt(c, "bob", "x")
     world.fail(c, "bob", "x")
     assert isinstance(world.attempt(c, "bob", "y"), Deny)
+
+
+def test_a_load_balancer_that_names_no_client_is_never_banned() -> None:
+    rules = [
+        {
+            "name": "by-address",
+            "counts": "passwords",
+            "by": "address",
+            "limits": [{"count": 3, "seconds": 600}],
+            "action": "ban",
+        },
+        {
+            "name": "by-pair",
+            "counts": "failures",
+            "by": "pair",
+            "limits": [{"count": 3, "seconds": 600}],
+            "action": "deny",
+        },
+        {
+            "name": "by-user",
+            "counts": "failures",
+            "by": "user",
+            "limits": [{"count": 6, "seconds": 600}],
+            "action": "deny",
+        },
+    ]
+    world = World(rules)
+    for number in range(8):
+        c = world.client()
+        c.trusted_peer = True
+        assert world.connect(c) is PASS
+        verdict = world.attempt(c, "bob", f"wrong{number}")
+        # What says nothing of the client is not counted; what says something of the account is.
+        assert (verdict is PASS) is (number < 6)
+        if verdict is PASS:
+            world.fail(c, "bob", f"wrong{number}")
+        world.end(c)
+    assert {event.rule for event in world.events} == {"by-user"}
+
+
+def test_a_login_behind_a_load_balancer_makes_nobody_welcome_there() -> None:
+    world = World()
+    c = world.client()
+    c.trusted_peer = True
+    world.attempt(c, "bob", "right")
+    world.succeed(c, "bob", "right")
+    for number in range(40):
+        world.guess(f"user{number}", f"wrong{number}")
+    assert world.connect(world.client()) is not PASS
