@@ -29,9 +29,18 @@ class Certificates:
         """The certificate and the key of a user."""
         return self._sign(user, user, "extendedKeyUsage=clientAuth")
 
+    def server_for(self, name: str, *names: str) -> tuple[Path, Path]:
+        """The certificate and the key of a server with these names, such as ``DNS:mail.example``."""
+        return self._sign(name, name, f"subjectAltName={','.join(names)}")
+
     def _sign(self, name: str, subject: str, *extensions: str) -> tuple[Path, Path]:
         issuer = ["-CA", str(self.authority), "-CAkey", str(self.folder / "authority.key")]
         return _issue(self.folder, name, subject, *issuer, *_options("-addext", extensions))
+
+    @staticmethod
+    def self_signed_in(folder: Path) -> tuple[Path, Path]:
+        """The certificate and the key of a server that vouches for itself."""
+        return _issue(folder, "self-signed", "127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1")
 
     @classmethod
     def made_in(cls, folder: Path) -> "Certificates":

@@ -28,8 +28,8 @@ class Job:
     port: int
     account: Account
     folder: Path
-    watch: Watch
-    server: str
+    watch: Watch | None = None
+    server: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, name: str, *arguments: str | Path, stdin: str = "") -> Outcome:
@@ -47,6 +47,7 @@ class Job:
 
     def visit(self) -> Visit:
         """The one session that the client made of it."""
+        assert self.watch, "nobody has listened"
         return self.watch.visit()
 
 
@@ -109,10 +110,10 @@ def mpop(job: Job, auth: str, password: str, *settings: str) -> Outcome:
     return job.run("mpop", "--file", path, "test")
 
 
-def getmail(job: Job, *settings: str) -> Outcome:
+def getmail(job: Job, *settings: str, kind: str = "SimplePOP3Retriever") -> Outcome:
     """Fetch everything."""
     (job.folder / "getmailrc").write_text(
-        "[retriever]\ntype = SimplePOP3Retriever\n"
+        f"[retriever]\ntype = {kind}\n"
         f"server = 127.0.0.1\nport = {job.port}\n"
         f"username = {job.account.user}\npassword = {job.account.password}\n"
         + "".join(f"{line}\n" for line in settings)

@@ -51,6 +51,26 @@ class JudgedLogin:
     port: int
     mechanism: str
     success: bool
+    address: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a server listens; 0 is nowhere. Behind proxies each connection begins with a PROXY header."""
+
+    pop3: int
+    pop3s: int
+    pop3_behind_proxies: int
+    pop3s_behind_proxies: int
+
+    @classmethod
+    def free(cls, tls: bool) -> "Ports":
+        return cls(
+            free_port(),
+            free_port() if tls else 0,
+            free_port(),
+            free_port() if tls else 0,
+        )
 
 
 def _user(number: int) -> str:
@@ -82,10 +102,15 @@ class Identities:
 class Dovecot:
     """A running server."""
 
-    def __init__(self, root: Path, port: int) -> None:
-        self.port = port
+    def __init__(self, root: Path, ports: Ports) -> None:
+        self.ports = ports
         self._root = root
         self._numbers = itertools.count(1)
+
+    @property
+    def port(self) -> int:
+        """That of plain POP3, which is where STLS is."""
+        return self.ports.pop3
 
     @property
     def title(self) -> str:
@@ -125,6 +150,7 @@ def _judged(fields: dict[str, object]) -> JudgedLogin:
         port=int(str(fields["remote_port"])),
         mechanism=str(fields["mechanism"]),
         success=fields.get("success") == "yes",
+        address=str(fields["remote_ip"]),
     )
 
 
@@ -185,13 +211,12 @@ def _furnish(root: Path, setting: Setting) -> None:
     _write_oauth2_settings(root, setting.introspection_port)
 
 
-def _write_configuration(root: Path, port: int, setting: Setting) -> Path:
+def _write_configuration(root: Path, ports: Ports, setting: Setting) -> Path:
     path = root / "dovecot.conf"
     path.write_text(
         Template(TEMPLATE.read_text()).substitute(
-            asdict(Identities.possible()),
+            {**asdict(Identities.possible()), **asdict(ports)},
             root=root,
-            port=port,
             mechanisms=setting.mechanisms,
             tls=_tls_settings(setting.certificates),
             krb5_config=setting.realm.configuration if setting.realm else "",
@@ -226,14 +251,14 @@ def running_dovecot(setting: Setting) -> Iterator[Dovecot]:
         root = Path(folder)
         _furnish(root, setting)
         for _ in range(PORTS_TO_TRY):
-            port = free_port()
-            configuration = _write_configuration(root, port, setting)
+            ports = Ports.free(tls=setting.certificates is not None)
+            configuration = _write_configuration(root, ports, setting)
             with (root / "output").open("wb") as output:
                 process = subprocess.Popen(
                     [command, "-F", "-c", configuration], stdout=output, stderr=output
                 )
             with stopped_at_the_end(process):
-                if _serves(process, port):
-                    yield Dovecot(root, port)
+                if _serves(process, ports.pop3):
+                    yield Dovecot(root, ports)
                     return
         raise AssertionError(f"Dovecot does not start: {(root / 'output').read_text()}")

@@ -1,17 +1,22 @@
 """A small blocking POP3 client that logs in by every mechanism, and can misbehave on request."""
 
+import fcntl
 import hashlib
 import re
 import socket
+import ssl
 import struct
+import termios
 from base64 import b64decode, b64encode
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
+from .processes import eventually
 from .sasl import MECHANISMS, Exchange
 
 TIME_LIMIT = 60
+LOOKS_ALIKE = 50
 LEAVE_AT_ONCE = struct.pack("ii", 1, 0)
 
 
@@ -36,14 +41,30 @@ class Attempt:
 
 
 class PopClient:
-    """One connection, greeted."""
+    """One connection, greeted.
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), TIME_LIMIT)
+    ``tls``: with TLS from the first byte. ``address``: one of 127.0.0.0/8 to come from. ``first``: what is
+    said before all else, also before TLS; ``first_inside``: inside TLS. Neither waits for the greeting.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
+        first: bytes = b"",
+        first_inside: bytes = b"",
+    ) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), TIME_LIMIT, (address, 0))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._lines = self._socket.makefile("rb")
+        self.address = address
         self.port: int = self._socket.getsockname()[1]
         try:
+            self._socket.sendall(first)
+            if tls is not None:
+                self.turn_tls(tls)
+            self._socket.sendall(first_inside)
             self.greeting = self.line()
         except BaseException:
             self.close()
@@ -59,6 +80,18 @@ class PopClient:
         self._lines.close()
         self._socket.close()
 
+    def turn_tls(self, context: ssl.SSLContext) -> None:
+        """Shake hands, and go on inside TLS."""
+        self._lines.close()
+        self._socket = context.wrap_socket(self._socket, server_hostname="127.0.0.1")
+        self._lines = self._socket.makefile("rb")
+
+    @property
+    def peer_certificate(self) -> bytes:
+        """What the other side has shown, as DER."""
+        assert isinstance(self._socket, ssl.SSLSocket)
+        return self._socket.getpeercert(binary_form=True) or b""
+
     def reset(self) -> None:
         """Leave in the rudest way."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LEAVE_AT_ONCE)
@@ -67,6 +100,27 @@ class PopClient:
     def say_no_more(self) -> None:
         """Half-close."""
         self._socket.shutdown(socket.SHUT_WR)
+
+    def wait_until_nothing_more_comes(self) -> None:
+        """Read nothing; return when all buffers on the way are full."""
+        looks: list[int] = []
+
+        def full() -> bool:
+            waiting = fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4))
+            looks.append(struct.unpack("i", waiting)[0])
+            alike = set(looks[-LOOKS_ALIKE:])
+            return len(looks) > LOOKS_ALIKE and len(alike) == 1 and alike != {0}
+
+        eventually(full, "nothing more comes")
+
+    def count_body(self) -> int:
+        """Read a multi-line reply; return how many octets its lines had."""
+        assert self.accepted()
+        total = 0
+        while (line := self._lines.readline()) != b".\r\n":
+            assert line.endswith(b"\n")
+            total += len(line)
+        return total
 
     def read_to_the_end(self) -> None:
         self._lines.read()
@@ -86,6 +140,14 @@ class PopClient:
         """Whether the answer is +OK."""
         self.send(line)
         return self.accepted()
+
+    def ask_for_lines(self, line: str) -> list[str]:
+        """The lines behind the status line of a multi-line reply, dots taken off."""
+        assert self.ask(line)
+        lines = []
+        while (line := self.line()) != ".":
+            lines.append(line.removeprefix("."))
+        return lines
 
     def accepted(self) -> bool:
         """Whether the next line but challenges is +OK."""

@@ -1,9 +1,11 @@
 """The proxy as an operator starts it, between two taps."""
 
+import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +33,38 @@ class Proxy:
     @property
     def port(self) -> int:
         """Where it listens, as soon as it does."""
-        eventually(
-            lambda: self._announcement() or self.process.poll() is not None, "the proxy listens"
-        )
-        announcement = self._announcement()
-        assert announcement, self._log.read_text()
-        return int(announcement[1])
+        return self.ports(1)[0]
 
-    def _announcement(self) -> re.Match[bytes] | None:
-        return READY.search(self._log.read_bytes())
+    def ports(self, count: int) -> list[int]:
+        """Where its listeners listen, in the configuration's order, as soon as all do."""
+
+        def announced() -> list[bytes]:
+            return READY.findall(self._log.read_bytes())
+
+        eventually(
+            lambda: len(announced()) >= count or self.process.poll() is not None,
+            "the proxy listens",
+        )
+        assert len(announced()) == count, self._log.read_text()
+        return [int(port) for port in announced()]
+
+    def logged(self, pattern: str) -> re.Match[str]:
+        """Wait for a line of its log."""
+        found: list[re.Match[str]] = []
+
+        def look() -> bool:
+            found.extend(re.finditer(pattern, self._log.read_text(), re.MULTILINE))
+            return bool(found)
+
+        eventually(look, f"{pattern!r} is in {self._log.name}")
+        return found[0]
+
+    def most_memory(self) -> int:
+        """Octets that have been resident at the most."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", text, re.MULTILINE)
+        assert found
+        return int(found[1]) * 1024
 
     def assert_untroubled(self) -> None:
         """Nothing in its log is an error."""
@@ -54,6 +79,35 @@ def start_proxy(upstream_port: int, events: Path, log: Path, *options: str) -> P
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=output)
     return Proxy(process, log)
+
+
+@contextmanager
+def configured_proxy(configuration: str, folder: Path) -> Iterator[Proxy]:
+    """Run a proxy by a configuration of its own, in a folder, until the end of the block."""
+    path, log = folder / "pop3proxy.toml", folder / "pop3proxy.log"
+    path.write_text(configuration, encoding="utf-8")
+    search = os.pathsep.join((str(CHECKOUT), os.environ.get("PYTHONPATH", "")))
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pop3proxy", "serve", "--config", str(path)],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": search},
+            stdout=output,
+            stderr=output,
+        )
+    proxy = Proxy(process, log)
+    with stopped_at_the_end(process):
+        yield proxy
+    proxy.assert_untroubled()
+
+
+def as_toml(value: object) -> str:
+    """Write a value on one line of a configuration."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {as_toml(part)}" for key, part in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_toml, value))}]"
+    return json.dumps(str(value) if isinstance(value, Path) else value)
 
 
 @dataclass(frozen=True, slots=True)
