@@ -30,9 +30,22 @@ from pop3proxy.loading import load_hooks
 from .proxy.live import CHECKOUT, PATIENCE, running
 
 EXAMPLES = sorted((CHECKOUT / "conf").glob("*.toml"))
+WITH_TLS = {"behind-haproxy", "front-dovecot"}
+"""These need certificates and more; tests/integration/test_examples_with_tls.py starts them."""
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_has_no_mistake_and_denies_xclient(example: Path) -> None:
+    config = load(str(example), {})
+    assert config.rules is not None
+    assert config.rules.xclient == "deny"
+
+
+@pytest.mark.parametrize(
+    "example",
+    [example for example in EXAMPLES if example.stem not in WITH_TLS],
+    ids=lambda path: path.stem,
+)
 def test_an_example_is_started_and_relays_a_session(example: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(PATIENCE)

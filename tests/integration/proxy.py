@@ -82,7 +82,9 @@ def start_proxy(upstream_port: int, events: Path, log: Path, *options: str) -> P
 
 
 @contextmanager
-def configured_proxy(configuration: str, folder: Path) -> Iterator[Proxy]:
+def configured_proxy(
+    configuration: str, folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Proxy]:
     """Run a proxy by a configuration of its own, in a folder, until the end of the block."""
     path, log = folder / "pop3proxy.toml", folder / "pop3proxy.log"
     path.write_text(configuration, encoding="utf-8")
@@ -91,7 +93,7 @@ def configured_proxy(configuration: str, folder: Path) -> Iterator[Proxy]:
         process = subprocess.Popen(
             [sys.executable, "-m", "pop3proxy", "serve", "--config", str(path)],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": search},
+            env={**os.environ, "PYTHONPATH": search, **(environment or {})},
             stdout=output,
             stderr=output,
         )

@@ -97,6 +97,13 @@ def committed(name: str) -> str:
     return found[2]
 
 
+def chapter_block(language: str) -> str:
+    """The only code block of the chapter in a language."""
+    text = CHAPTER.read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
 def _write() -> None:
     text = CHAPTER.read_text(encoding="utf-8")
     for name, table in tables().items():
