@@ -30,8 +30,11 @@ class Certificates:
         return self._sign(user, user, "extendedKeyUsage=clientAuth")
 
     def server_for(self, name: str, *names: str) -> tuple[Path, Path]:
-        """The certificate and the key of a server with these names, such as ``DNS:mail.example``."""
-        return self._sign(name, name, f"subjectAltName={','.join(names)}")
+        """The certificate and the key of a server with these names, such as ``DNS:mail.example``.
+
+        Fetchmail wants an address to be the common name, and no host name beside it.
+        """
+        return self._sign(name, names[0].partition(":")[2], f"subjectAltName={','.join(names)}")
 
     def _sign(self, name: str, subject: str, *extensions: str) -> tuple[Path, Path]:
         issuer = ["-CA", str(self.authority), "-CAkey", str(self.folder / "authority.key")]

@@ -127,6 +127,7 @@ def test_logins_are_shown_only_where_they_are_let_in(
     fronts: Fronts, account: Account, certificates: Certificates, upstream: str
 ) -> None:
     """CAPA names STLS where the proxy answers it, and ways to log in where there are some."""
+    start = fronts[upstream].events.size
 
     def capabilities(listener: str, way: str) -> list[str]:
         context = trusting(certificates)
@@ -155,6 +156,7 @@ def test_logins_are_shown_only_where_they_are_let_in(
     required = capabilities("require", CLEAR)
     assert "STLS" in required
     assert not [line for line in required if line.startswith(("USER", "SASL"))]
+    assert len(fronts[upstream].sessions(start, 6)) == 6
 
 
 # --- every client ---------------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ from .mail import large_mail
 from .popclient import TIME_LIMIT, Attempt, PopClient, ServerGoneError
 from .processes import eventually, program, stopped_at_the_end
 from .servers import ThreadingServer, serving
+from .stub import PASSWORD as STUB_PASSWORD
+from .stub import StubServer
 
 pytestmark = pytest.mark.integration
 
@@ -78,7 +80,7 @@ def test_a_client_that_renegotiates_gets_nowhere(
         )
     assert client.stdin is not None
     with client.stdin, stopped_at_the_end(client):
-        eventually(lambda: b"+OK Dovecot" in log.read_bytes(), "s_client is greeted")
+        eventually(lambda: b"+OK" in log.read_bytes(), "s_client is greeted")
         # A line R is a command to s_client.
         client.stdin.write(b"R\n")
         client.stdin.flush()
@@ -263,21 +265,19 @@ def test_a_client_that_does_not_read_100_mb_inside_tls_costs_no_memory(
 ) -> None:
     to_dovecot = upstream_of(tls_dovecot, upstream, certificates)
     events = events_in(f"large-{upstream}")
-    with (
-        running_front(
-            tmp_path, events, LISTENERS, to_dovecot, certificates=[proxy_certificate]
-        ) as front,
-        PopClient(front.ports["implicit"], trusting(certificates)) as client,
-    ):
-        attempt = Attempt(large_mailbox.user, large_mailbox.password, "PLAIN", True)
-        assert client.log_in(attempt)
-        before = front.proxy.most_memory()
-        client.send("RETR 1")
-        client.wait_until_nothing_more_comes()
-        assert front.proxy.most_memory() - before < MAY_GROW
-        assert client.count_body() >= LARGE
-        assert client.ask("QUIT")
-        client.read_to_the_end()
+    with running_front(
+        tmp_path, events, LISTENERS, to_dovecot, certificates=[proxy_certificate]
+    ) as front:
+        with PopClient(front.ports["implicit"], trusting(certificates)) as client:
+            attempt = Attempt(large_mailbox.user, large_mailbox.password, "PLAIN", True)
+            assert client.log_in(attempt)
+            before = front.proxy.most_memory()
+            client.send("RETR 1")
+            client.wait_until_nothing_more_comes()
+            assert front.proxy.most_memory() - before < MAY_GROW
+            assert client.count_body() >= LARGE
+            assert client.ask("QUIT")
+            client.read_to_the_end()
         assert front.proxy.most_memory() - before < MAY_GROW
         (recorded,) = front.sessions(0)
         assert recorded.end["retr"] == 1
@@ -285,33 +285,43 @@ def test_a_client_that_does_not_read_100_mb_inside_tls_costs_no_memory(
 
 
 def test_a_client_that_says_no_more_inside_tls_still_gets_all(
-    front: Front, tls_dovecot: Dovecot, certificates: Certificates
+    certificates: Certificates,
+    proxy_certificate: tuple[Path, Path],
+    events_in: Events,
+    tmp_path: Path,
 ) -> None:
-    """RFC 8446 section 6.1: close_notify closes one direction only."""
-    account = tls_dovecot.new_account()
-    mail = large_mail(2**20)
-    tls_dovecot.deliver(account.user, [mail])
-    start = front.events.size
+    """RFC 8446 section 6.1: close_notify closes one direction only. Dovecot would take it for the end."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.load_verify_locations(str(certificates.authority))
     context.set_verify(SSL.VERIFY_PEER)
-    with socket.create_connection(("127.0.0.1", front.ports["implicit"]), TIME_LIMIT) as plain:
-        plain.settimeout(None)
-        client = SSL.Connection(context, plain)
-        client.set_connect_state()
-        client.do_handshake()
-        said = ("USER", account.user), ("PASS", account.password), ("RETR", "1"), ("QUIT",)
-        client.sendall("".join(f"{' '.join(words)}\r\n" for words in said).encode())
-        client.shutdown()
-        got = bytearray()
-        with suppress(SSL.ZeroReturnError):
-            while True:
-                got += client.recv(2**16)
-    lines = mail.sent.replace(b"\r\n.", b"\r\n..")
-    assert lines + b".\r\n+OK" in bytes(got)
-    (recorded,) = front.sessions(start)
-    assert recorded.said("pop3_login_success", "user") == [(account.user,)]
+    mail = large_mail()
+    events = events_in("half-close")
+    with (
+        serving(StubServer([mail])) as server,
+        running_front(
+            tmp_path,
+            events,
+            LISTENERS,
+            {"endpoint": f"tcp:127.0.0.1:{server.port}"},
+            certificates=[proxy_certificate],
+        ) as front,
+    ):
+        with socket.create_connection(("127.0.0.1", front.ports["implicit"])) as plain:
+            plain.settimeout(None)
+            client = SSL.Connection(context, plain)
+            client.set_connect_state()
+            client.do_handshake()
+            said = ("USER", "somebody"), ("PASS", STUB_PASSWORD), ("RETR", "1"), ("QUIT",)
+            client.sendall("".join(f"{' '.join(words)}\r\n" for words in said).encode())
+            client.shutdown()
+            got = bytearray()
+            with suppress(SSL.ZeroReturnError):
+                while True:
+                    got += client.recv(2**16)
+        assert mail.sent.replace(b"\r\n.", b"\r\n..") + b".\r\n+OK" in bytes(got)
+        (recorded,) = front.sessions(0)
+    assert recorded.said("pop3_login_success", "user") == [("somebody",)]
     assert (recorded.end["inspected"], recorded.end["retr"]) == ("whole", 1)
 
 
