@@ -238,7 +238,7 @@ def test_a_new_certificate_is_for_new_sessions_and_the_old_ones_go_on(
         # A mistake is told, and changes nothing.
         key.write_text("no key\n")
         os.kill(front.proxy.process.pid, signal.SIGHUP)
-        front.proxy.logged(r"key\.pem holds no private key")
+        front.proxy.logged_error(r"key\.pem holds no private key")
         assert is_new()
 
 
