@@ -172,6 +172,36 @@ def test_a_header_that_is_missing_or_not_believed_ends_the_connection(
     assert [one for one in records if one["event"] == "pop3_login_attempt"] == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "explained"),
+    [
+        pytest.param(
+            {"xclient": True}, "does not trust this proxy: add its address", id="xclient-untrusted"
+        ),
+        pytest.param({"tls": "starttls"}, "it refuses STLS: ", id="no-stls"),
+    ],
+)
+def test_a_dovecot_that_refuses_what_is_set_is_explained(
+    dovecot: Dovecot,
+    events_in: Events,
+    tmp_path: Path,
+    settings: Settings,
+    explained: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    """It trusts 127.0.0.1 only, and has no TLS."""
+    endpoint = f"tcp:127.0.0.1:{dovecot.port}:bindAddress=127.0.0.2"
+    events = events_in(request.node.callspec.id)
+    upstream = {"endpoint": endpoint, **settings}
+    with running_front(tmp_path, events, {"plain": {"tls": "none"}}, upstream) as front:
+        with PopClient(front.ports["plain"]) as client:
+            assert client.greeting.startswith("-ERR [SYS/TEMP] ")
+            client.read_to_the_end()
+        front.proxy.logged(explained)
+        (recorded,) = front.sessions(0)
+    assert recorded.of("pop3_reply", "pop3_login_attempt") == []
+
+
 def test_a_header_inside_tls_is_believed_too(
     fronts: Mapping[str, Front],
     tls_dovecot: Dovecot,

@@ -117,6 +117,8 @@ def as_recorded(recorded: RecordedSession, account: Account, way: str) -> str:
         assert recorded.end["inspected"] == "until_tls"
         return UNSEEN
     assert recorded.said("pop3_login_success", "user", "mechanism") == [(account.user, "PLAIN")]
+    (success,) = recorded.of("pop3_login_success")
+    assert success.get("tls_version") == (None if way == CLEAR else "TLSv1.3")
     assert recorded.end["inspected"] == "whole"
     assert recorded.end["retr"] == 1
     return SEEN
