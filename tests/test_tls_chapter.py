@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pop3proxy.proxy import opening, tls
+from pop3proxy.proxy import tls
 
 from .integration.tls_table import CHAPTER, committed, tables
 
@@ -25,9 +25,8 @@ def advised() -> list[str]:
 
 
 def messages() -> Iterator[str]:
-    """Every text of a refused certificate, handshake, opening or header, and of a mistake in a file."""
+    """Every text of a refused certificate or a failed handshake, and of a mistake in a file."""
     yield from tls._REFUSED.values()
-    yield from opening._REFUSED.values()
     yield from dict(tls._REASONS).values()
     for node in ast.walk(ast.parse(inspect.getsource(tls))):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "TlsError":

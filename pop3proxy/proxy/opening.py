@@ -209,7 +209,7 @@ class Opening:
                 self._start_tls(Stage.STARTTLS)
             else:
                 self._fail(f"it refuses STLS, so there is no TLS: {shown}")
-        elif accepted:
+        elif accepted and _IGNORED not in line:
             self._done()
         else:
             self._fail(
@@ -248,6 +248,10 @@ class Opening:
         if wire is not None:
             wire.abort()
         self._session.unreachable(why)
+
+
+_IGNORED: Final = b"You are not from trusted IP"
+"""Dovecot's +OK to an XCLIENT that comes from elsewhere than its login_trusted_networks has this in it."""
 
 
 def _shown(line: bytes) -> str:

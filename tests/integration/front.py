@@ -18,6 +18,7 @@ from .tls_table import AT_ONCE, NO_LOGIN, NO_SESSION, NO_STLS, STLS
 MAIL = DOTS
 """The one message of each mailbox."""
 FETCHED = "fetched"
+ANY_PORT = "tcp:0:interface=127.0.0.1"
 
 Settings = Mapping[str, Any]
 
@@ -47,11 +48,7 @@ def running_front(
     more: str = "",
 ) -> Iterator[Front]:
     """Run a proxy with listeners by name; ``more`` is what else its configuration says."""
-    # The proxy knows its listeners by their endpoints, so that no two may be alike.
-    listen = [
-        {"endpoint": f"tcp:0:interface=127.0.0.1:backlog={backlog}", **settings}
-        for backlog, settings in enumerate(listeners.values(), 50)
-    ]
+    listen = [{"endpoint": ANY_PORT, **settings} for settings in listeners.values()]
     pairs = [{"chain": chain, "key": key} for chain, key in certificates]
     lines = [
         f"listen = {as_toml(listen)}",

@@ -9,7 +9,7 @@ import pytest
 from .certificates import Certificates
 from .conftest import Events
 from .dovecot import Dovecot
-from .front import FETCHED, fetch, new_mailbox, trusting
+from .front import ANY_PORT, FETCHED, fetch, new_mailbox, trusting
 from .haproxy import running_haproxy
 from .popclient import PopClient
 from .processes import eventually
@@ -17,9 +17,6 @@ from .proxy import CHECKOUT, configured_proxy
 from .tls_table import chapter_block
 
 pytestmark = pytest.mark.integration
-
-PORT_110 = "tcp:0:interface=127.0.0.1:backlog=50"
-PORT_995 = "tcp:0:interface=127.0.0.1:backlog=51"
 
 
 def example(name: str, places: Mapping[str, str]) -> str:
@@ -47,8 +44,8 @@ def test_the_example_in_front_of_dovecot_serves_both_ports_and_tells_the_address
     configuration = example(
         "front-dovecot.toml",
         {
-            '"tcp:110"': f'"{PORT_110}"',
-            '"tcp:995"': f'"{PORT_995}"',
+            '"tcp:110"': f'"{ANY_PORT}"',
+            '"tcp:995"': f'"{ANY_PORT}"',
             '"tcp:127.0.0.1:1110"': f'"tcp:127.0.0.1:{tls_dovecot.port}"',
             "/etc/pop3proxy/mail.example.org.pem": str(chain),
             "/etc/pop3proxy/mail.example.org.key": str(key),
@@ -98,8 +95,8 @@ def test_the_example_behind_haproxy_learns_the_address_and_passes_it_on(
     configuration = example(
         "behind-haproxy.toml",
         {
-            '"tcp:1110"': f'"{PORT_110}"',
-            '"tcp:1995"': f'"{PORT_995}"',
+            '"tcp:1110"': f'"{ANY_PORT}"',
+            '"tcp:1995"': f'"{ANY_PORT}"',
             '"192.0.2.10", "192.0.2.11"': '"127.0.0.1"',
             "tcp:mail.example.org:110": f"tcp:127.0.0.1:{tls_dovecot.port}",
             "/etc/pop3proxy/pop.example.org.pem": str(chain),
