@@ -22,6 +22,10 @@ _SHOWN = 100
 """Characters of such a line that are shown in a log."""
 
 
+_IGNORED = b"You are not from trusted IP"
+"""Dovecot's +OK to an XCLIENT that comes from elsewhere than its login_trusted_networks has this in it."""
+
+
 class Stage(Enum):
     """What is waited for."""
 
@@ -248,10 +252,6 @@ class Opening:
         if wire is not None:
             wire.abort()
         self._session.unreachable(why)
-
-
-_IGNORED: Final = b"You are not from trusted IP"
-"""Dovecot's +OK to an XCLIENT that comes from elsewhere than its login_trusted_networks has this in it."""
 
 
 def _shown(line: bytes) -> str:
