@@ -389,6 +389,9 @@ _MUST_BE = {
     "model_type": "must be a table",
 }
 
+_SECRETS = ("fingerprint_key", "password")
+"""Keys whose value is not shown, even if it is wrong."""
+
 _EXAMPLES = {
     "listen": '["tcp:1110"], or on the command line --listen tcp:1110',
     "upstream": '"tcp:mail.example.org:110", or on the command line --upstream tcp:mail.example.org:110',
@@ -419,6 +422,8 @@ def _what_would_be_right(error: ErrorDetails) -> str:
         return str(context["error"])
     must_be = _MUST_BE[kind].format_map(context)
     unit = " (seconds)" if place[0] == "timeouts" or place[-1] == "time_limit" else ""
+    if place[-1] in _SECRETS:
+        return must_be
     return f"{must_be}{unit}, not {_shown(error['input'])}"
 
 

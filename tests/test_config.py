@@ -167,6 +167,11 @@ def test_a_mistake_names_its_key_and_what_would_be_right(
     assert "\n" not in line
 
 
+def test_a_secret_is_not_shown_when_it_is_wrong(tmp_path: Path) -> None:
+    (line,) = mistakes(tmp_path, LEAST + "[policy]\nfingerprint_key = 5711\n")
+    assert line == "policy.fingerprint_key: must be a string"
+
+
 def test_every_mistake_is_listed(tmp_path: Path) -> None:
     found = mistakes(tmp_path, "[timeouts]\nidle = 5\nlogin = -1\n[limits]\nconections = 3\n")
     for key in ("listen", "upstream", "timeouts.idle", "timeouts.login", "limits.conections"):

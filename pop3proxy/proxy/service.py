@@ -104,6 +104,11 @@ class ProxyService(Service):
             return
         self._warn_of_what_is_not_seen()
         self._sweep.start(SWEEP, now=False)
+        if self._config.upstream.xclient and self._config.rules is None:
+            self._log.warn(
+                "upstream.xclient: the mail server believes XCLIENT from here, and clients can send it too,"
+                " to claim another address; add the table [rules], which refuses that"
+            )
         listening = [self._listen(listener) for listener in self._config.listen]
         gatherResults(listening, consumeErrors=True).addCallbacks(
             self._listening, self._not_listening

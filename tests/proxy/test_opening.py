@@ -305,3 +305,10 @@ def test_a_client_that_leaves_takes_the_way_to_the_server_with_it(
 def test_nobody_verified_is_said_at_the_start(start: Start) -> None:
     with start('tls = "tls"\nverify = false') as proxy:
         proxy.log.expect(r"warn upstream\.verify = false: ")
+
+
+def test_clients_that_may_claim_an_address_are_said_at_the_start(start: Start) -> None:
+    with start("xclient = true") as proxy:
+        proxy.log.expect(r"warn upstream\.xclient: .* add the table \[rules\]")
+    with start("xclient = true\n[rules]") as proxy:
+        assert "warn" not in proxy.stop()
