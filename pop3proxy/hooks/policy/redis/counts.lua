@@ -45,9 +45,14 @@ local function charge()
     for i = 1, number() do
         local window = {seconds = number(), limit = number()}
         c.windows[i] = window
-        c.longest = math.max(c.longest, window.seconds)
+        window.life = math.min(patience, window.seconds)
+        if window.seconds > c.longest then
+            c.longest, c.index = window.seconds, i
+        end
         c.bound = math.max(c.bound, window.limit)
     end
+    -- One more, so that a limit is seen to be exceeded.
+    c.bound = c.bound + 1
     c.life = math.min(patience, c.longest)
     return c
 end
@@ -64,65 +69,60 @@ end
 
 local plain = {}
 
-local function take_from(name, field)
-    if tonumber(redis.call('HGET', name, field) or 0) > 0 then
-        if redis.call('HINCRBY', name, field, -1) == 0 then
+-- Adds up the buckets of each window, where it looks back so many seconds, and forgets those that are older.
+local function buckets(name, windows, seconds)
+    local counts = {}
+    for i in ipairs(windows) do
+        counts[i] = 0
+    end
+    local found = redis.call('HGETALL', name)
+    for i = 1, #found, 2 do
+        local index, which = string.match(found[i], '^(%d+):(.+)$')
+        local window = windows[tonumber(index)]
+        if not window or tonumber(which) < bucket(window[seconds], now) - parts then
+            redis.call('HDEL', name, found[i])
+        else
+            counts[tonumber(index)] = counts[tonumber(index)] + tonumber(found[i + 1])
+        end
+    end
+    return counts
+end
+
+local function change(name, windows, seconds, at, amount)
+    for i, window in ipairs(windows) do
+        local field = i .. ':' .. string.format('%.0f', bucket(window[seconds], at))
+        if redis.call('HINCRBY', name, field, amount) <= 0 then
             redis.call('HDEL', name, field)
         end
     end
 end
 
-local function field(seconds, at)
-    return string.format('%.0f', bucket(seconds, at))
-end
-
 function plain.counts(c, more)
-    local pending, counts = more, {}
-    local found = redis.call('HGETALL', c.waiting)
-    for i = 1, #found, 2 do
-        if tonumber(found[i]) < bucket(c.life, now) - parts then
-            redis.call('HDEL', c.waiting, found[i])
-        else
-            pending = pending + tonumber(found[i + 1])
-        end
+    local counts, waiting = buckets(c.kept, c.windows, 'seconds'), buckets(c.waiting, c.windows, 'life')
+    for i in ipairs(counts) do
+        counts[i] = counts[i] + waiting[i] + more
     end
-    for i in ipairs(c.windows) do
-        counts[i] = pending
-    end
-    found = redis.call('HGETALL', c.kept)
-    for i = 1, #found, 2 do
-        local index, which = string.match(found[i], '^(%d+):(.+)$')
-        index = tonumber(index)
-        local window = c.windows[index]
-        if not window or tonumber(which) < bucket(window.seconds, now) - parts then
-            redis.call('HDEL', c.kept, found[i])
-        else
-            counts[index] = counts[index] + tonumber(found[i + 1])
-        end
-    end
-    return pending, counts
+    return waiting[c.index] + more, counts
 end
 
 function plain.wait(c, at)
-    redis.call('HINCRBY', c.waiting, field(c.life, at), 1)
+    change(c.waiting, c.windows, 'life', at, 1)
     expire(c.waiting, c.life)
 end
 
 function plain.add(c, at)
-    for i, window in ipairs(c.windows) do
-        redis.call('HINCRBY', c.kept, i .. ':' .. field(window.seconds, at), 1)
-    end
+    change(c.kept, c.windows, 'seconds', at, 1)
     expire(c.kept, c.longest)
+end
+
+function plain.refund(c, at)
+    change(c.waiting, c.windows, 'life', at, -1)
 end
 
 function plain.keep(c, at)
     -- If nothing waits, it was charged while this server was away, or cleared: it counts all the same.
-    take_from(c.waiting, field(c.life, at))
+    plain.refund(c, at)
     plain.add(c, at)
-end
-
-function plain.refund(c, at)
-    take_from(c.waiting, field(c.life, at))
 end
 
 -- Counts of different members ----------------------------------------------------------------------------

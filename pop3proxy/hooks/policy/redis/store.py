@@ -122,8 +122,9 @@ class RedisStore:
         self._secret = hashlib.blake2b(secret, person=b"pop3proxy.redis").digest()
         self._prefix = config.prefix.encode("utf-8", "surrogateescape")
         self._channel = self._prefix + b"bans"
+        self._name_here = secrets.token_hex(8)
         # On its own channel a proxy hears whether it still hears.
-        self._own_channel = self._prefix + b"beat:" + secrets.token_hex(8).encode()
+        self._own_channel = self._prefix + b"beat:" + self._name_here.encode()
         self._patience = str(PATIENCE).encode()
         self._parts = str(BUCKETS).encode()
         self._reactor: Any = None
@@ -140,6 +141,7 @@ class RedisStore:
         self._touched: set[str] | None = None
         self._untold: OrderedDict[str, _Told] = OrderedDict()
         self._telling = 0
+        self._unheard: Counter[str] = Counter()
         self._running: Deferred[None] | None = None
         self._pause: Deferred[None] | None = None
         self._stopped = False
@@ -364,9 +366,10 @@ class RedisStore:
     def unban(self, key: str, cleared: Sequence[str], grace_until: float, now: float) -> bool:
         """End a ban here at once, and at the other proxies as soon as Redis can be told."""
         was = self.memory.unban(key, cleared, grace_until, now)
-        record = ["unban", key, grace_until]
+        record: list[Any] = ["unban", key, grace_until, []]
+        message = [*record[:3], list(cleared)]
         names = [name for each in cleared for name in self._count_keys(each)]
-        self._tell(key, record, [*record, list(cleared)], grace_until, now, names)
+        self._tell(key, record, message, grace_until, now, names)
         return was
 
     def in_grace(self, key: str, now: float) -> bool:
@@ -399,7 +402,7 @@ class RedisStore:
             _number(now),
             _number(self._policy.max_bans),
             self._channel,
-            json.dumps(message).encode(),
+            json.dumps([self._name_here, *message]).encode(),
             _number(max(1, int(forget - now) + 1)),
         ]
         self._untold.pop(key, None)
@@ -420,6 +423,7 @@ class RedisStore:
             assert link is not None
             key, told = self._untold.popitem(last=False)
             self._telling += 1
+            self._unheard[key] += 1
             try:
                 reply = link.bans(told.keys, told.args)
             except TROUBLES:
@@ -444,41 +448,51 @@ class RedisStore:
             self._learn(message, pushed=True)
 
     def _learn(self, text: bytes, pushed: bool) -> str | None:
-        """Take a record of another proxy, or an own one, in the order in which Redis has them."""
+        """Take what was pushed or read, and return its key; of each key Redis's last word holds."""
         try:
             record = json.loads(text)
-            known = self._take(record, pushed)
-        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+            sender = record.pop(0) if pushed else ""
+            key = str(record[1])
+            if self._newer(key, sender, pushed):
+                return key
+            self._take(key, record)
+        except (AttributeError, ValueError, TypeError, LookupError, OverflowError, RecursionError):
             # Somebody else writes under this prefix.
             self.counts["redis_malformed"] += 1
             return None
-        if pushed and self._touched is not None:
-            self._touched.add(known)
-        return known
+        return key
 
-    def _take(self, record: list[Any], pushed: bool) -> str:
-        kind, key = record[0], str(record[1])
-        if not pushed and self._touched is not None and key in self._touched:
-            return key  # what was pushed meanwhile is newer
-        if key in self._untold:
-            return key  # and so is what will be told
+    def _newer(self, key: str, sender: str, pushed: bool) -> bool:
+        """Say whether there is newer word of a key than what was pushed or read."""
+        if self._touched is not None:
+            if not pushed and key in self._touched:
+                return True  # what was pushed while reading
+            if pushed:
+                self._touched.add(key)
+        if sender == self._name_here and self._unheard[key] > 0:
+            self._unheard[key] -= 1
+        # What is said here holds at once, and will come back behind all that was said elsewhere before.
+        if self._unheard[key] > 0:
+            return True
+        del self._unheard[key]
+        return key in self._untold
+
+    def _take(self, key: str, record: list[Any]) -> None:
         now = self._clock()
-        if kind == "ban":
+        if record[0] == "ban":
             _, _, rule, since, until, times, why = record
             ban = Ban(key, str(rule), float(since), float(until), int(times), tuple(map(str, why)))
             if self.memory.all_bans.get(key) != ban:
                 self.memory.ban(ban, now)
                 self.counts["redis_bans_heard"] += 1
                 self.on_ban(ban)
-        elif kind == "unban":
+        elif record[0] == "unban":
             until = float(record[2])
-            cleared = [str(each) for each in record[3]] if pushed else []
-            self.memory.unban(key, cleared, until, now)
+            self.memory.unban(key, [str(each) for each in record[3]], until, now)
             if until > now:
                 self._grace(key, until)
         else:
             raise ValueError("neither a ban nor its end")
-        return key
 
     def _grace(self, key: str, until: float) -> None:
         """Begin a grace here, also where there was no ban."""
@@ -504,6 +518,7 @@ class RedisStore:
 
     def _hang_up(self) -> None:
         link, self._link = self._link, None
+        self._unheard.clear()
         self._set_well(False)
         if link is not None:
             link.abort()
