@@ -137,7 +137,7 @@ class Link:
 
 
 def _abort(protocol: Any) -> None:
-    if protocol.transport is not None:
+    if protocol.connected:
         protocol.transport.abortConnection()
 
 
@@ -167,7 +167,9 @@ async def _opened(
 
 
 def _connected(endpoint: IStreamClientEndpoint, protocol: Callable[[], Any]) -> "Deferred[Any]":
-    return cast("Deferred[Any]", endpoint.connect(Factory.forProtocol(protocol)))
+    factory = Factory.forProtocol(protocol)
+    factory.noisy = False
+    return cast("Deferred[Any]", endpoint.connect(factory))
 
 
 async def _log_in(protocol: Any, config: PolicyRedis, password: str | None) -> None:

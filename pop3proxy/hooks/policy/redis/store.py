@@ -105,7 +105,7 @@ class RedisStore:
     ``counts`` has what is worth knowing. ``on_ban`` is called with each ban that comes from elsewhere.
     """
 
-    _log: ClassVar[Logger] = Logger(namespace="pop3proxy.hooks.policy")
+    _log: ClassVar[Logger] = Logger()
 
     def __init__(
         self, policy: Policy, config: PolicyRedis, clock: Callable[[], float] = time.time
@@ -153,7 +153,6 @@ class RedisStore:
         """Begin to connect, and go on until ``stop``. Nothing waits for it."""
         self._reactor = reactor
         self._running = Deferred.fromCoroutine(self._run())
-        self._running.addErrback(self._died)
 
     def stop(self) -> None:
         """Hang up; who waits for Redis is answered from memory."""
@@ -174,11 +173,6 @@ class RedisStore:
     def well(self) -> bool:
         """Whether Redis is asked."""
         return self._well
-
-    def _died(self, failure: Failure) -> None:
-        """Report what should not have happened: without Redis the proxy goes on."""
-        self._ill("an error in the proxy; report it")
-        self._log.failure("the store in Redis has stopped", failure)
 
     # --- decisions --------------------------------------------------------------------------------------
 
@@ -511,6 +505,11 @@ class RedisStore:
                 await self._take_part()
             except (*TROUBLES, TookTooLong) as problem:
                 self._ill(_said(problem))
+            except Exception:
+                # Whatever it is, Redis is to take part again when it is over.
+                self._ill("an error in the proxy; report it")
+                if not self._stopped:
+                    self._log.failure("the store in Redis begins anew")
             finally:
                 self._hang_up()
             if not self._stopped:
