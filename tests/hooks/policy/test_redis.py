@@ -496,6 +496,22 @@ def test_who_is_welcome_by_another_proxy_stays_so_without_redis(
     assert answer.home
 
 
+def test_who_is_welcome_stays_so_when_redis_has_lost_its_data(
+    server: RedisServer, make: Make
+) -> None:
+    one, two = make(server.url), make(server.url)
+    well(one, two)
+    at_once_or_later(one.settle(Settlement(NOW, marks=(("known", 600.0), ("home", 600.0))), NOW))
+    server.ask("FLUSHALL")
+    assert at_once_or_later(one.attempt(Attempt((), "known"), NOW + 1)).welcome
+    assert at_once_or_later(one.settle(Settlement(NOW, home="home"), NOW + 1)).home
+    # And the others hear it from Redis again; it does not last longer for that.
+    for store, later in ((two, 2), (one, 3), (two, 4), (one, 5), (two, 6)):
+        assert at_once_or_later(store.attempt(Attempt((), "known"), NOW + later + 0.3)).welcome
+    assert not at_once_or_later(one.attempt(Attempt((), "known"), NOW + 602)).welcome
+    assert not at_once_or_later(two.attempt(Attempt((), "known"), NOW + 602)).welcome
+
+
 def test_an_attempt_whose_proxy_was_killed_ends_by_itself(shared: RedisServer, make: Make) -> None:
     one, two = make(shared.url, prefix="orphan:"), make(shared.url, prefix="orphan:")
     well(one, two)

@@ -4,19 +4,15 @@
 -- ends by itself, since a proxy that was killed will not take it back. A plain count has hashes of buckets, a
 -- distinct one has sorted sets of members by the time they were last seen.
 --
--- ARGV: operation, now, seconds that an answer may take, parts of a window, then what the operation takes.
+-- ARGV is one string of words, which is cheaper than many: operation, now, seconds that an answer may take, parts
+-- of a window, then what the operation takes. The member of a plain count is "-".
 -- Replies are integers only; the proxy knows how many.
 
-local keys, args = 0, 0
+local keys, text = 0, string.gmatch(ARGV[1], '%S+')
 
 local function key()
     keys = keys + 1
     return KEYS[keys]
-end
-
-local function text()
-    args = args + 1
-    return ARGV[args]
 end
 
 local function number()
@@ -198,7 +194,7 @@ end
 -- Both ---------------------------------------------------------------------------------------------------
 
 local function make(c)
-    return c.member == '' and plain or distinct
+    return c.member == '-' and plain or distinct
 end
 
 local reply = {}
@@ -212,10 +208,21 @@ local function tell(c, more)
     return counts
 end
 
--- Seconds that a mark has left.
-local function left(name)
+local function mark(name, seconds)
+    redis.call('SET', name, exactly(now + seconds), 'PX', math.ceil(seconds * 1000) + 1000)
+end
+
+-- Seconds that a mark has left. What the proxy knows of it is put back if this server has lost it; the second
+-- between is what rounding may have added there.
+local function left()
+    local name, known = key(), number()
     local ends = redis.call('GET', name)
-    return ends and math.max(0, math.ceil(tonumber(ends) - now)) or 0
+    local seconds = ends and math.max(0, math.ceil(tonumber(ends) - now)) or 0
+    if known > seconds + 1 then
+        mark(name, known)
+        seconds = math.ceil(known)
+    end
+    return seconds
 end
 
 local function exceeded(c, counts)
@@ -231,7 +238,7 @@ if operation == 'attempt' then
     -- welcome, repeats, refused, and for each charge: pending, counts
     reply = {0, 0, 0}
     if text() == '1' then
-        reply[1] = left(key())
+        reply[1] = left()
     end
     if text() == '1' then
         local repeated = charge()
@@ -273,12 +280,11 @@ for _, c in ipairs(added) do
     make(c).add(c, now)
 end
 for i = 1, number() do
-    local seconds = number()
-    redis.call('SET', key(), exactly(now + seconds), 'PX', math.ceil(seconds * 1000) + 1000)
+    mark(key(), number())
 end
 reply = {0}
 if text() == '1' then
-    reply[1] = left(key())
+    reply[1] = left()
 end
 for _, c in ipairs(kept) do
     tell(c, 0)

@@ -114,9 +114,9 @@ class Link:
             protocol.whenDisconnected().addCallback(fire)
         return gone
 
-    def counts(self, keys: Sequence[bytes], args: Sequence[bytes]) -> "Deferred[list[int]]":
+    def counts(self, keys: Sequence[bytes], words: Sequence[bytes]) -> "Deferred[list[int]]":
         """Run counts.lua. Raises RedisError if the connection is gone."""
-        return cast("Deferred[list[int]]", self.commands.eval(COUNTS, keys, args))
+        return cast("Deferred[list[int]]", self.commands.eval(COUNTS, keys, [b" ".join(words)]))
 
     def bans(self, keys: Sequence[bytes], args: Sequence[bytes]) -> "Deferred[Any]":
         """Run bans.lua. Raises RedisError if the connection is gone."""

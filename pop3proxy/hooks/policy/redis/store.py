@@ -4,7 +4,6 @@ Memory goes along: it holds all bans, so that the connect check asks nobody, and
 so that a decision that Redis does not make in time is made from there at once.
 """
 
-import base64
 import hashlib
 import json
 import secrets
@@ -182,7 +181,7 @@ class RedisStore:
             return self.memory.attempt(attempt, now)
         keys: list[bytes] = []
         args = [b"attempt", _number(now), self._patience, self._parts]
-        self._put_mark(attempt.welcome, keys, args)
+        self._put_mark(attempt.welcome, now, keys, args)
         if attempt.repeat is None:
             args.append(b"0")
         else:
@@ -192,8 +191,11 @@ class RedisStore:
 
         def read(reply: list[int]) -> Answer:
             answer = _attempted(attempt, reply)
-            if answer.charged or reply[0]:
-                self._follow(attempt, answer, reply[0], now)
+            self._learn_mark(attempt.welcome, reply[0], now)
+            if answer.charged:
+                # Memory holds what Redis has decided.
+                charges = tuple(replace(charge, enforced=False) for charge in attempt.charges)
+                self.memory.attempt(Attempt(charges), now)
             return answer
 
         def take_back(reply: list[int]) -> None:
@@ -213,21 +215,11 @@ class RedisStore:
         keys, args = self._settling(settlement, now)
 
         def read(reply: list[int]) -> Answer:
-            if reply[0]:
-                known = Settlement(now, marks=((settlement.home, float(reply[0])),))
-                self.memory.settle(known, now)
+            self._learn_mark(settlement.home, reply[0], now)
             asked = (*settlement.kept, *settlement.charges)
             return Answer(_tallies(asked, iter(reply[1:])), home=bool(reply[0]))
 
         return self._ask(keys, args, _Question(read, lambda: alone, lambda reply: None))
-
-    def _follow(self, attempt: Attempt, answer: Answer, left: int, now: float) -> None:
-        """Let memory hold what Redis has decided."""
-        if left:
-            self.memory.settle(Settlement(now, marks=((attempt.welcome, float(left)),)), now)
-        if answer.charged:
-            charges = tuple(replace(charge, enforced=False) for charge in attempt.charges)
-            self.memory.attempt(Attempt(charges), now)
 
     def _may_ask(self) -> bool:
         if not self._well:
@@ -306,13 +298,23 @@ class RedisStore:
         for mark, seconds in settlement.marks:
             keys.append(self._name(b"m:", mark))
             args.append(_number(seconds))
-        self._put_mark(settlement.home, keys, args)
+        self._put_mark(settlement.home, now, keys, args)
         return keys, args
 
-    def _put_mark(self, mark: str, keys: list[bytes], args: list[bytes]) -> None:
+    def _put_mark(self, mark: str, now: float, keys: list[bytes], args: list[bytes]) -> None:
+        """Ask for a mark, and tell what is known of it here: Redis may have lost its data."""
         args.append(b"1" if mark else b"0")
         if mark:
             keys.append(self._name(b"m:", mark))
+            args.append(_number(self._left(mark, now)))
+
+    def _left(self, mark: str, now: float) -> float:
+        return max(0.0, self.memory.marks.get(mark, 0.0) - now)
+
+    def _learn_mark(self, mark: str, left: int, now: float) -> None:
+        """Know here too what Redis knows, for when it is not asked."""
+        if left > self._left(mark, now) + 1:
+            self.memory.settle(Settlement(now, marks=((mark, float(left)),)), now)
 
     def _put_charges(self, charges: Sequence[Charge], keys: list[bytes], args: list[bytes]) -> None:
         args.append(_number(len(charges)))
@@ -322,7 +324,7 @@ class RedisStore:
     def _put_charge(self, charge: Charge, keys: list[bytes], args: list[bytes]) -> None:
         keys.extend(self._count_keys(charge.key))
         args += (
-            self._name(b"", charge.member) if charge.member else b"",
+            self._name(b"", charge.member) if charge.member else b"-",
             b"1" if charge.enforced else b"0",
             b"1" if charge.waived else b"0",
             _number(len(charge.windows)),
@@ -337,9 +339,9 @@ class RedisStore:
     def _name(self, kind: bytes, text: str) -> bytes:
         """Hash what names people or comes from passwords: all names are short, and none can be read there."""
         digest = hashlib.blake2b(
-            text.encode("utf-8", "surrogateescape"), digest_size=15, key=self._secret
-        ).digest()
-        name = base64.urlsafe_b64encode(digest)
+            text.encode("utf-8", "surrogateescape"), digest_size=12, key=self._secret
+        )
+        name = digest.hexdigest().encode()
         return self._prefix + kind + name if kind else name
 
     # --- bans -------------------------------------------------------------------------------------------
