@@ -56,18 +56,25 @@ class Load:
     async def _client(self, user: str) -> None:
         while True:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            greeting = await reader.readline()
-            writer.write(f"USER {user}\r\n".encode())
-            await reader.readline()
-            began = time.perf_counter()
-            writer.write(b"PASS secret\r\n")
-            answer = await reader.readline()
-            self.times.append(time.perf_counter() - began)
-            self.failed += not (greeting.startswith(b"+OK") and answer.startswith(b"+OK"))
-            writer.write(b"QUIT\r\n")
-            await reader.read()
-            writer.close()
+            try:
+                await self._session(user, reader, writer)
+            finally:
+                writer.close()
             await asyncio.sleep(PAUSE)
+
+    async def _session(
+        self, user: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        greeting = await reader.readline()
+        writer.write(f"USER {user}\r\n".encode())
+        await reader.readline()
+        began = time.perf_counter()
+        writer.write(b"PASS secret\r\n")
+        answer = await reader.readline()
+        self.times.append(time.perf_counter() - began)
+        self.failed += not (greeting.startswith(b"+OK") and answer.startswith(b"+OK"))
+        writer.write(b"QUIT\r\n")
+        await reader.read()
 
     @contextmanager
     def running(self) -> Iterator[None]:

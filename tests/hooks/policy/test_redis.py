@@ -1,5 +1,6 @@
 """What only the store in Redis does: it is shared, and goes on alone when Redis is not well."""
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, globalLogPublisher
 from zope.interface import provider
 
 from pop3proxy.hooks.policy.config import Policy, PolicyRedis
+from pop3proxy.hooks.policy.failedlogins import FailedLogins, PolicyUnusable
 from pop3proxy.hooks.policy.redis import link as link_module
 from pop3proxy.hooks.policy.redis import store as store_module
 from pop3proxy.hooks.policy.redis.store import RedisStore
@@ -652,3 +654,15 @@ def test_sharing_needs_a_key_and_no_snapshot() -> None:
         Policy.model_validate({"redis": redis})
     with pytest.raises(ValidationError, match="snapshot"):
         Policy.model_validate({"redis": redis, "fingerprint_key": KEY, "snapshot": "x"})
+
+
+def test_without_txredisapi_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "txredisapi", None)
+    for module in (link_module, store_module):
+        monkeypatch.delitem(sys.modules, module.__name__)
+    redis = {"url": "redis://host"}
+    policy = Policy.model_validate({"redis": redis, "fingerprint_key": KEY})
+    with pytest.raises(PolicyUnusable, match=r"pop3proxy\[redis\]"):
+        FailedLogins(policy)
+    # A replay asks no Redis, and needs none of it.
+    FailedLogins(policy, live=False)
