@@ -107,9 +107,13 @@ class FailedLogins(Hook):
         """Take back what was counted of it."""
         return then(self.engine.success(event), self._done)
 
-    def pop3_session(self, event: SessionEnd) -> None:
-        """Take back what has no answer."""
-        self.engine.ended(event)
+    def pop3_session(self, event: SessionEnd) -> "Deferred[None] | None":
+        """Settle what has no answer."""
+
+        def done(decision: Decision) -> None:
+            self._done(decision)
+
+        return then(self.engine.ended(event), done)
 
     def _done(self, decision: Decision) -> _Any:
         for event in decision.events:
