@@ -279,23 +279,22 @@ class MemoryStore:
 
     # --- to and from a snapshot -------------------------------------------------------------------------
 
-    def dump(self, secrets: bool) -> dict[str, Any]:
+    def dump(self, secrets: bool) -> dict[str, Iterable[Any]]:
         """Return all that is worth keeping, as JSON has it, without what waits for an answer.
 
-        ``secrets`` keeps what comes from passwords too.
+        ``secrets`` keeps what comes from passwords too. What is returned may be iterated over in another
+        thread while counting goes on.
         """
+        counters, bans = list(self.counters.items()), list(self.all_bans.values())
         return {
-            "counters": [
+            "counters": (
                 [key, *_dumped(counter)]
-                for key, counter in self.counters.items()
+                for key, counter in counters
                 if secrets or not key.startswith(SECRET)
-            ],
+            ),
             "marks": list(self.marks.items()),
             "graces": list(self.graces.items()),
-            "bans": [
-                [b.key, b.rule, b.since, b.until, b.times, list(b.evidence)]
-                for b in self.all_bans.values()
-            ],
+            "bans": ([b.key, b.rule, b.since, b.until, b.times, list(b.evidence)] for b in bans),
         }
 
     def load(self, found: dict[str, Any]) -> None:
@@ -314,12 +313,15 @@ class MemoryStore:
 
 
 def _dumped(counter: Counter) -> tuple[str, Any]:
+    # Each copy is one step to other threads. Who stops or begins to wait in between is left out, too.
     if isinstance(counter, DistinctCount):
-        members = counter.members.items()
-        return "distinct", [[m, at] for m, at in members if m not in counter.waiting]
-    windows = []
+        waited = counter.waiting.copy()
+        members = list(counter.members.items())
+        waited |= counter.waiting.copy()
+        return "distinct", [[m, at] for m, at in members if m not in waited]
+    windows, pending = [], counter.pending
     for buckets in counter.windows:
-        left, kept = counter.pending, []
+        left, kept = pending, []
         # What waits is what came last.
         for number, count in sorted(buckets.items(), reverse=True):
             taken = min(left, count)

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
 from pop3proxy.analyzer.events import (
@@ -28,6 +29,7 @@ from pop3proxy.config import ConfigError, load
 from pop3proxy.hooks.api import PASS, Deny, Hook
 from pop3proxy.hooks.dispatcher import Dispatcher
 from pop3proxy.hooks.logging.schema import schema
+from pop3proxy.hooks.policy import failedlogins
 from pop3proxy.hooks.policy.config import DEFAULT_RULES, Policy, PolicyRule
 from pop3proxy.hooks.policy.control import MAX_LINE, Control, ControlError
 from pop3proxy.hooks.policy.engine import Engine
@@ -131,8 +133,12 @@ def test_bans_survive_a_restart(tmp_path: Path) -> None:
         hook.stop()
 
 
-def test_a_snapshot_is_written_at_intervals(tmp_path: Path) -> None:
+def test_a_snapshot_is_written_at_intervals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, clock = tmp_path / "state", Clock()
+    # In its turn; that threads can do it is for test_memory.py, and the program, to show.
+    monkeypatch.setattr(failedlogins, "deferToThread", maybeDeferred)
     hook = FailedLogins(policy(snapshot=str(path), snapshot_interval=10.0))
     hook.start(clock)
     hook.engine.ban("address:192.0.2.1", 100.0, "", NOW)
