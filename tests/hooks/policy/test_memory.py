@@ -67,6 +67,31 @@ def test_a_refunded_count_of_nothing_is_forgotten() -> None:
     assert not kept.counters
 
 
+def test_what_waits_drives_out_nothing_that_failed() -> None:
+    kept = store()
+    for number in range(51):
+        failed(kept, charge("k", f"{number}"))
+    for number in range(5):
+        kept.attempt(Attempt((charge("k", f"more{number}"),)), NOW)
+    for number in range(5):
+        kept.settle(Settlement(NOW, refunded=(charge("k", f"more{number}"),)), NOW)
+    assert kept.attempt(Attempt((charge("k", "0"),)), NOW).tallies[0].counts == (51, 51)
+
+
+@pytest.mark.parametrize("member", ["", "m"], ids=["plain", "distinct"])
+def test_a_clock_that_was_ahead_leaves_nothing_behind(member: str) -> None:
+    kept, one = store(), charge("k", member)
+    for ahead, left in ((1.0, True), (1e7, False)):
+        kept.settle(Settlement(NOW, charges=(one,)), NOW + ahead)
+        kept.ban(Ban("user:x", "rule", NOW + ahead, NOW + ahead + 60, 1), NOW + ahead)
+        other = charge("k", "other" if member else "")
+        counts = kept.attempt(Attempt((other,)), NOW).tallies[0].counts
+        assert counts == ((2, 2) if left else (1, 1))
+        assert (kept.ban_of(("user:x",), NOW) is not None) == left
+        assert bool(kept.bans(NOW)) == left
+        kept.counters.clear()
+
+
 def test_a_snapshot_holds_all_but_what_waits(tmp_path: Path) -> None:
     path, kept = str(tmp_path / "state"), store()
     failed(kept, charge("plain"))
