@@ -204,6 +204,14 @@ def test_a_failure_whose_attempt_was_not_seen_counts() -> None:
         ("bob", "BOB", {}),
         ("bob", "bob@example.org", {"default_domain": "example.org"}),
         ("bob@example.org", "bob+x@example.org", {"plus_address": True}),
+        ("bob", "bob\0\0x", {}),
+        ("bob", "bob@", {}),
+        ("bob@example.org", "BOB@example.org.", {}),
+        ("bob", "bob@", {"default_domain": "example.org"}),
+        ("j\u00f6rg", "jo\u0308rg", {}),
+        ("j\u00f6rg", "JO\u0308RG\u200b", {}),
+        ("j\u00f6rg", "jo\u0308rg", {"ignore_case": False}),
+        ("bob", "\uff42ob\u3000", {}),
     ],
 )
 def test_names_of_one_user_fall_together(one: str, other: str, options: dict[str, Any]) -> None:

@@ -173,13 +173,15 @@ def do(one: Control, **request: Any) -> dict[str, Any]:
 def test_bans_by_hand_are_added_listed_explained_and_removed() -> None:
     one, engine, ended = control()
     engine.connect(Connect(client(), NOW))
-    for what in ("192.0.2.1", "192.0.2.0/24", "2001:db8::1", "2001:db8::/64", "user:Bob"):
+    places = ("192.0.2.1", "192.0.2.0/24", "2001:db8::1", "2001:db8::/64", "::ffff:192.0.2.9")
+    for what in (*places, "user:Bob", "pair:2001:db8::2|Bob"):
         (ban,) = do(one, do="add", what=what, seconds=60, why="a test")["bans"]
         assert ban["evidence"] == ["a test"]
     assert ended[:2] == [{"C1"}, {"C1"}]
     keys = [ban["key"] for ban in do(one, do="list")["bans"]]
     assert keys == [
-        *("address:192.0.2.1", "network:192.0.2.0/24", "address:2001:db8::/64", "user:bob")
+        *("address:192.0.2.1", "network:192.0.2.0/24", "address:2001:db8::/64"),
+        *("address:192.0.2.9", "user:bob", "pair:2001:db8::/64|bob"),
     ]
     explained = do(one, do="why", what="192.0.2.1")["bans"]
     assert [ban["key"] for ban in explained] == ["address:192.0.2.1", "network:192.0.2.0/24"]
@@ -197,6 +199,8 @@ def test_bans_by_hand_are_added_listed_explained_and_removed() -> None:
         (b'{"do":"x"}', "list, add, remove and why"),
         (b'{"do":"why"}', "lacks what"),
         (b'{"do":"why","what":"bob"}', "write an address"),
+        (b'{"do":"why","what":"pair:192.0.2.1"}', "is no pair"),
+        (b'{"do":"why","what":"pair:bob|bob"}', "is no pair"),
         (b'{"do":"why","what":"192.0.0.0/16"}', "write 192.0.0.0/24"),
         (b'{"do":"remove","what":"192.0.2.1"}', "is not banned"),
         (b'{"do":"add","what":"192.0.2.1"}', "number of seconds"),
