@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
+from pop3proxy import policytest
 from pop3proxy.analyzer.events import (
     Connect,
     Connection,
@@ -32,7 +33,7 @@ from pop3proxy.hooks.logging.schema import schema
 from pop3proxy.hooks.policy import failedlogins
 from pop3proxy.hooks.policy.config import DEFAULT_RULES, Policy, PolicyRule
 from pop3proxy.hooks.policy.control import MAX_LINE, Control, ControlError
-from pop3proxy.hooks.policy.engine import Engine
+from pop3proxy.hooks.policy.engine import Decision, Engine
 from pop3proxy.hooks.policy.failedlogins import FailedLogins
 from pop3proxy.hooks.policy.memory import MemoryStore
 from pop3proxy.hooks.policy.snapshot import SnapshotError
@@ -420,7 +421,35 @@ def test_a_rule_for_one_listener_is_never_judged_by_a_log(tmp_path: Path) -> Non
     assert "here  not judged" in result.stderr
 
 
-@pytest.mark.parametrize("text", ["x", "[]", '{"event":"pop3_connect"}'])
+def test_sessions_of_a_log_that_never_end_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(log_of(tmp_path, fingerprints=True))
+    kept = [line for line in source.read_text().splitlines() if "login_attempt" in line]
+    source.write_text("\n".join(kept))
+    ended: list[str] = []
+    monkeypatch.setattr(policytest, "MAX_SESSIONS", 10)
+
+    def note(_: Engine, event: SessionEnd) -> Decision:
+        ended.append(event.c.uid)
+        return Decision()
+
+    monkeypatch.setattr(Engine, "ended", note)
+    assert judged(tmp_path, str(source)).return_value == 0
+    assert ended == [f"C{n}" for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("x", "[]", '{"event":"pop3_connect"}', "[" * 100_000),
+        '{"event":"pop3_connect","ts":NaN}',
+        '{"event":"pop3_connect","ts":1e999}',
+        '{"event":"pop3_connect","ts":1' + "0" * 4000 + "}",
+        '{"x":"' + "x" * policytest.MAX_LINE + '"}',
+    ],
+    ids=range(8),
+)
 def test_what_is_no_log_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text(text + "\n")
@@ -451,10 +480,12 @@ def test_a_capture_is_judged_and_its_replay_writes_what_was_decided(tmp_path: Pa
     path.write_bytes(pcap(frames(segments(GUESSES))))
     config.write_text(
         '[[policy.rules]]\nname = "here"\naction = "ban"\nlimits = [{ count = 2, seconds = 60 }]\n'
+        '[[policy.rules]]\nname = "there"\nlistener = "tcp:110"\n'
     )
     given = ["--config", str(config)]
     result = CliRunner().invoke(policy_test, [str(path), *given], standalone_mode=False)
     assert (result.return_value, result.exception) == (0, None)
+    assert "there  not judged" in result.stderr
     decided = [json.loads(line)["action"] for line in result.stdout.splitlines()]
     assert decided == ["ban", "banned", "banned"]
     assert "guess" not in result.stdout + result.stderr
