@@ -5,6 +5,7 @@ what follows it is counted as it went.
 """
 
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -35,6 +36,9 @@ from .hooks.policy.failedlogins import FailedLogins
 
 MAX_SESSIONS: Final = 100_000
 """Sessions of an event log that go on at a time; of more the oldest are taken as ended."""
+
+MAX_LINE: Final = 1024 * 1024
+"""Letters of a record; what is longer is none."""
 
 
 def add_policy(commands: click.Group) -> None:
@@ -71,7 +75,7 @@ def test(source: str, path: str, partial: bool) -> int:
         if source.endswith((".jsonl", ".json")):
             unjudged = _judge_events(source, hook, rules, partial)
         else:
-            unjudged = ()
+            unjudged = _for_one_listener(rules)
             _judge_capture(source, hook, summary.take, config.analyzer.auth_resp_code)
     except (OSError, ValueError) as problem:
         return _complain(f"{source}: {problem}")
@@ -146,20 +150,26 @@ def _judge_events(source: str, hook: FailedLogins, rules: Policy, partial: bool)
         )
     sessions: dict[str, Connection] = {}
     for event in _events(source, sessions):
+        if len(sessions) > MAX_SESSIONS:
+            oldest = sessions.pop(next(iter(sessions)))
+            hook.pop3_session(_end(oldest, event.ts, "none"))
         judge = getattr(hook, event.name)
         verdict: Verdict | None = judge(event)
         assert verdict is None or isinstance(verdict, Verdict), "memory answers at once"
-    # A log does not say on which listener a client was.
-    never = [rule.name for rule in rules.rules if rule.listener is not None]
-    return tuple(dict.fromkeys((*(needed if lacking else ()), *never)))
+    return tuple(dict.fromkeys((*(needed if lacking else ()), *_for_one_listener(rules))))
+
+
+def _for_one_listener(rules: Policy) -> tuple[str, ...]:
+    """Name the rules for one listener: neither log nor capture says on which one a client was."""
+    return tuple(rule.name for rule in rules.rules if rule.listener is not None)
 
 
 def _records(source: str) -> Iterator[dict[str, Any]]:
     with open(source, encoding="utf-8") as file:
-        for number, text in enumerate(file, 1):
+        for number, text in enumerate(iter(lambda: file.readline(MAX_LINE), ""), 1):
             try:
                 record = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise ValueError(f"line {number} is no JSON; give a log of pop3proxy") from None
             if not isinstance(record, dict):
                 raise ValueError(f"line {number} is no record; give a log of pop3proxy")
@@ -180,7 +190,7 @@ def _events(source: str, sessions: dict[str, Connection]) -> Iterator[Event]:
     for number, record in enumerate(_records(source), 1):
         try:
             event = _event(record, sessions)
-        except (LookupError, TypeError, ValueError):
+        except (LookupError, TypeError, ValueError, OverflowError):
             raise ValueError(
                 f"line {number} lacks what its event needs; give a log of pop3proxy"
             ) from None
@@ -193,11 +203,11 @@ def _event(record: dict[str, Any], sessions: dict[str, Connection]) -> Event | N
     name, ts = record["event"], float(record["ts"])
     if name not in _HEARD:
         return None
+    if not math.isfinite(ts):
+        raise ValueError
     uid = str(record["uid"])
     c = sessions.get(uid)
     if c is None:
-        if len(sessions) >= MAX_SESSIONS:
-            del sessions[next(iter(sessions))]
         c = sessions[uid] = Connection(
             *(uid, str(record["id.orig_h"]), int(record["id.orig_p"])),
             *(str(record["id.resp_h"]), int(record["id.resp_p"])),
@@ -208,14 +218,17 @@ def _event(record: dict[str, Any], sessions: dict[str, Connection]) -> Event | N
         return Connect(c, ts)
     if name == SessionEnd.name:
         sessions.pop(uid, None)
-        octets = (0, 0, 0, 0, 0, 0)
-        return SessionEnd(c, ts, "", "none", *octets, 0.0, str(record["reason"]), 0, "whole")
+        return _end(c, ts, str(record["reason"]))
     login = str(record["user"]), _password(record), str(record["mechanism"])
     if name == LoginAttempt.name:
         return LoginAttempt(c, ts, *login)
     if name == LoginSuccess.name:
         return LoginSuccess(c, ts, *login)
     return LoginFailure(c, ts, *login, Reason(record["reason"]), str(record["code"]))
+
+
+def _end(c: Connection, ts: float, reason: str) -> SessionEnd:
+    return SessionEnd(c, ts, "", "none", *(0, 0, 0, 0, 0, 0), 0.0, reason, 0, "whole")
 
 
 _HEARD: Final = frozenset(

@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from ..proxy.live import MailServer, Proxy, receive, receive_all, running, session
+from ..proxy.live import MailServer, Proxy, receive, receive_all, reset, running, session, until
 
 CONFIG = """
 listen = [{ endpoint = "tcp:0:interface=127.0.0.1", tls = "none" }]
@@ -127,3 +130,33 @@ def test_a_listener_whose_logins_are_hidden_behind_stls_is_named(folder: Path) -
         log = proxy.stop()
     server.close()
     assert log.count("policy cannot see logins after STLS on tcp:0") == 1
+
+
+@pytest.mark.parametrize("leave", [socket.socket.close, reset])
+def test_who_leaves_before_the_answer_has_guessed(
+    folder: Path, leave: Callable[[socket.socket], None]
+) -> None:
+    server = MailServer()
+    with running(server.port, "--config", "policy.toml", listen=None, folder=folder) as proxy:
+        for password in (b"one", b"two"):
+            with session(proxy, server) as (client, upstream):
+                client.sendall(b"USER bob\r\n")
+                assert upstream.recv(100) == b"USER bob\r\n"
+                upstream.sendall(b"+OK\r\n")
+                assert receive(client, 5) == b"+OK\r\n"
+                client.sendall(b"PASS " + password + b"\r\n")
+                assert upstream.recv(100) == b"PASS " + password + b"\r\n"
+                leave(client)
+                with suppress(ConnectionResetError):
+                    assert upstream.recv(100) == b""
+        ended = (folder / "events.jsonl").read_text
+        until(lambda: ended().count('"pop3_session"') == 2, "both sessions are over")
+        with session(proxy, server) as (client, upstream):
+            client.sendall(b"USER bob\r\n")
+            assert upstream.recv(100) == b"USER bob\r\n"
+            upstream.sendall(b"+OK\r\n")
+            assert receive(client, 5) == b"+OK\r\n"
+            client.sendall(b"PASS three\r\n")
+            assert receive(client, 4) == b"-ERR"
+        proxy.stop()
+    server.close()

@@ -134,6 +134,9 @@ class Control:
         kind, _, value = key.partition(":")
         if kind == "user":
             return [f"user:{self._engine.users.key(value)}"]
+        if kind == "pair":
+            host, _, user = value.partition("|")
+            return [f"pair:{host}|{self._engine.users.key(user)}"]
         if kind == "address":
             host = value.partition("/")[0]
             return [key, f"network:{self._engine.addresses.network(host)}"]

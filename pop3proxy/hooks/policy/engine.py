@@ -18,6 +18,7 @@ from ...analyzer.events import (
     LoginFailure,
     LoginSuccess,
     Reason,
+    SessionEnd,
 )
 from ...analyzer.events import Policy as PolicyEvent
 from ..api import PASS, Delay, Deny, Drop, Verdict
@@ -44,6 +45,13 @@ MISCONFIGURED: Final = "misconfigured"
 
 MANUAL: Final = "manual"
 """The name of the rule by which an operator bans."""
+
+ANSWER_TIME: Final = 60.0
+"""Seconds from a login to the end of its session, below which it is the client that did not wait.
+
+Many servers accept at once and refuse after seconds, so that to leave early is to know the answer. The end
+comes up to ``timeouts.drain`` after the client has left.
+"""
 
 _MAX_DOUBLINGS: Final = 30
 
@@ -222,10 +230,16 @@ class Engine:
                 self._settle_all((flight,), event.ts)
                 self._turned_away(decision, event, ban, Deny())
                 return decision
+            flights = self._flights.get(c.uid)
+            if flights is None:
+                # The session has ended while the store was asked.
+                self._settle_all((flight,), event.ts)
+                return decision
             self._would_refuse(decision, event, charged, answer)
-            self._flights.setdefault(c.uid, deque()).append(flight)
+            flights.append(flight)
             return decision
 
+        self._flights.setdefault(c.uid, deque())
         return then(self.store.attempt(attempt, event.ts), go_on)
 
     def failure(self, event: LoginFailure) -> "Decision | Deferred[Decision]":
@@ -263,7 +277,7 @@ class Engine:
                 self._misconfigured(decision, event, who, answer.tallies[-1].counts[0])
             if not repeated:
                 for each, tally in zip(charged, answer.tallies, strict=False):
-                    self._failed(decision, event, each, tally, answer.home)
+                    self._failed(decision, event, who, each, tally, answer.home)
             return decision
 
         return then(self.store.settle(settlement, event.ts), go_on)
@@ -298,17 +312,55 @@ class Engine:
 
         def go_on(answer: Answer) -> Decision:
             for each, tally in zip(charged, answer.tallies, strict=True):
-                self._failed(decision, event, each, tally, home=False)
+                self._failed(decision, event, who, each, tally, home=False)
             return decision
 
         return then(self.store.settle(settlement, event.ts), go_on)
 
-    def ended(self, event: Event) -> None:
-        """Take back what waits, since no answer will come, and forget the session."""
+    def ended(self, event: SessionEnd) -> "Decision | Deferred[Decision]":
+        """Settle what waits, since no answer will come, and forget the session.
+
+        What the client did not wait for has failed: else whoever knows wrong passwords by how long the
+        answer takes would guess for nothing. The rest is taken back.
+        """
         uid = event.c.uid
-        flights = self._flights.pop(uid, None)
-        if flights:
-            self._settle_all(flights, event.ts)
+        self._forget(uid)
+        flights = self._flights.pop(uid, ())
+        left = [flight for flight in flights if _client_left(event, flight)]
+        self._settle_all((flight for flight in flights if flight not in left), event.ts)
+        decision = Decision()
+        found: Decision | Deferred[Decision] = decision
+        for flight in left:
+            found = then(self._abandoned(decision, event, flight), lambda _: decision)
+        return found
+
+    def _abandoned(
+        self, decision: Decision, event: SessionEnd, flight: Flight
+    ) -> "Deferred[None] | None":
+        """Count an attempt whose answer nobody waited for."""
+        who = flight.who
+        repeat = self._repeat(who)
+        kept = tuple(
+            each for each in flight.charged if not self._reasons.isdisjoint(each.rule.reasons)
+        )
+        settlement = Settlement(
+            flight.at,
+            kept=tuple(each.charge for each in kept),
+            refunded=tuple(each.charge for each in flight.charged if each not in kept),
+            charges=() if repeat is None else (repeat,),
+            home=_home(who),
+        )
+        self.counts["abandoned"] += 1
+
+        def go_on(answer: Answer) -> None:
+            for each, tally in zip(kept, answer.tallies, strict=False):
+                # There is no reply that could wait, and nobody is banned for what may not have failed.
+                if each.rule.config.action == "log":
+                    self._failed(decision, event, who, each, tally, answer.home)
+
+        return then(self.store.settle(settlement, event.ts), go_on)
+
+    def _forget(self, uid: str) -> None:
         for key in self._keys.pop(uid, ()):
             uids = self._open[key]
             uids.discard(uid)
@@ -392,8 +444,6 @@ class Engine:
         for index, flight in enumerate(flights):
             if flight.who == who and flight.mechanism == event.mechanism:
                 before = [flights.popleft() for _ in range(index + 1)][:-1]
-                if not flights:
-                    del self._flights[event.c.uid]
                 self._settle_all(before, event.ts)
                 return flight
         return None
@@ -484,7 +534,13 @@ class Engine:
             _slow(decision, seconds)
 
     def _failed(
-        self, decision: Decision, event: Event, each: Charged, tally: Tally, home: bool
+        self,
+        decision: Decision,
+        event: Event,
+        who: Who,
+        each: Charged,
+        tally: Tally,
+        home: bool,
     ) -> None:
         """Do what a rule says once so many have failed, or, of a rule on successes, succeeded."""
         reached = _reached(each.charge, tally, tally.pending)
@@ -492,7 +548,7 @@ class Engine:
             return
         rule, excess = each.rule.config, reached[0] - reached[1].limit
         if rule.action == "ban":
-            self._ban(decision, event, each, tally, home)
+            self._ban(decision, event, who, each, tally, home)
         elif rule.action == "delay":
             seconds = min(rule.delay * 2 ** min(excess, _MAX_DOUBLINGS), rule.delay_max)
             self._say(decision, event, each, tally, "delay", seconds=seconds)
@@ -521,11 +577,17 @@ class Engine:
         return False
 
     def _ban(
-        self, decision: Decision, event: Event, each: Charged, tally: Tally, home: bool
+        self,
+        decision: Decision,
+        event: Event,
+        who: Who,
+        each: Charged,
+        tally: Tally,
+        home: bool,
     ) -> None:
         """Ban, unless it was taken back a short time ago, or would hit those who log in from there."""
         rule, policy, now = each.rule.config, self.policy, event.ts
-        about = self._target(event, rule.ban)
+        about = _target(who, rule.ban)
         if not about or self.store.in_grace(about, now):
             return
         if home and rule.ban in ("address", "network"):
@@ -551,11 +613,6 @@ class Engine:
         self.store.ban(Ban(about, rule.name, now, now + seconds, times, (*before, *evidence)), now)
         if policy.end_sessions and rule.ban != "user":  # who is logged in is welcome
             decision.ending = set(self._open.get(about, ())) - {event.c.uid}
-
-    def _target(self, event: Event, kind: str) -> str:
-        assert isinstance(event, (LoginAttempt, LoginSuccess, LoginFailure))
-        value = self._who(event).value(kind)
-        return f"{kind}:{value}" if value else ""
 
     def _say(
         self,
@@ -600,6 +657,17 @@ def _slow(decision: Decision, seconds: float) -> None:
         verdict is PASS or (isinstance(verdict, Delay) and verdict.seconds < seconds)
     ):
         decision.verdict = Delay(seconds)
+
+
+def _target(who: Who, kind: str) -> str:
+    value = who.value(kind)
+    return f"{kind}:{value}" if value else ""
+
+
+def _client_left(event: SessionEnd, flight: Flight) -> bool:
+    """Say whether the session ended by the client, or by its time limit, before an answer was due."""
+    by_client = event.reason.startswith(("client_", "timeout:"))
+    return by_client and event.ts - flight.at < ANSWER_TIME
 
 
 def _welcome(who: Who) -> str:

@@ -2,11 +2,15 @@
 
 import secrets
 from collections import Counter
+from collections.abc import Callable
+from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from ...analyzer.events import Connect, LoginAttempt, LoginFailure, LoginSuccess, SessionEnd
 from ..api import PASS, Delay, Deny, Drop, Hook, Pass, Verdict
@@ -64,6 +68,7 @@ class FailedLogins(Hook):
         )
         self._live = live
         self._snapshots = LoopingCall(self._save)
+        self._writing = Lock()
         self._control: Control | None = None
 
     @property
@@ -100,7 +105,10 @@ class FailedLogins(Hook):
             self._shared.stop()
         if self._snapshots.running:
             self._snapshots.stop()
-            self._save()
+            try:
+                self._snapshot()()
+            except snapshot.SnapshotError as problem:
+                self._not_saved(problem)
         if self._live:
             counts = ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
             self._log.info("policy stopped; counted: {counts}", counts=counts or "nothing")
@@ -112,14 +120,25 @@ class FailedLogins(Hook):
     def _keeps_secrets(self) -> bool:
         return self.policy.fingerprint_key is not None
 
-    def _save(self) -> None:
+    def _save(self) -> Deferred[None]:
+        """Write a snapshot, aside: a large one takes seconds, in which logins go on."""
+
+        def failed(failure: Failure) -> None:
+            failure.trap(snapshot.SnapshotError)
+            self._not_saved(failure.value)
+
+        return deferToThread(self._snapshot()).addErrback(failed)
+
+    def _snapshot(self) -> Callable[[], None]:
         assert isinstance(self.store, MemoryStore)
         assert self.policy.snapshot is not None
-        try:
-            snapshot.write(self.store, self.policy.snapshot, self._keeps_secrets)
-        except snapshot.SnapshotError as problem:
-            self.counts["snapshot_failed"] += 1
-            self._log.error("{problem}", problem=str(problem))
+        return snapshot.writing(
+            self.store, self.policy.snapshot, self._keeps_secrets, self._writing
+        )
+
+    def _not_saved(self, problem: object) -> None:
+        self.counts["snapshot_failed"] += 1
+        self._log.error("{problem}", problem=str(problem))
 
     # --- events -----------------------------------------------------------------------------------------
 
@@ -139,9 +158,13 @@ class FailedLogins(Hook):
         """Take back what was counted of it."""
         return then(self.engine.success(event), self._done)
 
-    def pop3_session(self, event: SessionEnd) -> None:
-        """Take back what has no answer."""
-        self.engine.ended(event)
+    def pop3_session(self, event: SessionEnd) -> "Deferred[None] | None":
+        """Settle what has no answer."""
+
+        def done(decision: Decision) -> None:
+            self._done(decision)
+
+        return then(self.engine.ended(event), done)
 
     def _done(self, decision: Decision) -> _Any:
         for event in decision.events:

@@ -54,8 +54,10 @@ class PlainCount:
 
     @staticmethod
     def _count(window: Window, buckets: dict[int, int], now: float) -> int:
-        oldest = _bucket(window, now) - BUCKETS
-        for number in [number for number in buckets if number < oldest]:
+        newest = _bucket(window, now)
+        oldest = newest - BUCKETS
+        # What is a window ahead was counted before the clock was set back.
+        for number in [n for n in buckets if not oldest <= n <= newest + BUCKETS]:
             del buckets[number]
         return sum(buckets.values())
 
@@ -80,21 +82,29 @@ class DistinctCount:
     def counts(self, windows: tuple[Window, ...], now: float) -> tuple[int, ...]:
         """Count what each window holds, and forget what is older."""
         longest = max(window.seconds for window in windows)
-        for member in [m for m, seen in self.members.items() if seen <= now - longest]:
+        # What is a window ahead was seen before the clock was set back.
+        for member in [
+            m for m, seen in self.members.items() if not -longest < seen - now <= longest
+        ]:
             del self.members[member]
             self.waiting.discard(member)
         seen = self.members.values()
         return tuple(sum(at > now - window.seconds for at in seen) for window in windows)
 
     def add(self, member: str, windows: tuple[Window, ...], at: float, waits: bool) -> None:
-        """Add a member; beyond one more than the highest limit, that not seen for longest goes."""
+        """Add a member; beyond one more than the highest limit, that not seen for longest goes.
+
+        What waits takes no such place: it may be taken back.
+        """
         if member not in self.members:
-            if waits:
-                self.waiting.add(member)
             bound = max(window.limit for window in windows) + 1
             if len(self.members) >= bound:
+                if waits:
+                    return
                 oldest = min(self.members, key=self.members.__getitem__)
                 self.remove(oldest)
+            if waits:
+                self.waiting.add(member)
         self.members[member] = max(at, self.members.get(member, at))
         if not waits:
             self.waiting.discard(member)
@@ -235,7 +245,7 @@ class MemoryStore:
         bans = self.all_bans
         for key in keys:
             ban = bans.get(key)
-            if ban is not None and ban.until > now:
+            if ban is not None and _in_force(ban, now):
                 return ban
         return None
 
@@ -275,27 +285,26 @@ class MemoryStore:
 
     def bans(self, now: float) -> list[Ban]:
         """List the bans in force."""
-        return [ban for ban in self.all_bans.values() if ban.until > now]
+        return [ban for ban in self.all_bans.values() if _in_force(ban, now)]
 
     # --- to and from a snapshot -------------------------------------------------------------------------
 
-    def dump(self, secrets: bool) -> dict[str, Any]:
+    def dump(self, secrets: bool) -> dict[str, Iterable[Any]]:
         """Return all that is worth keeping, as JSON has it, without what waits for an answer.
 
-        ``secrets`` keeps what comes from passwords too.
+        ``secrets`` keeps what comes from passwords too. What is returned may be iterated over in another
+        thread while counting goes on.
         """
+        counters, bans = list(self.counters.items()), list(self.all_bans.values())
         return {
-            "counters": [
+            "counters": (
                 [key, *_dumped(counter)]
-                for key, counter in self.counters.items()
+                for key, counter in counters
                 if secrets or not key.startswith(SECRET)
-            ],
+            ),
             "marks": list(self.marks.items()),
             "graces": list(self.graces.items()),
-            "bans": [
-                [b.key, b.rule, b.since, b.until, b.times, list(b.evidence)]
-                for b in self.all_bans.values()
-            ],
+            "bans": ([b.key, b.rule, b.since, b.until, b.times, list(b.evidence)] for b in bans),
         }
 
     def load(self, found: dict[str, Any]) -> None:
@@ -313,13 +322,21 @@ class MemoryStore:
         self.all_bans = OrderedDict((ban.key, ban) for ban in bans)
 
 
+def _in_force(ban: Ban, now: float) -> bool:
+    """Say whether a ban is neither over nor of a time from which the clock was set back."""
+    return 0 < ban.until - now <= 2 * (ban.until - ban.since)
+
+
 def _dumped(counter: Counter) -> tuple[str, Any]:
+    # Each copy is one step to other threads. Who stops or begins to wait in between is left out, too.
     if isinstance(counter, DistinctCount):
-        members = counter.members.items()
-        return "distinct", [[m, at] for m, at in members if m not in counter.waiting]
-    windows = []
+        waited = counter.waiting.copy()
+        members = list(counter.members.items())
+        waited |= counter.waiting.copy()
+        return "distinct", [[m, at] for m, at in members if m not in waited]
+    windows, pending = [], counter.pending
     for buckets in counter.windows:
-        left, kept = counter.pending, []
+        left, kept = pending, []
         # What waits is what came last.
         for number, count in sorted(buckets.items(), reverse=True):
             taken = min(left, count)

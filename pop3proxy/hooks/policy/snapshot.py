@@ -2,14 +2,23 @@
 
 import json
 import os
-import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from threading import Lock
+from typing import Any, Final, TextIO
 
 from .memory import MemoryStore
 
 VERSION: Final = 1
 """The ``v`` of the file: raised when its form changes."""
+
+
+_PORTION: Final = 32
+"""Rows that are written before other threads get their turn: so many take less than a millisecond."""
+
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class SnapshotError(OSError):
@@ -22,23 +31,51 @@ def write(store: MemoryStore, path: str, secrets: bool) -> None:
     ``secrets`` writes what comes from passwords too, which is worth nothing if the key of their hashes
     is made anew at the next start.
     """
-    target = Path(path)
-    text = json.dumps({"v": VERSION, **store.dump(secrets)}, separators=(",", ":"))
-    temporary = ""
-    try:
-        # Only the owner reads it: it names people. In the same folder, so that it can be renamed.
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as problem:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise SnapshotError(
-            f"policy.snapshot: cannot write {path}: {problem.strerror}; make its folder writable"
-        ) from None
+    writing(store, path, secrets, Lock())()
+
+
+def writing(store: MemoryStore, path: str, secrets: bool, lock: Lock) -> Callable[[], None]:
+    """Return what writes a snapshot as ``write`` does, and may be called in another thread.
+
+    Those that share a lock write one after the other.
+    """
+    target, held = Path(path), store.dump(secrets)
+    # One name, so that kills do not leave a file each. In the same folder, so that it can be renamed.
+    temporary = target.with_name(f".{target.name}.new")
+
+    def write_now() -> None:
+        try:
+            with lock:
+                temporary.unlink(missing_ok=True)
+                # Only the owner reads it: it names people.
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                    _write(held, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, target)
+        except OSError as problem:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise SnapshotError(
+                f"policy.snapshot: cannot write {path}: {problem.strerror};"
+                " make its folder writable, with room for it"
+            ) from None
+
+    return write_now
+
+
+def _write(held: dict[str, Iterable[Any]], file: TextIO) -> None:
+    """Write in portions, and in between let the reactor go on."""
+    file.write(f'{{"v":{VERSION}')
+    for name, rows in held.items():
+        file.write(f',"{name}":[')
+        for number, row in enumerate(rows):
+            file.write(f",{_encode(row)}" if number else _encode(row))
+            if number % _PORTION == 0:
+                time.sleep(0)
+        file.write("]")
+    file.write("}")
 
 
 def read(store: MemoryStore, path: str) -> bool:
@@ -58,7 +95,7 @@ def read(store: MemoryStore, path: str) -> bool:
         if found["v"] != VERSION:
             raise ValueError
         store.load(found)
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError):
         raise _broken(path) from None
     return True
 

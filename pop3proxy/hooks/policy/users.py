@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import unicodedata
 from collections import OrderedDict
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -17,12 +18,21 @@ MAX_NUMBERED: Final = 10_000
 
 _BLANKS: Final = "\0\t\n\v\f\r "
 
+_NOTHING: Final = dict.fromkeys(
+    [
+        *(0xAD, 0x34F, 0x1806, *range(0x180B, 0x180E), *range(0x200B, 0x200E)),
+        *(0x2060, *range(0xFE00, 0xFE10), 0xFEFF),
+    ]
+)
+"""What is not seen in a name: mapped to nothing by SASLprep (RFC 4013 section 2.1, RFC 3454 table B.1)."""
+
 
 class Users:
     """Says which names mean the same user.
 
-    Blanks around a name go: servers cut them off. Then, as configured, case, a default domain, and what
-    stands behind a plus sign. Any text is taken, also what was no UTF-8.
+    Blanks around a name go, and what stands behind a NUL, and a dot or nothing behind the @: servers cut
+    them off. Ways to write the same in Unicode are one, as by SASLprep (RFC 4013). Then, as configured,
+    case, a default domain, and what stands behind a plus sign. Any text is taken, also what was no UTF-8.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -32,10 +42,19 @@ class Users:
 
     def key(self, user: str) -> str:
         """Return the name under which a user is counted; empty if there is none."""
-        name = user.strip(_BLANKS)
-        if self._ignore_case:
-            name = name.casefold()
+        name = user.lstrip(_BLANKS).partition("\0")[0].rstrip(_BLANKS)
+        if name.isascii():
+            if self._ignore_case:
+                name = name.lower()
+        else:
+            name = unicodedata.normalize("NFKC", name.translate(_NOTHING))
+            if self._ignore_case:
+                name = unicodedata.normalize("NFKC", name.casefold())
+            name = name.strip()
         local, at, domain = name.rpartition("@")
+        domain = domain.rstrip(".")
+        if at and local and not domain:
+            name, at = local.rstrip("@"), ""
         if not at:
             local, domain = name, ""
         if self._plus and "+" in local[1:]:
@@ -86,8 +105,13 @@ class Addresses:
         Raises ValueError.
         """
         kind, _, value = text.partition(":")
-        if kind in ("user", "pair") and value:
+        if kind == "user" and value:
             return text
+        if kind == "pair":
+            host, _, user = value.partition("|")
+            if user and _parsed(host.partition("/")[0]) is not None:
+                return f"pair:{self.address(host.partition('/')[0])}|{user}"
+            raise ValueError(f"{text} is no pair; write it like pair:192.0.2.1|bob")
         if kind in ("address", "network") and value:
             text = value
         try:

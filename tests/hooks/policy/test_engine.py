@@ -17,7 +17,7 @@ from pop3proxy.analyzer.events import (
 from pop3proxy.analyzer.events import Policy as PolicyEvent
 from pop3proxy.hooks.api import PASS, Delay, Deny, Drop, Verdict
 from pop3proxy.hooks.policy.config import Policy
-from pop3proxy.hooks.policy.engine import Decision, Engine
+from pop3proxy.hooks.policy.engine import ANSWER_TIME, Decision, Engine
 from pop3proxy.hooks.policy.memory import MemoryStore
 
 NOW = 1_764_000_000.0
@@ -67,9 +67,10 @@ class World:
         event = LoginSuccess(c, self.now, user, password, "PLAIN")
         return self._verdict(self.engine.success(event))
 
-    def end(self, c: Connection) -> None:
+    def end(self, c: Connection, reason: str = "server_closed") -> None:
         none = (0, 0, 0, 0, 0, 0)
-        self.engine.ended(SessionEnd(c, self.now, "", "none", *none, 0.0, "quit", 0, "whole"))
+        end = SessionEnd(c, self.now, "", "none", *none, 0.0, reason, 0, "whole")
+        self._verdict(self.engine.ended(end))
 
     def guess(self, user: str, password: str, host: str = HOST, **more: Any) -> Verdict:
         """Try a wrong login in a session of its own; return the verdict that it met."""
@@ -143,6 +144,41 @@ def test_the_end_of_the_session_takes_back_what_waits() -> None:
     assert not world.engine._flights
 
 
+@pytest.mark.parametrize("reason", ["client_closed", "client_lost", "timeout:login"])
+@pytest.mark.parametrize("mech", ["PLAIN", "CRAM-MD5"])
+def test_who_leaves_before_the_answer_has_guessed(reason: str, mech: str) -> None:
+    world = World(
+        [rule("failures", "address", 2, "ban"), rule("users", "address", 1, "log", name="l")]
+    )
+    for n in range(2):
+        c = world.client()
+        assert world.attempt(c, "bob", f"guess{n}" if mech == "PLAIN" else "", mech) is PASS
+        world.now += 31  # timeouts.drain, and one more
+        world.end(c, reason)
+    assert not world.engine._flights
+    assert isinstance(world.attempt(world.client(), "bob", "guess2"), Deny)
+    # Nobody is banned for what may not have failed.
+    assert world.actions() == ["log", "deny"]
+
+
+def test_who_waited_for_an_answer_that_did_not_come_has_not_guessed() -> None:
+    world = World([rule("failures", "address", 1, "deny")])
+    for _ in range(3):
+        c = world.client()
+        assert world.attempt(c, "bob", "x") is PASS
+        world.now += ANSWER_TIME
+        world.end(c, "client_closed")
+
+
+def test_the_same_password_left_again_and_again_is_one() -> None:
+    world = World([rule("failures", "address", 2, "deny")])
+    for _ in range(5):
+        c = world.client()
+        assert world.attempt(c, "bob", "right") is PASS
+        world.end(c, "client_lost")
+    assert world.log_in("bob", "right") is PASS
+
+
 def test_an_attempt_without_an_answer_is_taken_back_by_the_next_one_s() -> None:
     world = World([rule("failures", "address", 2, "deny")])
     c = world.client()
@@ -168,6 +204,14 @@ def test_a_failure_whose_attempt_was_not_seen_counts() -> None:
         ("bob", "BOB", {}),
         ("bob", "bob@example.org", {"default_domain": "example.org"}),
         ("bob@example.org", "bob+x@example.org", {"plus_address": True}),
+        ("bob", "bob\0\0x", {}),
+        ("bob", "bob@", {}),
+        ("bob@example.org", "BOB@example.org.", {}),
+        ("bob", "bob@", {"default_domain": "example.org"}),
+        ("j\u00f6rg", "jo\u0308rg", {}),
+        ("j\u00f6rg", "JO\u0308RG\u200b", {}),
+        ("j\u00f6rg", "jo\u0308rg", {"ignore_case": False}),
+        ("bob", "\uff42ob\u3000", {}),
     ],
 )
 def test_names_of_one_user_fall_together(one: str, other: str, options: dict[str, Any]) -> None:

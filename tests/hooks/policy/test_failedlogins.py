@@ -11,8 +11,10 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 
+from pop3proxy import policytest
 from pop3proxy.analyzer.events import (
     Connect,
     Connection,
@@ -28,9 +30,10 @@ from pop3proxy.config import ConfigError, load
 from pop3proxy.hooks.api import PASS, Deny, Hook
 from pop3proxy.hooks.dispatcher import Dispatcher
 from pop3proxy.hooks.logging.schema import schema
+from pop3proxy.hooks.policy import failedlogins
 from pop3proxy.hooks.policy.config import DEFAULT_RULES, Policy, PolicyRule
 from pop3proxy.hooks.policy.control import MAX_LINE, Control, ControlError
-from pop3proxy.hooks.policy.engine import Engine
+from pop3proxy.hooks.policy.engine import Decision, Engine
 from pop3proxy.hooks.policy.failedlogins import FailedLogins
 from pop3proxy.hooks.policy.memory import MemoryStore
 from pop3proxy.hooks.policy.snapshot import SnapshotError
@@ -131,8 +134,12 @@ def test_bans_survive_a_restart(tmp_path: Path) -> None:
         hook.stop()
 
 
-def test_a_snapshot_is_written_at_intervals(tmp_path: Path) -> None:
+def test_a_snapshot_is_written_at_intervals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, clock = tmp_path / "state", Clock()
+    # In its turn; that threads can do it is for test_memory.py, and the program, to show.
+    monkeypatch.setattr(failedlogins, "deferToThread", maybeDeferred)
     hook = FailedLogins(policy(snapshot=str(path), snapshot_interval=10.0))
     hook.start(clock)
     hook.engine.ban("address:192.0.2.1", 100.0, "", NOW)
@@ -167,13 +174,15 @@ def do(one: Control, **request: Any) -> dict[str, Any]:
 def test_bans_by_hand_are_added_listed_explained_and_removed() -> None:
     one, engine, ended = control()
     engine.connect(Connect(client(), NOW))
-    for what in ("192.0.2.1", "192.0.2.0/24", "2001:db8::1", "2001:db8::/64", "user:Bob"):
+    places = ("192.0.2.1", "192.0.2.0/24", "2001:db8::1", "2001:db8::/64", "::ffff:192.0.2.9")
+    for what in (*places, "user:Bob", "pair:2001:db8::2|Bob"):
         (ban,) = do(one, do="add", what=what, seconds=60, why="a test")["bans"]
         assert ban["evidence"] == ["a test"]
     assert ended[:2] == [{"C1"}, {"C1"}]
     keys = [ban["key"] for ban in do(one, do="list")["bans"]]
     assert keys == [
-        *("address:192.0.2.1", "network:192.0.2.0/24", "address:2001:db8::/64", "user:bob")
+        *("address:192.0.2.1", "network:192.0.2.0/24", "address:2001:db8::/64"),
+        *("address:192.0.2.9", "user:bob", "pair:2001:db8::/64|bob"),
     ]
     explained = do(one, do="why", what="192.0.2.1")["bans"]
     assert [ban["key"] for ban in explained] == ["address:192.0.2.1", "network:192.0.2.0/24"]
@@ -191,6 +200,8 @@ def test_bans_by_hand_are_added_listed_explained_and_removed() -> None:
         (b'{"do":"x"}', "list, add, remove and why"),
         (b'{"do":"why"}', "lacks what"),
         (b'{"do":"why","what":"bob"}', "write an address"),
+        (b'{"do":"why","what":"pair:192.0.2.1"}', "is no pair"),
+        (b'{"do":"why","what":"pair:bob|bob"}', "is no pair"),
         (b'{"do":"why","what":"192.0.0.0/16"}', "write 192.0.0.0/24"),
         (b'{"do":"remove","what":"192.0.2.1"}', "is not banned"),
         (b'{"do":"add","what":"192.0.2.1"}', "number of seconds"),
@@ -410,7 +421,35 @@ def test_a_rule_for_one_listener_is_never_judged_by_a_log(tmp_path: Path) -> Non
     assert "here  not judged" in result.stderr
 
 
-@pytest.mark.parametrize("text", ["x", "[]", '{"event":"pop3_connect"}'])
+def test_sessions_of_a_log_that_never_end_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(log_of(tmp_path, fingerprints=True))
+    kept = [line for line in source.read_text().splitlines() if "login_attempt" in line]
+    source.write_text("\n".join(kept))
+    ended: list[str] = []
+    monkeypatch.setattr(policytest, "MAX_SESSIONS", 10)
+
+    def note(_: Engine, event: SessionEnd) -> Decision:
+        ended.append(event.c.uid)
+        return Decision()
+
+    monkeypatch.setattr(Engine, "ended", note)
+    assert judged(tmp_path, str(source)).return_value == 0
+    assert ended == [f"C{n}" for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("x", "[]", '{"event":"pop3_connect"}', "[" * 100_000),
+        '{"event":"pop3_connect","ts":NaN}',
+        '{"event":"pop3_connect","ts":1e999}',
+        '{"event":"pop3_connect","ts":1' + "0" * 4000 + "}",
+        '{"x":"' + "x" * policytest.MAX_LINE + '"}',
+    ],
+    ids=range(8),
+)
 def test_what_is_no_log_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text(text + "\n")
@@ -441,10 +480,12 @@ def test_a_capture_is_judged_and_its_replay_writes_what_was_decided(tmp_path: Pa
     path.write_bytes(pcap(frames(segments(GUESSES))))
     config.write_text(
         '[[policy.rules]]\nname = "here"\naction = "ban"\nlimits = [{ count = 2, seconds = 60 }]\n'
+        '[[policy.rules]]\nname = "there"\nlistener = "tcp:110"\n'
     )
     given = ["--config", str(config)]
     result = CliRunner().invoke(policy_test, [str(path), *given], standalone_mode=False)
     assert (result.return_value, result.exception) == (0, None)
+    assert "there  not judged" in result.stderr
     decided = [json.loads(line)["action"] for line in result.stdout.splitlines()]
     assert decided == ["ban", "banned", "banned"]
     assert "guess" not in result.stdout + result.stderr

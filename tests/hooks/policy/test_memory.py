@@ -2,7 +2,9 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import pytest
 
@@ -65,6 +67,31 @@ def test_a_refunded_count_of_nothing_is_forgotten() -> None:
     assert not kept.counters
 
 
+def test_what_waits_drives_out_nothing_that_failed() -> None:
+    kept = store()
+    for number in range(51):
+        failed(kept, charge("k", f"{number}"))
+    for number in range(5):
+        kept.attempt(Attempt((charge("k", f"more{number}"),)), NOW)
+    for number in range(5):
+        kept.settle(Settlement(NOW, refunded=(charge("k", f"more{number}"),)), NOW)
+    assert kept.attempt(Attempt((charge("k", "0"),)), NOW).tallies[0].counts == (51, 51)
+
+
+@pytest.mark.parametrize("member", ["", "m"], ids=["plain", "distinct"])
+def test_a_clock_that_was_ahead_leaves_nothing_behind(member: str) -> None:
+    kept, one = store(), charge("k", member)
+    for ahead, left in ((1.0, True), (1e7, False)):
+        kept.settle(Settlement(NOW, charges=(one,)), NOW + ahead)
+        kept.ban(Ban("user:x", "rule", NOW + ahead, NOW + ahead + 60, 1), NOW + ahead)
+        other = charge("k", "other" if member else "")
+        counts = kept.attempt(Attempt((other,)), NOW).tallies[0].counts
+        assert counts == ((2, 2) if left else (1, 1))
+        assert (kept.ban_of(("user:x",), NOW) is not None) == left
+        assert bool(kept.bans(NOW)) == left
+        kept.counters.clear()
+
+
 def test_a_snapshot_holds_all_but_what_waits(tmp_path: Path) -> None:
     path, kept = str(tmp_path / "state"), store()
     failed(kept, charge("plain"))
@@ -83,6 +110,32 @@ def test_a_snapshot_holds_all_but_what_waits(tmp_path: Path) -> None:
     assert os.stat(path).st_mode & 0o777 == 0o600
 
 
+def test_a_snapshot_is_written_in_another_thread_while_counting_goes_on(tmp_path: Path) -> None:
+    path, kept = str(tmp_path / "state"), store()
+    for number in range(50):
+        failed(kept, charge(f"plain{number}"))
+        failed(kept, charge(f"distinct{number}", "m"))
+    with ThreadPoolExecutor(1) as threads:
+        for number in range(20):
+            done = threads.submit(snapshot.writing(kept, path, secrets=True, lock=Lock()))
+            turn = 0
+            while not done.done():
+                failed(kept, charge(f"plain{turn % 50}"))
+                failed(kept, charge(f"distinct{turn % 60}", f"{number}.{turn}"))
+                turn += 1
+            done.result()
+            assert snapshot.read(store(), path)
+
+
+def test_a_kill_while_writing_leaves_the_old_snapshot_and_one_file_at_most(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    snapshot.write(store(), str(path), secrets=True)
+    (tmp_path / ".state.new").write_text("half of a snaps")
+    assert snapshot.read(store(), str(path))
+    snapshot.write(store(), str(path), secrets=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["state"]
+
+
 def test_what_comes_from_passwords_is_left_out_if_their_key_is_not_kept(tmp_path: Path) -> None:
     path, kept = tmp_path / "state", store()
     failed(kept, charge("~secret|address:192.0.2.1", "0123456789abcdef"))
@@ -99,8 +152,9 @@ def test_what_comes_from_passwords_is_left_out_if_their_key_is_not_kept(tmp_path
         '{"v":1,"counters":[["k","plain",[[["x",1]]]]],"marks":[],"graces":[],"bans":[]}',
         '{"v":1,"counters":[],"marks":[],"graces":[],"bans":[[1]]}',
         '{"v":1,"counters":5,"marks":[],"graces":[],"bans":[]}',
+        '{"v":1,"counters":[["k","plain",[[[1e999,1]]]]],"marks":[],"graces":[],"bans":[]}',
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_a_broken_snapshot_is_refused_and_changes_nothing(tmp_path: Path, text: str) -> None:
     path, kept = tmp_path / "state", store()
