@@ -86,7 +86,7 @@ test-all-pythons: $(READY)
 
 .venv-%/ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/$(PIP_INSTALL) --editable '.[test]'
+	$(@D)/bin/$(PIP_INSTALL) --editable '.[redis,test]'
 	@touch $@
 
 clean:

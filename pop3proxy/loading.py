@@ -22,7 +22,7 @@ from .hooks.policy.commands import (
     Rule,
 )
 from .hooks.policy.config import Policy
-from .hooks.policy.failedlogins import FailedLogins
+from .hooks.policy.failedlogins import FailedLogins, PolicyUnusable
 from .hooks.policy.users import Passwords
 
 GROUP = "pop3proxy.hooks"
@@ -55,7 +55,10 @@ def load_hooks(config: Config, live: bool = True) -> list[Hook]:
     if config.rules is not None and (rules := tuple(_rules(config.rules))):
         hooks.append(CommandRules(rules))
     if config.policy is not None:
-        hooks.append(FailedLogins(config.policy, live=live))
+        try:
+            hooks.append(FailedLogins(config.policy, live=live))
+        except PolicyUnusable as problem:
+            mistakes.append(str(problem))
     for index, entry in enumerate(config.hooks):
         try:
             hooks.append(_adjusted(_made(_found(entry.name), entry.options), entry))

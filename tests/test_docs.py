@@ -175,33 +175,39 @@ def test_first_screen_of_the_readme_says_that_stls_hides_logins() -> None:
 
 def test_session_of_the_readme_has_the_parameters_of_its_events() -> None:
     kinds = {kind.name: kind for kind in ALL}
-    for line in _block("json").splitlines():
+    for line in _blocks("json")[0].splitlines():
         record = json.loads(line)
         own = [name for name in record if name not in {"ts", "event", "uid", "id.orig_h"}]
         assert own == list(kinds[record["event"]].parameters)
 
 
-def _block(language: str) -> str:
+def _blocks(language: str) -> list[str]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
-    assert found
-    return found[1]
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
 
 
 def test_hook_of_the_readme_is_a_hook() -> None:
     names: dict[str, Any] = {}
-    exec(_block("python"), names)
+    (code,) = _blocks("python")
+    exec(code, names)
     hook = names["Announce"](**_readme_config().hooks[0].options)
     assert isinstance(hook, Hook)
     assert {kind.name for kind in Dispatcher([hook]).wants} == {"pop3_login_failure"}
 
 
 def _readme_config() -> Config:
-    return Config.model_validate(tomllib.loads(_block("toml")))
+    """Return the configuration that names the hook."""
+    return Config.model_validate(tomllib.loads(_blocks("toml")[-1]))
 
 
-def test_configuration_of_the_readme_is_one() -> None:
+def test_configurations_of_the_readme_are_some() -> None:
     assert _readme_config().hooks[0].name == "announce:Announce"
+    least = {"listen": ["tcp:110"], "upstream": "tcp:localhost:110"}
+    front, policy, _ = (
+        Config.model_validate(least | tomllib.loads(block)) for block in _blocks("toml")
+    )
+    assert [listener.tls for listener in front.listen] == ["terminate", "implicit"]
+    assert policy.policy is not None
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

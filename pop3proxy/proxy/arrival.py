@@ -26,6 +26,9 @@ from .wire import Wire
 _LOOKED_AT: Final = LONGEST_V2 + 16
 """Octets that are looked at before they are taken: the longest header."""
 
+_HANDSHAKE: Final = b"\x16"
+"""How all that a TLS client says first begins (RFC 8446 section 5.1)."""
+
 _LEFT_UNREAD: Final = 64 * 1024
 """Octets that are read before a close, as unread ones would make of it a reset that overtakes our line."""
 
@@ -243,14 +246,9 @@ class Arrival:
         if self._over:
             return
         left = len(data) if rest is None else len(data) - len(rest)
-        if left > 0:
+        if left:
             connection.recv(left)
         if rest is None:
-            return
-        if left < 0:
-            # The first octets are taken, and were none of TLS's.
-            self._tls_failed("it does not speak TLS")
-            self._close()
             return
         assert self._engine is not None
         self._make_wire(self._engine, connection, watched=True)
@@ -360,9 +358,13 @@ class Arrival:
             _refuse_header(self._hall, self._log, self.host, self.port)
             self._close()
             return None
+        if not self._seen.startswith(_HANDSHAKE):
+            # It would be waited for what makes a whole record of this.
+            self._tls_failed("it does not speak TLS")
+            self._close()
+            return None
         self._stages.pop(0)
-        seen, self._seen = self._seen, b""
-        return seen
+        return data
 
     def _refuse(self, what: str, why: str) -> None:
         """Close, as the header that a proxy must send is not there, or is none."""

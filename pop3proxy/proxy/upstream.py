@@ -5,10 +5,15 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import clientFromString
-from twisted.internet.interfaces import IAddress, IProtocolFactory, ITCPTransport
+from twisted.internet.interfaces import (
+    IAddress,
+    IHalfCloseableProtocol,
+    IProtocolFactory,
+    ITCPTransport,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from .. import config
 from ..analyzer.events import SERVER
@@ -57,6 +62,11 @@ class _ServerWire(Wire):
         if ITCPTransport.providedBy(transport):
             # A short reply must not wait for the acknowledgement of the one before it.
             transport.setTcpNoDelay(True)
+        between = getattr(transport, "protocol", None)
+        if hasattr(between, "readConnectionLost"):
+            # The endpoint's wrapper says of several interfaces that we have only the last; without this one
+            # an end of the server's bytes would be the end of the connection.
+            alsoProvides(between, IHalfCloseableProtocol)
         super().connectionMade()
 
 

@@ -176,7 +176,7 @@ def test_a_header_that_is_missing_or_not_believed_ends_the_connection(
     ("settings", "explained"),
     [
         pytest.param({"xclient": True}, "it refuses XCLIENT: ", id="xclient-untrusted"),
-        pytest.param({"tls": "starttls"}, "it refuses STLS: ", id="no-stls"),
+        pytest.param({"tls": "starttls"}, "it refuses STLS, ", id="no-stls"),
     ],
 )
 def test_a_dovecot_that_refuses_what_is_set_is_explained(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -193,6 +194,64 @@ DEFAULT_RULES: Final = (
 """The rules of a policy that names none."""
 
 
+def _redis_url(text: str) -> str:
+    problem = _problem_of_url(text)
+    if problem:
+        raise ValueError(problem)
+    return text
+
+
+def _problem_of_url(text: str) -> str | None:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return 'is no URL; write it like "redis://192.0.2.1:6379/0"'
+    if parts.username is not None or parts.password is not None:
+        # The input is not shown: it is a secret.
+        return "must not hold a password; write that into a file, and name it as password_file"
+    if parts.query or parts.fragment:
+        return "must end behind the database's number; leave out what begins with ? or #"
+    if parts.scheme == "unix":
+        whole = not parts.netloc and parts.path.startswith("/") and len(parts.path) > 1
+        return None if whole else 'must name a socket like "unix:///run/redis/redis.sock"'
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        return "must begin with redis://HOST, rediss://HOST (TLS) or unix:///PATH"
+    database = parts.path.strip("/")
+    if database and not (database.isascii() and database.isdigit() and len(database) < 6):
+        return 'must end in the database\'s number, such as "/0", or in nothing'
+    return None
+
+
+class PolicyRedis(_Table):
+    """A Redis or Valkey server by which several proxies share counts and bans."""
+
+    url: Annotated[str, AfterValidator(_redis_url)]
+    """`redis://HOST:PORT/DATABASE`, `rediss://…` for TLS, or `unix:///PATH`."""
+    ca: str | None = None
+    """A PEM file of certificates that a server's may come from; without it those of the system."""
+    username: str | None = None
+    """The user of Redis's own access list."""
+    password_file: str | None = None
+    """A file that holds the password in one line; read at each connection."""
+    prefix: Annotated[str, Field(min_length=1, max_length=64)] = "pop3proxy:"
+    """What all keys and channels begin with."""
+    time_limit: Annotated[float, Strict(), Field(ge=0.001, le=10)] = 0.25
+    """Seconds that a decision waits for Redis; then it is made by what this proxy has counted."""
+    probe_interval: Annotated[float, Strict(), Field(ge=0.01, le=60)] = 1
+    """Seconds between two looks whether Redis is well, and between two attempts to reach it."""
+    connect_limit: Annotated[float, Strict(), Field(ge=0.01, le=60)] = 5
+    """Seconds that each step of connecting may take, and that Redis may hang before it is dialled anew."""
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.username is not None and self.password_file is None:
+            raise ValueError("username: needs a password_file")
+        if self.ca is not None and not self.url.startswith("rediss:"):
+            raise ValueError('ca: is for TLS; write the url like "rediss://redis.example.org"')
+        return self
+
+
 class Policy(_Table):
     """Consequences of failed logins; without this table there are none."""
 
@@ -254,6 +313,8 @@ class Policy(_Table):
     """Seconds between two snapshots; one more is written when the proxy stops."""
     control: str | None = None
     """A Unix socket for `pop3proxy bans`."""
+    redis: PolicyRedis | None = None
+    """Share counts and bans with other proxies; all need the same `fingerprint_key`."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -266,4 +327,10 @@ class Policy(_Table):
         if self.fingerprint_key is not None and len(self.fingerprint_key) < MIN_KEY:
             # The input is not shown: it is a secret.
             raise ValueError(f"fingerprint_key: is too short; write {MIN_KEY} letters or more")
+        if self.redis is not None and self.fingerprint_key is None:
+            raise ValueError("redis: needs a fingerprint_key, the same for all proxies that share")
+        if self.redis is not None and self.snapshot is not None:
+            raise ValueError(
+                "snapshot: is not used with redis, which keeps the counts; leave it out"
+            )
         return self

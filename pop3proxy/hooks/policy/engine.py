@@ -461,6 +461,12 @@ class Engine:
                 refunded = tuple(each.charge for each in flight.charged)
                 self.store.settle(Settlement(flight.at, refunded=refunded), now)
 
+    def sessions(self, key: str) -> set[str]:
+        """Return the sessions that a ban of this key, made elsewhere, ends."""
+        if not self.policy.end_sessions or key.startswith("user:"):  # who is logged in is welcome
+            return set()
+        return set(self._open.get(key, ()))
+
     def _remember(self, uid: str, keys: Iterable[str]) -> None:
         for key in keys:
             self._keys.setdefault(uid, set()).add(key)

@@ -4,7 +4,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable
 from threading import Lock
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
@@ -19,9 +19,29 @@ from .config import Policy
 from .control import Control
 from .engine import Decision, Engine, then
 from .memory import MemoryStore
-from .store import Store
+from .store import Ban, Store
+
+if TYPE_CHECKING:
+    from .redis.store import RedisStore
 
 _Any = Pass | Delay | Deny | Drop
+
+
+def _shared(policy: Policy) -> "RedisStore | None":
+    """Make the store that is shared, if there is to be one. Raises PolicyUnusable without txredisapi."""
+    if policy.redis is None:
+        return None
+    try:
+        from .redis.store import RedisStore
+    except ModuleNotFoundError as problem:
+        if problem.name != "txredisapi":
+            raise
+        raise PolicyUnusable("policy.redis needs txredisapi; install pop3proxy[redis]") from None
+    return RedisStore(policy, policy.redis)
+
+
+class PolicyUnusable(Exception):
+    """What the configuration asks for cannot be had; the text says what would be right."""
 
 
 class FailedLogins(Hook):
@@ -37,8 +57,11 @@ class FailedLogins(Hook):
         """
         self.policy = policy
         key = policy.fingerprint_key
-        self.store: Store = store or MemoryStore(
-            policy.max_keys, policy.max_bans, policy.ban_memory
+        self._shared = _shared(policy) if store is None and live else None
+        self.store: Store = (
+            store
+            or self._shared
+            or MemoryStore(policy.max_keys, policy.max_bans, policy.ban_memory)
         )
         self.engine = Engine(
             policy, self.store, secrets.token_bytes(32) if key is None else key.encode()
@@ -66,6 +89,10 @@ class FailedLogins(Hook):
             snapshot.write(self.store, policy.snapshot, self._keeps_secrets)
             self._snapshots.clock = reactor
             self._snapshots.start(policy.snapshot_interval, now=False)
+        if self._shared is not None:
+            self._shared.counts = self.counts
+            self._shared.on_ban = self._banned_elsewhere
+            self._shared.start(reactor)
         if policy.control is not None:
             self._control = Control(self.engine, self._end)
             self._control.listen(reactor, policy.control)
@@ -74,6 +101,8 @@ class FailedLogins(Hook):
         """Write a last snapshot, and say what was decided."""
         if self._control is not None:
             self._control.close()
+        if self._shared is not None:
+            self._shared.stop()
         if self._snapshots.running:
             self._snapshots.stop()
             try:
@@ -83,6 +112,9 @@ class FailedLogins(Hook):
         if self._live:
             counts = ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
             self._log.info("policy stopped; counted: {counts}", counts=counts or "nothing")
+
+    def _banned_elsewhere(self, ban: Ban) -> None:
+        self._end(self.engine.sessions(ban.key))
 
     @property
     def _keeps_secrets(self) -> bool:

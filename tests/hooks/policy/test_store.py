@@ -1,6 +1,6 @@
 """What any store of counts and bans does; further stores take part by a row in `STORES`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -18,11 +18,25 @@ from pop3proxy.hooks.policy.store import (
     Window,
 )
 
+from .redisserver import STORES as REDIS
+from .redisserver import at_once_or_later
+
+WAITS = True
+
 NOW = 1_764_000_000.0
 
-STORES: dict[str, Callable[[], Store]] = {"memory": lambda: MemoryStore(1000, 100, 1000.0)}
+STORES: dict[str, Callable[[], Store]] = {
+    "memory": lambda: MemoryStore(1000, 100, 1000.0),
+    "redis": REDIS,
+}
 
 WINDOWS = (Window(60.0, 3), Window(3600.0, 5))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _redis_ends() -> Iterator[None]:
+    yield
+    REDIS.end()
 
 
 @pytest.fixture(params=STORES)
@@ -32,8 +46,9 @@ def store(request: pytest.FixtureRequest) -> Store:
 
 def got(answer: object) -> Answer:
     """Return an answer that is there at once, or comes."""
-    assert isinstance(answer, Answer)
-    return answer
+    found = at_once_or_later(answer)
+    assert isinstance(found, Answer)
+    return found
 
 
 def plain(key: str = "k", enforced: bool = True, waived: bool = True) -> Charge:

@@ -1,0 +1,1 @@
+"""Counts and bans that several proxies share through Redis or Valkey; the terms are those of store.py."""

@@ -1,0 +1,676 @@
+"""A store that several proxies share through Redis, and that each goes on with alone when Redis is not well.
+
+Memory goes along: it holds all bans, so that the connect check asks nobody, and what this proxy has counted,
+so that a decision that Redis does not make in time is made from there at once.
+"""
+
+import hashlib
+import json
+import secrets
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, ClassVar, Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as TookTooLong
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..config import Policy, PolicyRedis
+from ..memory import MemoryStore
+from ..store import BUCKETS, Answer, Attempt, Ban, Charge, Settlement, Tally
+from .link import TROUBLES, Link, RedisTrouble
+
+PATIENCE: Final = 600
+"""Seconds after which an attempt without an answer ends in Redis: its proxy was killed, or had hung up."""
+
+MAX_ASKED: Final = 1024
+"""Decisions that wait for Redis at once; those beyond are made from memory, so that no queue grows."""
+
+MAX_TELLING: Final = 64
+"""Bans on their way to Redis at once; the others wait in their dictionary."""
+
+PAGE: Final = 500
+"""Bans that are read at once."""
+
+SAID_EVERY: Final = 60.0
+"""Seconds between two lines about Redis going, if it comes and goes."""
+
+_BEATS_UNHEARD: Final = 5
+"""Own messages that may be under way at once."""
+
+_MARK_SECONDS: Final = 365 * 86400
+
+
+@dataclass(slots=True)
+class _Told:
+    """A ban or its end, as Redis is told it."""
+
+    keys: list[bytes]
+    args: list[bytes]
+
+
+class _Question:
+    """A decision that waits for Redis: made by its answer, or from memory, or no longer wanted.
+
+    ``late`` gets an answer that nobody waits for any more.
+    """
+
+    __slots__ = ("alone", "decided", "late", "read", "timer")
+
+    def __init__(
+        self,
+        read: Callable[[list[int]], Answer],
+        alone: Callable[[], Answer],
+        late: Callable[[list[int]], None],
+    ) -> None:
+        self.read = read
+        self.alone = alone
+        self.late = late
+        self.decided: Deferred[Answer] = Deferred(self._forget)
+        self.timer: Any = None
+
+    @property
+    def open(self) -> bool:
+        """Whether somebody waits for it."""
+        return bool(self.timer.active())
+
+    def answer(self, reply: list[int]) -> None:
+        """Take Redis's answer. Raises ValueError if it cannot be read; then it is as open as it was."""
+        if not self.open:
+            self.late(reply)
+            return
+        answer = self.read(reply)
+        self.timer.cancel()
+        self.decided.callback(answer)
+
+    def decide_alone(self) -> None:
+        """Decide from memory."""
+        self.decided.callback(self.alone())
+
+    def _forget(self, _: object) -> None:
+        """The client has left."""
+        if self.open:
+            self.timer.cancel()
+
+
+class RedisStore:
+    """Counts and bans of all proxies that name the same server, prefix and `fingerprint_key`.
+
+    ``counts`` has what is worth knowing. ``on_ban`` is called with each ban that comes from elsewhere.
+    """
+
+    _log: ClassVar[Logger] = Logger()
+
+    def __init__(
+        self, policy: Policy, config: PolicyRedis, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Take the configuration, which must have a `fingerprint_key`, and what says the time."""
+        assert policy.fingerprint_key is not None
+        self.memory = MemoryStore(policy.max_keys, policy.max_bans, policy.ban_memory)
+        self.counts: Counter[str] = Counter()
+        self.on_ban: Callable[[Ban], None] = lambda ban: None
+        self._config = config
+        self._policy = policy
+        self._clock = clock
+        secret = policy.fingerprint_key.encode("utf-8", "surrogateescape")
+        self._secret = hashlib.blake2b(secret, person=b"pop3proxy.redis").digest()
+        self._prefix = config.prefix.encode("utf-8", "surrogateescape")
+        self._channel = self._prefix + b"bans"
+        self._name_here = secrets.token_hex(8)
+        # On its own channel a proxy hears whether it still hears.
+        self._own_channel = self._prefix + b"beat:" + self._name_here.encode()
+        self._patience = str(PATIENCE).encode()
+        self._parts = str(BUCKETS).encode()
+        self._reactor: Any = None
+        self._link: Link | None = None
+        self._well = False
+        self._ill_since: float | None = None
+        self._outage_said = False
+        self._said = -SAID_EVERY
+        self._alone = 0
+        self._asked = 0
+        self._beats = 0
+        self._heard_beats = 0
+        self._mark: bytes | None = None
+        self._touched: set[str] | None = None
+        self._untold: OrderedDict[str, _Told] = OrderedDict()
+        self._telling = 0
+        self._unheard: Counter[str] = Counter()
+        self._running: Deferred[None] | None = None
+        self._pause: Deferred[None] | None = None
+        self._stopped = False
+        self._waiting: list[tuple[bool, Deferred[None]]] = []
+
+    # --- start and stop ---------------------------------------------------------------------------------
+
+    def start(self, reactor: Any) -> None:
+        """Begin to connect, and go on until ``stop``. Nothing waits for it."""
+        self._reactor = reactor
+        self._running = Deferred.fromCoroutine(self._run())
+
+    def stop(self) -> None:
+        """Hang up; who waits for Redis is answered from memory."""
+        self._stopped = True
+        if self._running is not None:
+            self._running.cancel()
+
+    def state(self, well: bool) -> "Deferred[None]":
+        """Return a Deferred that fires once Redis takes part, or once it does not."""
+        fired: Deferred[None] = Deferred()
+        if self._well is well:
+            fired.callback(None)
+        else:
+            self._waiting.append((well, fired))
+        return fired
+
+    @property
+    def well(self) -> bool:
+        """Whether Redis is asked."""
+        return self._well
+
+    # --- decisions --------------------------------------------------------------------------------------
+
+    def attempt(self, attempt: Attempt, now: float) -> "Answer | Deferred[Answer]":
+        """Charge an attempt in Redis and, if that lets it through, in memory."""
+        if not self._may_ask():
+            return self.memory.attempt(attempt, now)
+        keys: list[bytes] = []
+        args = [b"attempt", _number(now), self._patience, self._parts]
+        self._put_mark(attempt.welcome, now, keys, args)
+        if attempt.repeat is None:
+            args.append(b"0")
+        else:
+            args.append(b"1")
+            self._put_charge(attempt.repeat, keys, args)
+        self._put_charges(attempt.charges, keys, args)
+
+        def read(reply: list[int]) -> Answer:
+            answer = _attempted(attempt, reply)
+            self._learn_mark(attempt.welcome, reply[0], now)
+            if answer.charged:
+                # Memory holds what Redis has decided.
+                charges = tuple(replace(charge, enforced=False) for charge in attempt.charges)
+                self.memory.attempt(Attempt(charges), now)
+            return answer
+
+        def take_back(reply: list[int]) -> None:
+            if _attempted(attempt, reply).charged:
+                self._send_only(Settlement(now, refunded=attempt.charges), now)
+
+        def alone() -> Answer:
+            return self.memory.attempt(attempt, now)
+
+        return self._ask(keys, args, _Question(read, alone, take_back))
+
+    def settle(self, settlement: Settlement, now: float) -> "Answer | Deferred[Answer]":
+        """Take what became of an attempt, in Redis and in memory."""
+        alone = self.memory.settle(settlement, now)
+        if not self._may_ask():
+            return alone
+        keys, args = self._settling(settlement, now)
+
+        def read(reply: list[int]) -> Answer:
+            self._learn_mark(settlement.home, reply[0], now)
+            asked = (*settlement.kept, *settlement.charges)
+            return Answer(_tallies(asked, iter(reply[1:])), home=bool(reply[0]))
+
+        return self._ask(keys, args, _Question(read, lambda: alone, lambda reply: None))
+
+    def _may_ask(self) -> bool:
+        if not self._well:
+            self._alone += 1
+            self.counts["redis_alone"] += 1
+            return False
+        if self._asked >= MAX_ASKED:
+            self.counts["redis_full"] += 1
+            return False
+        return True
+
+    def _ask(self, keys: list[bytes], args: list[bytes], question: _Question) -> "Deferred[Answer]":
+        """Ask Redis; the question has its answer in time, whatever Redis does."""
+        link = self._link
+        assert link is not None
+        self.counts["redis_asked"] += 1
+        self._asked += 1
+        question.timer = self._reactor.callLater(self._config.time_limit, self._too_late, question)
+        try:
+            reply = link.counts(keys, args)
+        except TROUBLES:
+            self._failed(self._count_down(Failure()), question)
+        else:
+            reply.addBoth(self._count_down).addCallback(question.answer)
+            reply.addErrback(self._failed, question)
+        return question.decided
+
+    def _count_down(self, reply: Any) -> Any:
+        self._asked -= 1
+        return reply
+
+    def _too_late(self, question: _Question) -> None:
+        self.counts["redis_slow"] += 1
+        self._ill("no answer in time")
+        question.decide_alone()
+
+    def _failed(self, failure: Failure, question: _Question) -> None:
+        self.counts["redis_failed"] += 1
+        if isinstance(failure.value, TROUBLES):
+            self._ill(_said(failure.value))
+        else:
+            self._ill("an answer that makes no sense")
+            self._log.failure("Redis answered what the proxy cannot read", failure)
+        if question.open:
+            question.timer.cancel()
+            question.decide_alone()
+
+    def _send_only(self, settlement: Settlement, now: float) -> None:
+        """Settle in Redis only, what only Redis was charged with."""
+        link = self._link
+        if link is None or self._asked >= MAX_ASKED:
+            return  # it ends there by itself
+        self.counts["redis_taken_back"] += 1
+        self._asked += 1
+
+        def done(_: object) -> None:
+            self._asked -= 1
+
+        try:
+            link.counts(*self._settling(settlement, now)).addBoth(done)
+        except TROUBLES:
+            done(None)
+
+    # --- how a decision is written ----------------------------------------------------------------------
+
+    def _settling(self, settlement: Settlement, now: float) -> tuple[list[bytes], list[bytes]]:
+        keys: list[bytes] = []
+        args = [b"settle", _number(now), self._patience, self._parts, _number(settlement.at)]
+        self._put_charges(settlement.kept, keys, args)
+        self._put_charges(settlement.refunded, keys, args)
+        args.append(_number(len(settlement.cleared)))
+        for cleared in settlement.cleared:
+            keys.extend(self._count_keys(cleared))
+        self._put_charges(settlement.charges, keys, args)
+        args.append(_number(len(settlement.marks)))
+        for mark, seconds in settlement.marks:
+            keys.append(self._name(b"m:", mark))
+            args.append(_number(seconds))
+        self._put_mark(settlement.home, now, keys, args)
+        return keys, args
+
+    def _put_mark(self, mark: str, now: float, keys: list[bytes], args: list[bytes]) -> None:
+        """Ask for a mark, and tell what is known of it here: Redis may have lost its data."""
+        args.append(b"1" if mark else b"0")
+        if mark:
+            keys.append(self._name(b"m:", mark))
+            args.append(_number(self._left(mark, now)))
+
+    def _left(self, mark: str, now: float) -> float:
+        return max(0.0, self.memory.marks.get(mark, 0.0) - now)
+
+    def _learn_mark(self, mark: str, left: int, now: float) -> None:
+        """Know here too what Redis knows, for when it is not asked."""
+        if left > self._left(mark, now) + 1:
+            self.memory.settle(Settlement(now, marks=((mark, float(left)),)), now)
+
+    def _put_charges(self, charges: Sequence[Charge], keys: list[bytes], args: list[bytes]) -> None:
+        args.append(_number(len(charges)))
+        for charge in charges:
+            self._put_charge(charge, keys, args)
+
+    def _put_charge(self, charge: Charge, keys: list[bytes], args: list[bytes]) -> None:
+        keys.extend(self._count_keys(charge.key))
+        args += (
+            self._name(b"", charge.member) if charge.member else b"-",
+            b"1" if charge.enforced else b"0",
+            b"1" if charge.waived else b"0",
+            _number(len(charge.windows)),
+        )
+        for window in charge.windows:
+            args += (_number(window.seconds), _number(window.limit))
+
+    def _count_keys(self, key: str) -> tuple[bytes, bytes]:
+        name = self._name(b"c:", key)
+        return name, name + b":w"
+
+    def _name(self, kind: bytes, text: str) -> bytes:
+        """Hash what names people or comes from passwords: all names are short, and none can be read there."""
+        digest = hashlib.blake2b(
+            text.encode("utf-8", "surrogateescape"), digest_size=12, key=self._secret
+        )
+        name = digest.hexdigest().encode()
+        return self._prefix + kind + name if kind else name
+
+    # --- bans -------------------------------------------------------------------------------------------
+
+    def ban_of(self, keys: Iterable[str], now: float) -> Ban | None:
+        """Find the first of these keys that is banned."""
+        return self.memory.ban_of(keys, now)
+
+    def past(self, key: str, now: float) -> Ban | None:
+        """Find the last ban of a key, also one that is over."""
+        return self.memory.past(key, now)
+
+    def ban(self, ban: Ban, now: float) -> None:
+        """Put a ban in force here at once, and at the other proxies as soon as Redis can be told."""
+        self.memory.ban(ban, now)
+        self._tell_ban(ban, now)
+
+    def unban(self, key: str, cleared: Sequence[str], grace_until: float, now: float) -> bool:
+        """End a ban here at once, and at the other proxies as soon as Redis can be told."""
+        was = self.memory.unban(key, cleared, grace_until, now)
+        record: list[Any] = ["unban", key, grace_until, []]
+        message = [*record[:3], list(cleared)]
+        names = [name for each in cleared for name in self._count_keys(each)]
+        self._tell(key, record, message, grace_until, now, names)
+        return was
+
+    def in_grace(self, key: str, now: float) -> bool:
+        """Say whether a ban of this key was taken back a short time ago."""
+        return self.memory.in_grace(key, now)
+
+    def bans(self, now: float) -> list[Ban]:
+        """List the bans in force."""
+        return self.memory.bans(now)
+
+    def _tell_ban(self, ban: Ban, now: float) -> None:
+        record = ["ban", ban.key, ban.rule, ban.since, ban.until, ban.times, list(ban.evidence)]
+        self._tell(ban.key, record, record, ban.until + self._policy.ban_memory, now, [])
+
+    def _tell(
+        self,
+        key: str,
+        record: list[Any],
+        message: list[Any],
+        forget: float,
+        now: float,
+        cleared: list[bytes],
+    ) -> None:
+        """Have Redis keep a record and push a message; of one key only the last is told."""
+        args = [
+            b"put",
+            key.encode("utf-8", "surrogateescape"),
+            json.dumps(record).encode(),
+            _number(forget),
+            _number(now),
+            _number(self._policy.max_bans),
+            self._channel,
+            json.dumps([self._name_here, *message]).encode(),
+            _number(max(1, int(forget - now) + 1)),
+        ]
+        self._untold.pop(key, None)
+        self._untold[key] = _Told([*self._ban_keys, *cleared], args)
+        if len(self._untold) > self._policy.max_bans:
+            self._untold.popitem(last=False)
+            self.counts["redis_untold"] += 1
+        self._flush()
+
+    @property
+    def _ban_keys(self) -> tuple[bytes, bytes, bytes]:
+        return self._prefix + b"bans", self._prefix + b"bans:ends", self._prefix + b"mark"
+
+    def _flush(self) -> None:
+        """Tell Redis what it was not told, a few at a time."""
+        while self._well and self._untold and self._telling < MAX_TELLING:
+            link = self._link
+            assert link is not None
+            key, told = self._untold.popitem(last=False)
+            self._telling += 1
+            self._unheard[key] += 1
+            try:
+                reply = link.bans(told.keys, told.args)
+            except TROUBLES:
+                self._not_told(Failure(), key, told)
+            else:
+                reply.addCallbacks(self._was_told, self._not_told, errbackArgs=(key, told))
+
+    def _was_told(self, _: object) -> None:
+        self._telling -= 1
+        self._flush()
+
+    def _not_told(self, failure: Failure, key: str, told: _Told) -> None:
+        self._telling -= 1
+        # What was said of the key since is newer.
+        self._untold.setdefault(key, told)
+        self._ill(_said(failure.value))
+
+    def _heard(self, channel: bytes, message: bytes) -> None:
+        if channel == self._own_channel:
+            self._heard_beats += 1
+        else:
+            self._learn(message, pushed=True)
+
+    def _learn(self, text: bytes, pushed: bool) -> str | None:
+        """Take what was pushed or read, and return its key; of each key Redis's last word holds."""
+        try:
+            record = json.loads(text)
+            sender = record.pop(0) if pushed else ""
+            key = str(record[1])
+            if self._newer(key, sender, pushed):
+                return key
+            self._take(key, record)
+        except (AttributeError, ValueError, TypeError, LookupError, OverflowError, RecursionError):
+            # Somebody else writes under this prefix.
+            self.counts["redis_malformed"] += 1
+            return None
+        return key
+
+    def _newer(self, key: str, sender: str, pushed: bool) -> bool:
+        """Say whether there is newer word of a key than what was pushed or read."""
+        if self._touched is not None:
+            if not pushed and key in self._touched:
+                return True  # what was pushed while reading
+            if pushed:
+                self._touched.add(key)
+        if sender == self._name_here and self._unheard[key] > 0:
+            self._unheard[key] -= 1
+        # What is said here holds at once, and will come back behind all that was said elsewhere before.
+        if self._unheard[key] > 0:
+            return True
+        del self._unheard[key]
+        return key in self._untold
+
+    def _take(self, key: str, record: list[Any]) -> None:
+        now = self._clock()
+        if record[0] == "ban":
+            _, _, rule, since, until, times, why = record
+            ban = Ban(key, str(rule), float(since), float(until), int(times), tuple(map(str, why)))
+            if self.memory.all_bans.get(key) != ban:
+                self.memory.ban(ban, now)
+                self.counts["redis_bans_heard"] += 1
+                self.on_ban(ban)
+        elif record[0] == "unban":
+            until = float(record[2])
+            self.memory.unban(key, [str(each) for each in record[3]], until, now)
+            if until > now:
+                self._grace(key, until)
+        else:
+            raise ValueError("neither a ban nor its end")
+
+    def _grace(self, key: str, until: float) -> None:
+        """Begin a grace here, also where there was no ban."""
+        graces = self.memory.graces
+        graces[key] = until
+        graces.move_to_end(key)
+        if len(graces) > self._policy.max_keys:
+            graces.popitem(last=False)
+
+    # --- taking part ------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Connect, take part, and begin again when it ends."""
+        while not self._stopped:
+            try:
+                await self._take_part()
+            except (*TROUBLES, TookTooLong) as problem:
+                self._ill(_said(problem))
+            except Exception:
+                # Whatever it is, Redis is to take part again when it is over.
+                self._ill("an error in the proxy; report it")
+                if not self._stopped:
+                    self._log.failure("the store in Redis begins anew")
+            finally:
+                self._hang_up()
+            if not self._stopped:
+                await self._wait()
+
+    def _hang_up(self) -> None:
+        link, self._link = self._link, None
+        self._unheard.clear()
+        self._set_well(False)
+        if link is not None:
+            link.abort()
+
+    async def _wait(self) -> None:
+        """Wait for the next look, or until the connection is lost."""
+        self._pause = deferLater(self._reactor, self._config.probe_interval)
+        try:
+            await self._pause
+        except CancelledError:
+            pass
+        finally:
+            self._pause = None
+
+    def _wake(self, _: object) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+
+    async def _take_part(self) -> None:
+        opening = Link.open(self._config, self._reactor, self._heard)
+        link = self._link = await self._timed(opening)
+        link.lost().addCallback(self._wake)
+        await self._timed(link.subscribe([self._channel, self._own_channel]))
+        await self._catch_up(link)
+        self._recovered()
+        while not self._stopped:
+            await self._wait()
+            if not link.alive:
+                raise RedisTrouble("the connection was lost" + link.why)
+            await self._beat(link)
+
+    # --- well or not ------------------------------------------------------------------------------------
+
+    def _set_well(self, well: bool) -> None:
+        self._well = well
+        fired = [each for wanted, each in self._waiting if wanted is well]
+        self._waiting = [pair for pair in self._waiting if pair[0] is not well]
+        for each in fired:
+            each.callback(None)
+
+    def _ill(self, why: str) -> None:
+        """Ask no more until a look shows that all is well."""
+        if self._stopped:
+            return
+        self._set_well(False)
+        now = self._reactor.seconds()
+        if self._ill_since is None:
+            self._ill_since, self._outage_said, self._alone = now, False, 0
+            self.counts["redis_outages"] += 1
+        if not self._outage_said and now - self._said >= SAID_EVERY:
+            self._outage_said, self._said = True, now
+            self._log.warn(
+                "Redis at {url} is not asked any more: {why}; until it is well this proxy counts for itself",
+                url=self._config.url,
+                why=why.rstrip("."),
+            )
+
+    def _recovered(self) -> None:
+        since, self._ill_since = self._ill_since, None
+        self._set_well(True)
+        if since is None:
+            self._log.info("Redis at {url} takes part", url=self._config.url)
+        elif self._outage_said:
+            self._log.info(
+                "Redis at {url} takes part again after {seconds:.1f} s;"
+                " {alone} decisions were made without it",
+                url=self._config.url,
+                seconds=self._reactor.seconds() - since,
+                alone=self._alone,
+            )
+        self._flush()
+
+    def _timed(self, answer: "Deferred[Any]") -> "Deferred[Any]":
+        return answer.addTimeout(self._config.connect_limit, self._reactor)
+
+    async def _beat(self, link: Link) -> None:
+        """Look whether Redis answers in time, and pushes; take part again if so."""
+        if self._beats - self._heard_beats > _BEATS_UNHEARD:
+            raise RedisTrouble("it no longer pushes what is banned")
+        began = self._reactor.seconds()
+        self._beats += 1
+        hearing = await self._timed(link.publish(self._own_channel, b""))
+        if hearing < 1:
+            raise RedisTrouble("it no longer pushes what is banned")
+        if self._reactor.seconds() - began > self._config.time_limit:
+            self._ill("no answer in time")
+        elif not self._well:
+            self._recovered()
+
+    async def _catch_up(self, link: Link) -> None:
+        """Read all bans, and find out which of those here are no longer there."""
+        self._touched = set()
+        self._beats = self._heard_beats = 0
+        try:
+            keys = list(self._ban_keys)
+            fresh = secrets.token_hex(8).encode()
+            mark = await self._timed(link.bans(keys, [b"mark", fresh, _number(_MARK_SECONDS)]))
+            seen: set[str] = set()
+            cursor = b"0"
+            while True:
+                page = await self._timed(link.bans(keys, [b"page", cursor, _number(PAGE)]))
+                cursor, *records = page.split(b"\n")
+                known = (self._learn(record, pushed=False) for record in records)
+                seen.update(key for key in known if key is not None)
+                if cursor == b"0":
+                    break
+            self._reconcile(seen | self._touched, mark)
+            self._mark = mark
+        finally:
+            self._touched = None
+
+    def _reconcile(self, seen: set[str], mark: bytes) -> None:
+        """Drop bans that others have ended; if Redis has lost all it knew, tell it those of here."""
+        for key, ban in list(self.memory.all_bans.items()):
+            if key in seen or key in self._untold:
+                continue
+            if mark == self._mark:
+                del self.memory.all_bans[key]
+            else:
+                self._tell_ban(ban, self._clock())
+
+
+def _said(problem: BaseException | None) -> str:
+    """Say in one line what is wrong; replies of Redis name no secrets."""
+    if isinstance(problem, TookTooLong):
+        return "no answer in time"
+    return " ".join(str(problem).split())[:200] or type(problem).__name__
+
+
+def _number(value: float) -> bytes:
+    return repr(value).encode()
+
+
+def _tallies(charges: Sequence[Charge], numbers: Iterator[int]) -> tuple[Tally, ...]:
+    """Read tallies. Raises ValueError if there are too few numbers."""
+    tallies = []
+    for charge in charges:
+        found = tuple(islice(numbers, len(charge.windows) + 1))
+        if len(found) <= len(charge.windows):
+            raise ValueError("too few numbers")
+        tallies.append(Tally(found[1:], found[0]))
+    return tuple(tallies)
+
+
+def _attempted(attempt: Attempt, reply: list[int]) -> Answer:
+    welcome, repeats, refused, *numbers = reply
+    if repeats:
+        return Answer(welcome=welcome > 0, repeats=repeats)
+    return Answer(
+        _tallies(attempt.charges, iter(numbers)),
+        refused > 0,
+        not refused and bool(attempt.charges),
+        welcome > 0,
+    )

@@ -1,0 +1,159 @@
+"""Redis servers that tests start, freeze and kill, and the stores that ask them."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest_twisted
+from twisted.internet import reactor as running
+from twisted.internet.defer import Deferred
+
+from pop3proxy.hooks.policy.config import Policy, PolicyRedis
+from pop3proxy.hooks.policy.redis.store import RedisStore
+from tests.integration.processes import eventually, program
+
+T = TypeVar("T")
+
+reactor: Any = running
+
+KEY = "the fingerprint key of the tests"
+PATIENCE = 30.0
+
+
+class RedisServer:
+    """A server of its own, without a file of data, on a Unix socket or as its options say."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self.path = folder / "redis.sock"
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.path}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [program("redis-server"), "--port", "0", "--unixsocket", str(self.path)]
+        command += ["--save", "", "--appendonly", "no", "--dir", str(self.folder), *self.options]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        eventually(self._answers, "redis-server answers")
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.settimeout(PATIENCE)
+            probe.connect(str(self.path))
+            probe.sendall(b"PING\r\n")
+            return probe.recv(100).startswith((b"+PONG", b"-NOAUTH"))
+        return False
+
+    def ask(self, *words: str) -> bytes:
+        """Send one command besides the stores', and return the beginning of its answer."""
+        with socket.socket(socket.AF_UNIX) as one:
+            one.settimeout(PATIENCE)
+            one.connect(str(self.path))
+            parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+            one.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
+            return one.recv(1 << 20)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def end(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+
+@contextmanager
+def running_redis(*options: str, started: bool = True) -> Iterator[RedisServer]:
+    """Lend a server; the folder is short, as a Unix socket's path must be."""
+    folder = Path(tempfile.mkdtemp(prefix="redis-"))
+    server = RedisServer(folder, *options)
+    try:
+        if started:
+            server.start()
+        yield server
+    finally:
+        server.end()
+        shutil.rmtree(folder)
+
+
+def wait(answer: "Deferred[T]", seconds: float = PATIENCE) -> T:
+    """Let the reactor run until an answer is there."""
+    result: T = pytest_twisted.blockon(answer.addTimeout(seconds, reactor))
+    return result
+
+
+def at_once_or_later(answer: Any) -> Any:
+    """Return an answer that is there at once, or comes."""
+    return wait(answer) if isinstance(answer, Deferred) else answer
+
+
+def store_at(url: str, policy: dict[str, Any] | None = None, **redis: Any) -> RedisStore:
+    """Start a store; a busy machine is no reason for it to decide alone unless the test says so."""
+    config = PolicyRedis.model_validate(
+        {"url": url, "time_limit": 10, "probe_interval": 0.05} | redis
+    )
+    policy = {"fingerprint_key": KEY, "redis": config} | (policy or {})
+    store = RedisStore(Policy.model_validate(policy), config)
+    store.start(reactor)
+    return store
+
+
+class Stores:
+    """New stores on one server, one after the other, each with nothing in it."""
+
+    def __init__(self) -> None:
+        self._made = 0
+        self._last: RedisStore | None = None
+        self._server: RedisServer | None = None
+        self._lent = ExitStack()
+
+    def __call__(self) -> RedisStore:
+        """Make one; that before it must have asked Redis for everything."""
+        self.end_last()
+        if self._server is None:
+            self._server = self._lent.enter_context(running_redis())
+        self._made += 1
+        policy = {"max_keys": 1000, "max_bans": 100, "ban_memory": 1000.0}
+        store = store_at(self._server.url, policy, prefix=f"test{self._made}:")
+        wait(store.state(True))
+        self._last = store
+        return store
+
+    def end_last(self) -> None:
+        store, self._last = self._last, None
+        if store is not None:
+            counts = store.counts
+            store.stop()
+            alone = ("redis_alone", "redis_slow", "redis_failed", "redis_full", "redis_malformed")
+            assert not any(counts[what] for what in alone), counts
+
+    def end(self) -> None:
+        try:
+            self.end_last()
+        finally:
+            self._server = None
+            self._lent.close()
+
+
+STORES = Stores()
+"""The one of a test run."""
