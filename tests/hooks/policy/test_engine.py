@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from pop3proxy.analyzer.events import (
     Connect,
@@ -19,6 +20,7 @@ from pop3proxy.hooks.api import PASS, Delay, Deny, Drop, Verdict
 from pop3proxy.hooks.policy.config import Policy
 from pop3proxy.hooks.policy.engine import ANSWER_TIME, Decision, Engine
 from pop3proxy.hooks.policy.memory import MemoryStore
+from pop3proxy.hooks.policy.store import Answer, Attempt
 
 NOW = 1_764_000_000.0
 HOST = "192.0.2.1"
@@ -159,6 +161,26 @@ def test_who_leaves_before_the_answer_has_guessed(reason: str, mech: str) -> Non
     assert isinstance(world.attempt(world.client(), "bob", "guess2"), Deny)
     # Nobody is banned for what may not have failed.
     assert world.actions() == ["log", "deny"]
+
+
+def test_who_leaves_while_the_store_is_asked_leaves_nothing_behind() -> None:
+    world = World([rule("failures", "address", 1, "deny")])
+    asked: list[tuple[Deferred[Answer], Answer]] = []
+
+    class Slow(MemoryStore):
+        def attempt(self, attempt: Attempt, now: float) -> Any:
+            waiting: Deferred[Answer] = Deferred()
+            asked.append((waiting, super().attempt(attempt, now)))
+            return waiting
+
+    world.engine.store = Slow(100, 100, 1.0)
+    c = world.client()
+    world.engine.attempt(LoginAttempt(c, world.now, "bob", "x", "PLAIN"))
+    world.end(c, "client_closed")
+    ((waiting, answer),) = asked
+    waiting.callback(answer)
+    assert not world.engine._flights
+    assert not world.engine.store.counters
 
 
 def test_who_waited_for_an_answer_that_did_not_come_has_not_guessed() -> None:
