@@ -401,6 +401,21 @@ def test_without_a_password_each_failure_counts_and_none_is_a_repetition(mech: s
     assert [event.rule for event in world.events] == ["f"]
 
 
+def test_one_who_has_many_networks_of_ipv6_is_denied_even_if_no_password_is_seen() -> None:
+    world = World()
+    seen = [
+        world.guess(f"user{n}", "", f"2001:db8:0:{n:x}::1", mech="CRAM-MD5") for n in range(210)
+    ]
+    assert [verdict is PASS for verdict in seen] == [True] * 200 + [False] * 10
+    # An owner of long standing is not hurt.
+    world = World()
+    world.log_in("bob", "right", "2001:db8:0:1::1")
+    for n in range(210):
+        world.guess(f"user{n}", "", f"2001:db8:0:{n + 16:x}::1", mech="CRAM-MD5")
+    assert world.log_in("bob", "right", "2001:db8:0:1::1") is PASS
+    assert world.log_in("new", "right", "2001:db8:0:2::1") is not PASS
+
+
 def test_a_slow_attack_runs_into_the_longer_window() -> None:
     limits = [{"count": 3, "seconds": 60.0}, {"count": 6, "seconds": 86400.0}]
     world = World([{**rule("failures", "address", 1, "deny"), "limits": limits}])
