@@ -159,6 +159,8 @@ DEFAULT_RULES: Final = (
     _rule("hidden-password", "failures", "address", [(40, HOUR), (120, DAY)], action="ban"),
     _rule("spraying", "users", "address", [(15, HOUR), (40, DAY)], action="ban"),
     _rule("neighbours", "passwords", "network", [(100, HOUR), (300, DAY)], action="deny"),
+    # One who has a /48 has 65,536 addresses, and by CRAM-MD5, say, shows no password in any.
+    _rule("hidden-neighbours", "failures", "network", [(200, HOUR), (600, DAY)], action="deny"),
     _rule("distributed", "addresses", "user", [(10, HOUR), (30, DAY)], action="deny"),
     _rule("common-password", "users", "password", [(10, HOUR), (30, DAY)], action="deny"),
     _rule("many-places", "success_networks", "user", [(10, DAY)], action="log"),

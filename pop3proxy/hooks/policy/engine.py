@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -74,24 +74,21 @@ class Decision:
     ending: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
+class Who(NamedTuple):
     """Who tries to log in, as keys; each is empty if it is not known."""
 
     address: str
     network: str
     user: str
     password: str  # a hash
+    pair: str
 
     def value(self, by: str) -> str:
         """Return the value of a key of some kind; empty if it is not known."""
-        if by == "pair":
-            return f"{self.address}|{self.user}" if self.address and self.user else ""
         return str(getattr(self, by))
 
 
-@dataclass(frozen=True, slots=True)
-class Charged:
+class Charged(NamedTuple):
     """A charge, and the rule that it is for."""
 
     rule: "Rule"
@@ -112,7 +109,10 @@ class Flight:
 class Rule:
     """A rule of the configuration, and what of it is worked out once."""
 
-    __slots__ = ("config", "dry", "enforced", "prefix", "reasons", "windows")
+    __slots__ = (
+        *("config", "dry", "enforced", "prefix", "reasons", "windows"),
+        *("_by", "_conditional", "_key", "_member"),
+    )
 
     _MEMBERS: Final = {
         "passwords": "password",
@@ -133,6 +133,13 @@ class Rule:
         shape = f"{config.counts} {config.by} {[limit.seconds for limit in config.limits]}"
         mark = SECRET if config.secret else ""
         self.prefix = f"{mark}{config.name}.{hashlib.sha256(shape.encode()).hexdigest()[:6]}|"
+        # Worked out once, since each login asks every rule.
+        self._by = Who._fields.index(config.by)
+        self._member = (
+            Who._fields.index(member) if (member := self._MEMBERS.get(config.counts)) else -1
+        )
+        self._key = f"{self.prefix}{config.by}:"
+        self._conditional = (config.listener, config.tls, config.user) != (None, None, None)
 
     def key(self, ban_key: str) -> str:
         """Return the key of the count of ``kind:value``."""
@@ -140,23 +147,25 @@ class Rule:
 
     def charge(self, who: Who, c: Connection, graced: Callable[[str], bool]) -> Charged | None:
         """Return what this rule counts of an attempt; None if it does not apply."""
-        config = self.config
-        if config.listener is not None and config.listener != c.listener:
+        if self._conditional and not self._applies(who, c):
             return None
-        if config.tls is not None and config.tls is not bool(c.tls):
+        value = who[self._by]
+        seen = "" if self._member < 0 else who[self._member]
+        if not value or (self._member >= 0 and not seen):
             return None
-        if config.user is not None and not fnmatchcase(who.user, config.user):
-            return None
-        value = who.value(config.by)
-        member = self._MEMBERS.get(config.counts, "")
-        seen = who.value(member) if member else ""
-        if not value or (member and not seen):
-            return None
-        about = f"{config.by}:{value}"
-        enforced = self.enforced and not self.dry and not graced(about)
+        by = self.config.by
+        enforced = self.enforced and not self.dry and not graced(f"{by}:{value}")
         # Who is welcome at an account may still not guess there.
-        waived = config.by != "pair"
-        return Charged(self, Charge(self.key(about), self.windows, seen, enforced, waived), value)
+        waived = by != "pair"
+        return Charged(self, Charge(self._key + value, self.windows, seen, enforced, waived), value)
+
+    def _applies(self, who: Who, c: Connection) -> bool:
+        config = self.config
+        return (
+            (config.listener is None or config.listener == c.listener)
+            and (config.tls is None or config.tls is bool(c.tls))
+            and (config.user is None or fnmatchcase(who.user, config.user))
+        )
 
 
 class Engine:
@@ -290,19 +299,19 @@ class Engine:
         who = self._who(event)
         flight = self._landed(event, who)
         charged = self._charged(self._succeeding, who, event)
-        pair = f"pair:{who.value('pair')}"
+        pair = f"pair:{who.pair}"
         repeat = self._repeat(who)
         known = self.policy.known
         settlement = Settlement(
             event.ts if flight is None else flight.at,
             refunded=() if flight is None else tuple(each.charge for each in flight.charged),
             charges=tuple(each.charge for each in charged),
-            marks=((_welcome(who), known), (_home(who), known)) if who.value("pair") else (),
+            marks=((_welcome(who), known), (_home(who), known)) if who.pair else (),
             cleared=(
                 *(
                     rule.key(pair)
                     for rule in self._failing
-                    if rule.config.by == "pair" and who.value("pair")
+                    if rule.config.by == "pair" and who.pair
                 ),
                 *(() if repeat is None else (repeat.key,)),
             ),
@@ -385,12 +394,9 @@ class Engine:
 
     def _who(self, event: LoginAttempt | LoginSuccess | LoginFailure) -> Who:
         address, network = self._whereabouts(event.c)
-        return Who(
-            address,
-            network,
-            self.users.key(event.user),
-            self.passwords.fingerprint(event.password),
-        )
+        user = self.users.key(event.user)
+        pair = f"{address}|{user}" if address and user else ""
+        return Who(address, network, user, self.passwords.fingerprint(event.password), pair)
 
     def _whereabouts(self, c: Connection) -> tuple[str, str]:
         """Return the client's address and network as keys; a proxy's own address says nothing of a client."""
@@ -404,16 +410,16 @@ class Engine:
 
     @staticmethod
     def _accounts(who: Who) -> tuple[str, ...]:
-        pair = who.value("pair")
+        pair = who.pair
         user = (f"user:{who.user}",) if who.user else ()
         return (*user, f"pair:{pair}") if pair else user
 
     def _repeat(self, who: Who) -> Charge | None:
         """Return the count of this very password of this client; None if none is seen."""
-        if not (who.password and who.value("pair")):
+        if not (who.password and who.pair):
             return None
         window = Window(self.policy.misconfigured_memory, 1)
-        return Charge(f"{SECRET}repeat|{who.value('pair')}|{who.password}", (window,))
+        return Charge(f"{SECRET}repeat|{who.pair}|{who.password}", (window,))
 
     def _charged(self, rules: Iterable[Rule], who: Who, event: Event) -> tuple[Charged, ...]:
         def graced(key: str) -> bool:
@@ -522,7 +528,7 @@ class Engine:
         self.counts[MISCONFIGURED] += 1
         policy = self.policy
         seconds = min(policy.misconfigured_delay * (count - 1), policy.misconfigured_delay_max)
-        key = self._shown(f"pair:{who.value('pair')}")
+        key = self._shown(f"pair:{who.pair}")
         window = policy.misconfigured_memory
         decision.events.append(
             PolicyEvent(
@@ -671,7 +677,7 @@ def _client_left(event: SessionEnd, flight: Flight) -> bool:
 
 
 def _welcome(who: Who) -> str:
-    pair = who.value("pair")
+    pair = who.pair
     return f"known|{pair}" if pair else ""
 
 

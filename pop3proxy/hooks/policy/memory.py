@@ -97,8 +97,7 @@ class DistinctCount:
         What waits takes no such place: it may be taken back.
         """
         if member not in self.members:
-            bound = max(window.limit for window in windows) + 1
-            if len(self.members) >= bound:
+            if self.members and len(self.members) > max(window.limit for window in windows):
                 if waits:
                     return
                 oldest = min(self.members, key=self.members.__getitem__)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from pop3proxy.analyzer.events import (
     Connect,
@@ -19,6 +20,7 @@ from pop3proxy.hooks.api import PASS, Delay, Deny, Drop, Verdict
 from pop3proxy.hooks.policy.config import Policy
 from pop3proxy.hooks.policy.engine import ANSWER_TIME, Decision, Engine
 from pop3proxy.hooks.policy.memory import MemoryStore
+from pop3proxy.hooks.policy.store import Answer, Attempt
 
 NOW = 1_764_000_000.0
 HOST = "192.0.2.1"
@@ -159,6 +161,26 @@ def test_who_leaves_before_the_answer_has_guessed(reason: str, mech: str) -> Non
     assert isinstance(world.attempt(world.client(), "bob", "guess2"), Deny)
     # Nobody is banned for what may not have failed.
     assert world.actions() == ["log", "deny"]
+
+
+def test_who_leaves_while_the_store_is_asked_leaves_nothing_behind() -> None:
+    world = World([rule("failures", "address", 1, "deny")])
+    asked: list[tuple[Deferred[Answer], Answer]] = []
+
+    class Slow(MemoryStore):
+        def attempt(self, attempt: Attempt, now: float) -> Any:
+            waiting: Deferred[Answer] = Deferred()
+            asked.append((waiting, super().attempt(attempt, now)))
+            return waiting
+
+    world.engine.store = Slow(100, 100, 1.0)
+    c = world.client()
+    world.engine.attempt(LoginAttempt(c, world.now, "bob", "x", "PLAIN"))
+    world.end(c, "client_closed")
+    ((waiting, answer),) = asked
+    waiting.callback(answer)
+    assert not world.engine._flights
+    assert not world.engine.store.counters
 
 
 def test_who_waited_for_an_answer_that_did_not_come_has_not_guessed() -> None:
@@ -377,6 +399,21 @@ def test_without_a_password_each_failure_counts_and_none_is_a_repetition(mech: s
     verdicts = [world.guess("bob", "", mech=mech) for _ in range(6)]
     assert verdicts == [PASS] * 5 + [Deny()]
     assert [event.rule for event in world.events] == ["f"]
+
+
+def test_one_who_has_many_networks_of_ipv6_is_denied_even_if_no_password_is_seen() -> None:
+    world = World()
+    seen = [
+        world.guess(f"user{n}", "", f"2001:db8:0:{n:x}::1", mech="CRAM-MD5") for n in range(210)
+    ]
+    assert [verdict is PASS for verdict in seen] == [True] * 200 + [False] * 10
+    # An owner of long standing is not hurt.
+    world = World()
+    world.log_in("bob", "right", "2001:db8:0:1::1")
+    for n in range(210):
+        world.guess(f"user{n}", "", f"2001:db8:0:{n + 16:x}::1", mech="CRAM-MD5")
+    assert world.log_in("bob", "right", "2001:db8:0:1::1") is PASS
+    assert world.log_in("new", "right", "2001:db8:0:2::1") is not PASS
 
 
 def test_a_slow_attack_runs_into_the_longer_window() -> None:

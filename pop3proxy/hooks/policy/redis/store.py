@@ -10,7 +10,7 @@ import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, Final
 
@@ -194,7 +194,7 @@ class RedisStore:
             self._learn_mark(attempt.welcome, reply[0], now)
             if answer.charged:
                 # Memory holds what Redis has decided.
-                charges = tuple(replace(charge, enforced=False) for charge in attempt.charges)
+                charges = tuple(charge._replace(enforced=False) for charge in attempt.charges)
                 self.memory.attempt(Attempt(charges), now)
             return answer
 
