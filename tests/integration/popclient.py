@@ -38,8 +38,10 @@ class Attempt:
 class PopClient:
     """One connection, greeted."""
 
-    def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), TIME_LIMIT)
+    def __init__(self, port: int, source: str = "") -> None:
+        self._socket = socket.create_connection(
+            ("127.0.0.1", port), TIME_LIMIT, (source, 0) if source else None
+        )
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._lines = self._socket.makefile("rb")
         self.port: int = self._socket.getsockname()[1]
