@@ -7,7 +7,6 @@ happened to logins with right ones. What the policy decides is pop3proxy's; noth
 """
 
 import re
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -418,11 +417,10 @@ def staged(server: Dovecot, policy: bool) -> Iterator[Stage]:
             *("--config", str(configuration)),
             program=("tests.integration.turned", str(folder / "clock")),
         )
-        with stopped_at_the_end(proxy.process):
-            with ThreadPoolExecutor(CROWD) as crowd:
-                stage = Stage(server, proxy.port, clock, None if policy else crowd)
-                yield stage
-                stage.wait()
+        with stopped_at_the_end(proxy.process), ThreadPoolExecutor(CROWD) as crowd:
+            stage = Stage(server, proxy.port, clock, None if policy else crowd)
+            yield stage
+            stage.wait()
         proxy.assert_untroubled()
         clock.close()
 
