@@ -341,8 +341,7 @@ class Engine:
         )
 
     def _places(self, c: Connection) -> tuple[str, ...]:
-        host = c.orig_h
-        return f"address:{self.addresses.address(host)}", f"network:{self.addresses.network(host)}"
+        return self.addresses.places(c.orig_h)
 
     @staticmethod
     def _accounts(who: Who) -> tuple[str, ...]:
@@ -397,10 +396,18 @@ class Engine:
                 refunded = tuple(each.charge for each in flight.charged)
                 self.store.settle(Settlement(flight.at, refunded=refunded), now)
 
-    def _remember(self, uid: str, keys: Iterable[str]) -> None:
+    def _remember(self, uid: str, keys: tuple[str, ...]) -> None:
+        # Of each connection, and a flood has many: without a set that is made in vain.
+        held = self._keys.get(uid)
+        if held is None:
+            held = self._keys[uid] = set()
+        held.update(keys)
         for key in keys:
-            self._keys.setdefault(uid, set()).add(key)
-            self._open.setdefault(key, set()).add(uid)
+            uids = self._open.get(key)
+            if uids is None:
+                self._open[key] = {uid}
+            else:
+                uids.add(uid)
 
     # --- consequences -----------------------------------------------------------------------------------
 
