@@ -473,6 +473,17 @@ def test_a_server_that_has_ended_before_stls_gets_no_tls() -> None:
     assert pair.both_gone().reason == "server_closed"
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_long_line_of_the_server_may_not_be_stls_and_costs_nothing(mode: str) -> None:
+    pair = relaying(mode)
+    reply = b"+OK " + b"x" * 10_000 + b"\r\n"
+    pair.client_says(b"NOOP\r\n")
+    for start in range(0, len(reply), 1000):
+        pair.server_says(reply[start : start + 1000])
+    assert pair.client.value() == reply
+    assert pair.session.mode is Mode.RELAY
+
+
 class Slows(Hook):
     """Delays the answer to a login that failed."""
 
