@@ -473,6 +473,23 @@ def test_a_server_that_has_ended_before_stls_gets_no_tls() -> None:
     assert pair.both_gone().reason == "server_closed"
 
 
+def test_inspection_that_ends_while_the_client_turns_leaves_no_side_unread(monkeypatch: Any) -> None:
+    pair = turning()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(type(pair.analyzer), "feed", broken)
+    # A transport may have read on before it was paused.
+    pair.server_says(b"-ERR idle too long\r\n")
+    assert pair.session.mode is Mode.TURNING
+    pair.turning.succeed()
+    assert pair.session.mode is Mode.TUNNEL
+    assert pair.session.connection.tls is TLS
+    assert pair.server.producerState == "producing"
+    assert pair.client.value() == b"-ERR idle too long\r\n"
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_long_line_of_the_server_may_not_be_stls_and_costs_nothing(mode: str) -> None:
     pair = relaying(mode)
