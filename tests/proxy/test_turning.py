@@ -473,7 +473,9 @@ def test_a_server_that_has_ended_before_stls_gets_no_tls() -> None:
     assert pair.both_gone().reason == "server_closed"
 
 
-def test_inspection_that_ends_while_the_client_turns_leaves_no_side_unread(monkeypatch: Any) -> None:
+def test_inspection_that_ends_while_the_client_turns_leaves_no_side_unread(
+    monkeypatch: Any,
+) -> None:
     pair = turning()
 
     def broken(*_: object) -> None:
