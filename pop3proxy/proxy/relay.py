@@ -359,7 +359,9 @@ class Relay:
             return
         if self._analyzer.blind and not self._blind and self._lost():
             return
-        if step.too_long and not step.may.isdisjoint(self._kinds):
+        # What the terms hold lines for is the client's to say.
+        kinds = self._kinds if flow is self._client else surroundings.blocking
+        if step.too_long and not step.may.isdisjoint(kinds):
             # Nobody can hold such a line whole, so nobody can be asked about it before it has passed.
             if step.may is not DATA_MAY:
                 surroundings.count("line_too_long")

@@ -228,7 +228,7 @@ class Session:
                 return
             assert self.tunnel is not None
             self.tunnel.data(side, data)
-            if self.analyzer.inspected != "whole" and self._relay.done:
+            if self.analyzer.inspected != "whole" and self._relay.done and self.mode is _RELAY:
                 self.mode = _TUNNEL
         elif self.mode is _TUNNEL:
             assert self.tunnel is not None
@@ -243,7 +243,7 @@ class Session:
         """Stop reading a side of which too much is held, and read on the client, which may have waited."""
         if self.over:
             return
-        if self._relay.done:
+        if self._relay.done and self.mode is not _TURNING:
             self.mode = _TUNNEL
         elif not self._relay.may_read(side):
             (self.server if side is SERVER else self.client).pause()  # type: ignore[union-attr]

@@ -473,6 +473,35 @@ def test_a_server_that_has_ended_before_stls_gets_no_tls() -> None:
     assert pair.both_gone().reason == "server_closed"
 
 
+def test_inspection_that_ends_while_the_client_turns_leaves_no_side_unread(
+    monkeypatch: Any,
+) -> None:
+    pair = turning()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(type(pair.analyzer), "feed", broken)
+    # A transport may have read on before it was paused.
+    pair.server_says(b"-ERR idle too long\r\n")
+    pair.turning.succeed()
+    assert pair.session.mode is Mode.TUNNEL
+    assert pair.session.connection.tls is TLS
+    assert pair.server.producerState == "producing"
+    assert pair.client.value() == b"-ERR idle too long\r\n"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_long_line_of_the_server_may_not_be_stls_and_costs_nothing(mode: str) -> None:
+    pair = relaying(mode)
+    reply = b"+OK " + b"x" * 10_000 + b"\r\n"
+    pair.client_says(b"NOOP\r\n")
+    for start in range(0, len(reply), 1000):
+        pair.server_says(reply[start : start + 1000])
+    assert pair.client.value() == reply
+    assert pair.session.mode is Mode.RELAY
+
+
 class Slows(Hook):
     """Delays the answer to a login that failed."""
 
