@@ -30,6 +30,9 @@ OURS_TLS = "pop3proxy serve --config {tls} --events {events}"
 ASKING = Path(__file__).with_name("asking.toml")
 """A configuration with one blocking hook."""
 
+POLICY = Path(__file__).with_name("policy.toml")
+"""A configuration with the default rules for failed logins."""
+
 # Where a user's search path often doesn't lead.
 PROGRAMS = os.pathsep.join(
     [str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"]
@@ -116,6 +119,7 @@ def known(ours: str, ours_tls: str = OURS_TLS) -> list[Peer]:
         ),
         from_template("ours", "pop3proxy", ours, ours_tls),
         from_template("ours-asked", "pop3proxy, asked", f"{ours} --config {{asking}}"),
+        from_template("ours-policy", "pop3proxy, policy", f"{ours} --config {{policy}}"),
     ]
 
 
@@ -295,6 +299,7 @@ def _filled(template: str, ports: Ports, folder: Path) -> list[str]:
         "events": folder / "events.jsonl",
         "asking": ASKING,
         "tls": folder / "tls.toml",
+        "policy": POLICY,
     }
     return [word.format(**values) for word in shlex.split(template)]
 

@@ -5,17 +5,13 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    Strict,
     ValidationError,
     ValidationInfo,
     model_validator,
@@ -23,9 +19,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 from twisted.internet.endpoints import clientFromString, serverFromString
 
-from .hooks.api import Deny
 from .hooks.policy.commands import command_name
 from .hooks.policy.config import Policy
+from .values import Count, DenialReply, Network, Seconds, SecondsOrNone, Switch, Table, shown
 
 
 class ConfigError(ValueError):
@@ -67,38 +63,10 @@ def _at_least_one(found: tuple[str, ...]) -> tuple[str, ...]:
     return found
 
 
-def _deniable(text: str) -> str:
-    """Refuse what cannot be the reply of a denial."""
-    return Deny(text).reply
-
-
 CommandName = Annotated[str, AfterValidator(command_name)]
-DenialReply = Annotated[str, AfterValidator(_deniable)]
-Count = Annotated[int, Strict()]
-Switch = Annotated[bool, Strict()]
-Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
-SecondsOrNone = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-def _network(text: object) -> IPv4Network | IPv6Network:
-    """Read an address, or a network of addresses."""
-    try:
-        if isinstance(text, str):
-            return ip_network(text)
-    except ValueError as problem:
-        hint = "clear the bits behind the prefix" if "host bits" in str(problem) else "write it"
-        raise ValueError(f'{json.dumps(text)} is no network; {hint} like "192.0.2.0/24"') from None
-    raise ValueError(f'{_shown(text)} is no network; write it like "192.0.2.0/24"')
-
-
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
-
-
-class _Place(_Table):
+class _Place(Table):
     """A table that can be written as its endpoint string alone."""
 
     @model_validator(mode="before")
@@ -162,7 +130,7 @@ class Upstream(_Place):
         return self
 
 
-class Certificate(_Table):
+class Certificate(Table):
     """One certificate of the proxy; clients that name a server get the one that is for that name."""
 
     chain: str
@@ -171,7 +139,7 @@ class Certificate(_Table):
     """The file of its key, as PEM; without it the chain's."""
 
 
-class TlsOptions(_Table):
+class TlsOptions(Table):
     """How listeners whose `tls` is `implicit`, `terminate` or `require` talk TLS."""
 
     certificates: tuple[Certificate, ...] = ()
@@ -192,7 +160,7 @@ class TlsOptions(_Table):
         return self
 
 
-class Events(_Table):
+class Events(Table):
     """Where events are written down, and what of them."""
 
     path: str | None = None
@@ -213,7 +181,7 @@ class Events(_Table):
         return self
 
 
-class ConnectionLimits(_Table):
+class ConnectionLimits(Table):
     """How many clients are served at a time; those beyond it get ``-ERR [SYS/TEMP]``."""
 
     connections: Count = Field(default=8_000, ge=1)
@@ -222,7 +190,7 @@ class ConnectionLimits(_Table):
     """Sessions of one client address; 0 sets no limit, since many users may share an address."""
 
 
-class Timeouts(_Table):
+class Timeouts(Table):
     """How long is waited, in seconds, named for what each guards."""
 
     connect: Seconds = 10
@@ -241,14 +209,14 @@ class Timeouts(_Table):
     """Until what is still on its way when a session ends, or when the proxy stops, is given up."""
 
 
-class AnalyzerOptions(_Table):
+class AnalyzerOptions(Table):
     """What inspection cannot find out by itself."""
 
     auth_resp_code: Switch = False
     """The server announces AUTH-RESP-CODE (RFC 3206): a refusal without a code is no wrong password."""
 
 
-class DenyRule(_Table):
+class DenyRule(Table):
     """Commands that clients may not send; all that the rule says must hold."""
 
     commands: Annotated[tuple[CommandName, ...], AfterValidator(_at_least_one)]
@@ -261,7 +229,7 @@ class DenyRule(_Table):
     """The answer, one line that begins with `-ERR`; without it that to an unknown command."""
 
 
-class Rules(_Table):
+class Rules(Table):
     """Commands that are not passed to the mail server; without this table all are."""
 
     xclient: Literal["deny", "pass"] = "deny"
@@ -272,7 +240,7 @@ class Rules(_Table):
     """Further rules; they come before the two above, and the first that applies gives the answer."""
 
 
-class Verdicts(_Table):
+class Verdicts(Table):
     """What becomes of sessions that hooks decide about."""
 
     on_blind: Literal["drop", "pass"] = "drop"
@@ -282,12 +250,12 @@ class Verdicts(_Table):
     """Sessions that a Delay holds at a time; a Delay beyond that is a Drop."""
 
 
-class HookEntry(_Table):
+class HookEntry(Table):
     """One hook, by name, and what its constructor is given."""
 
     name: str
     """``package.module:Class``, or the name of an entry point of the group ``pop3proxy.hooks``."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """Keyword arguments."""
     time_limit: Seconds | None = None
     """Seconds that an answer may take; without it what the hook says, or else 5."""
@@ -295,7 +263,7 @@ class HookEntry(_Table):
     """What a blocking hook that fails stands for; without it what the hook says, or else `pass`."""
 
 
-class Config(_Table):
+class Config(Table):
     """A whole configuration: values only, checked."""
 
     listen: Annotated[tuple[Listener, ...], AfterValidator(_at_least_one)]
@@ -413,7 +381,7 @@ def _explain(error: ErrorDetails) -> str:
 def _what_would_be_right(error: ErrorDetails) -> str:
     kind, place, context = error["type"], error["loc"], error.get("ctx", {})
     if kind == "model_type" and place[0] in ("listen", "upstream"):
-        return f"must be a string or a table, not {_shown(error['input'])}"
+        return f"must be a string or a table, not {shown(error['input'])}"
     if kind == "extra_forbidden":
         return _nearest_key(place)
     if kind == "missing":
@@ -424,13 +392,7 @@ def _what_would_be_right(error: ErrorDetails) -> str:
     unit = " (seconds)" if place[0] == "timeouts" or place[-1] == "time_limit" else ""
     if place[-1] in _SECRETS:
         return must_be
-    return f"{must_be}{unit}, not {_shown(error['input'])}"
-
-
-def _shown(value: object) -> str:
-    """Write a value as TOML has it, or nearly so, and never at length."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return f"{must_be}{unit}, not {shown(error['input'])}"
 
 
 def _dotted(place: Iterable[str | int]) -> str:

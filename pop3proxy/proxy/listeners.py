@@ -14,6 +14,7 @@ from zope.interface import implementer
 from .. import config
 from ..analyzer.events import CLIENT
 from ..config import ConnectionLimits
+from ..values import Network
 from .accepting import Acceptor, can_take_over
 from .addresses import host_and_port, host_and_port_of
 from .arrival import HEADER, NO_ROOM, SCREEN, TLS, Arrival, Guard, Hall, Stage
@@ -93,7 +94,7 @@ _MAPPED: Final = 96
 class _Trust:
     """Which peers are proxies that must name their clients."""
 
-    def __init__(self, networks: tuple[config.Network, ...]) -> None:
+    def __init__(self, networks: tuple[Network, ...]) -> None:
         self._networks = tuple(map(_as_met, networks))
 
     def __bool__(self) -> bool:
@@ -108,7 +109,7 @@ class _Trust:
         return any(address in network for network in self._networks)
 
 
-def _as_met(network: config.Network) -> config.Network:
+def _as_met(network: Network) -> Network:
     """Write a network of mapped addresses as that of the IPv4 addresses as which its clients are known."""
     mapped = getattr(network.network_address, "ipv4_mapped", None)
     if mapped is None or network.prefixlen < _MAPPED:

@@ -410,7 +410,8 @@ class Session:
     def turn(self, line: bytes) -> None:
         """Write a line of our own to the client, and turn TLS on behind it; the server waits meanwhile."""
         if self._server_ended or self._client_ended:
-            self.end(self.reason)
+            # That side's end may have waited behind what is settled now, and be no reason yet.
+            self.end(self.reason or self._end_of(SERVER if self._server_ended else CLIENT))
             return
         assert self.server is not None
         assert self._server_tls is not None

@@ -60,6 +60,14 @@ _PRIVATE_KEY: Final = re.compile(
     rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL
 )
 
+# What cryptography raises for a certificate, or a part of one, that it cannot read.
+_UNREADABLE: Final = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+
 _CLOSED: Final = "it closed the connection during the handshake"
 
 # Why a certificate is refused, by the numbers of OpenSSL's x509_vfy.h. {ca}: where authorities are named.
@@ -289,8 +297,8 @@ class ClientTls:
         except VerificationError:
             found = _shown(_names(certificate.to_cryptography()))
             return f"its certificate is not for {self.name} but for {found}"
-        except (CertificateError, ValueError):
-            return f"its certificate is not for {self.name}: it names no host"
+        except (CertificateError, *_UNREADABLE):
+            return f"its certificate is not for {self.name}: it names no host, or none that can be read"
         return ""
 
     def _loaded(self) -> SSL.Context:
@@ -489,16 +497,26 @@ def _public(key: Any) -> bytes:
 
 
 def _names(certificate: x509.Certificate) -> list[str]:
-    """Return the hosts and addresses that a certificate is for; its common name only if it has no others."""
+    """Return the hosts and addresses that a certificate is for; its common name only if it has no others.
+
+    What cannot be read names nobody.
+    """
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        return [str(name.value) for name in common]
-    except ValueError:
+        return _common_names(certificate)
+    except _UNREADABLE:
         return []
     addresses = [str(name) for name in names.get_values_for_type(x509.IPAddress)]
     return names.get_values_for_type(x509.DNSName) + addresses
+
+
+def _common_names(certificate: x509.Certificate) -> list[str]:
+    try:
+        found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except _UNREADABLE:
+        return []
+    return [str(name.value) for name in found]
 
 
 def _is_address(name: str) -> bool:
@@ -552,5 +570,5 @@ def _subject(connection: SSL.Connection) -> str:
         return ""
     try:
         return _printable(certificate.to_cryptography().subject.rfc4514_string())
-    except ValueError:
+    except _UNREADABLE:
         return "?"

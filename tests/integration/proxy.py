@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +81,15 @@ class Proxy:
         assert trouble == [], self._log.read_text()
 
 
-def start_proxy(upstream_port: int, events: Path, log: Path, *options: str) -> Proxy:
+def start_proxy(
+    upstream_port: int,
+    events: Path,
+    log: Path,
+    *options: str,
+    program: Sequence[str] = ("pop3proxy",),
+) -> Proxy:
     """Start a proxy and do not wait until it is ready."""
-    command = [sys.executable, "-m", "pop3proxy", "serve", "--listen", "tcp:0:interface=127.0.0.1"]
+    command = [sys.executable, "-m", *program, "serve", "--listen", "tcp:0:interface=127.0.0.1"]
     command += ["--upstream", f"tcp:127.0.0.1:{upstream_port}", "--events", str(events), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=output)

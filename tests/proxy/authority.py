@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 
 def _named(name: str) -> x509.Name:
@@ -47,6 +47,7 @@ class Authority:
         is_authority: bool = False,
         self_signed: bool = False,
         days: int = 2,
+        raw_names: bytes = b"",
     ) -> x509.Certificate:
         end = datetime.now(UTC) + timedelta(days=days)
         builder = (
@@ -62,6 +63,9 @@ class Authority:
         if names:
             san = x509.SubjectAlternativeName([_general(name) for name in names])
             builder = builder.add_extension(san, False)
+        if raw_names:
+            unread = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, raw_names)
+            builder = builder.add_extension(unread, False)
         return builder.sign(key if self_signed else self.key, SHA256())
 
     def _pem(self, certificate: x509.Certificate) -> bytes:
@@ -79,11 +83,17 @@ class Authority:
         days: int = 2,
         self_signed: bool = False,
         passphrase: bytes | None = None,
+        raw_names: bytes = b"",
     ) -> tuple[str, str]:
-        """Issue a certificate; return its file, in which the authority's follows, and that of its key."""
+        """Issue a certificate; return its file, in which the authority's follows, and that of its key.
+
+        ``raw_names``: DER of its alternative names, such as cannot be made otherwise.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _named(name)
-        leaf = self._signed(subject, key, names, self_signed=self_signed, days=days)
+        leaf = self._signed(
+            subject, key, names, self_signed=self_signed, days=days, raw_names=raw_names
+        )
         hidden = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden)
         chain = self._pem(leaf) + (b"" if self_signed else self._pem(self.certificate))

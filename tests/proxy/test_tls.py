@@ -406,6 +406,35 @@ def test_without_a_name_nobody_needs_to_be_verified() -> None:
         assert ClientTls(towards("unix:/run/pop3", verify=False)).name == ""
 
 
+# Alternative names, in DER, of which one is an x400Address, and names that are not DER at all.
+UNREADABLE = (b"\x30\x04\xa3\x02\x05\x00", b"mail")
+
+
+@pytest.mark.parametrize("raw_names", UNREADABLE)
+def test_a_certificate_whose_names_cannot_be_read_is_shown_all_the_same(
+    authority: Authority, raw_names: bytes
+) -> None:
+    ours = ServerTls(options(authority.issue("strange", raw_names=raw_names)))
+    ours.reload()
+    assert ours.connection(None).get_context() is ours.context()
+
+
+def test_a_mail_server_whose_names_cannot_be_read_is_nobody(authority: Authority) -> None:
+    # Of the two OpenSSL takes the first.
+    chain_and_key = authority.issue("strange", raw_names=UNREADABLE[0])
+    theirs = ServerTls(options(chain_and_key)).connection(None)
+    tls = ClientTls(towards(ca=authority.file))
+    ours = tls.connection(None)
+    for one, other in ((ours, theirs), (theirs, ours), (ours, theirs)):
+        with suppress(SSL.WantReadError):
+            one.do_handshake()
+        with suppress(SSL.WantReadError):
+            other.bio_write(one.bio_read(1 << 16))
+    assert tls.problem(ours) == (
+        "its certificate is not for mail.example.org: it names no host, or none that can be read"
+    )
+
+
 # --- how failures read ----------------------------------------------------------------------------------
 
 

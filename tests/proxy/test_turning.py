@@ -23,7 +23,7 @@ from pop3proxy.analyzer.events import (
     Unexpected,
 )
 from pop3proxy.config import Listener, Upstream
-from pop3proxy.hooks.api import Deny, Drop, Hook
+from pop3proxy.hooks.api import Delay, Deny, Drop, Hook
 from pop3proxy.hooks.policy.commands import TLS_REQUIRED, CommandRules, Rule
 from pop3proxy.proxy.relay import CAPA_HELD
 from pop3proxy.proxy.session import Mode
@@ -469,6 +469,26 @@ def test_a_server_that_has_ended_before_stls_gets_no_tls() -> None:
     pair = relaying("terminate")
     pair.server_wire.readConnectionLost()
     pair.client_says(b"STLS\r\n")
+    assert not pair.turning.turning
+    assert pair.both_gone().reason == "server_closed"
+
+
+class Slows(Hook):
+    """Delays the answer to a login that failed."""
+
+    blocking = True
+
+    def pop3_login_failure(self, event: LoginFailure) -> Delay:
+        return Delay(2)
+
+
+def test_a_server_that_ends_while_its_answer_before_stls_waits_is_the_reason() -> None:
+    pair = relaying("terminate", Slows())
+    pair.client_says(b"USER bob\r\nPASS x\r\nSTLS\r\n")
+    pair.server_says(b"+OK\r\n-ERR no\r\n")
+    pair.server_wire.readConnectionLost()
+    pair.around.time.advance(2)
+    assert pair.client.value() == b"+OK\r\n-ERR no\r\n"
     assert not pair.turning.turning
     assert pair.both_gone().reason == "server_closed"
 

@@ -1,26 +1,19 @@
 """What `[policy]` in a configuration may say, and the rules if it names none; nothing is counted here."""
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     Strict,
     model_validator,
 )
 
+from ...values import Count, DenialReply, Network, Seconds, SecondsOrNone, Switch, Table
 from ..api import Deny
 
-Count = Annotated[int, Strict()]
-Switch = Annotated[bool, Strict()]
-Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
-SecondsOrNone = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 Kind = Literal["address", "network", "user", "pair"]
 ReasonName = Literal[
     "credentials",
@@ -37,28 +30,7 @@ MIN_KEY: Final = 16
 """Letters of a `fingerprint_key` at the least: who can guess the key can guess passwords by it."""
 
 
-def _network(text: object) -> IPv4Network | IPv6Network:
-    try:
-        if isinstance(text, str):
-            return ip_network(text)
-    except ValueError:
-        pass
-    raise ValueError(f'{text!r} is no network; write it like "192.0.2.0/24"')
-
-
-def _deniable(text: str) -> str:
-    return Deny(text).reply
-
-
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
-DenialReply = Annotated[str, AfterValidator(_deniable)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class PolicyLimit(_Table):
+class PolicyLimit(Table):
     """So many in so long a time."""
 
     count: Count = Field(default=5, ge=1)
@@ -67,7 +39,7 @@ class PolicyLimit(_Table):
     """The time that is looked back on."""
 
 
-class PolicyRule(_Table):
+class PolicyRule(Table):
     """One rule: what is counted, of whom, how much is too much, and what then."""
 
     name: str = ""
@@ -225,7 +197,7 @@ def _problem_of_url(text: str) -> str | None:
     return None
 
 
-class PolicyRedis(_Table):
+class PolicyRedis(Table):
     """A Redis or Valkey server by which several proxies share counts and bans."""
 
     url: Annotated[str, AfterValidator(_redis_url)]
@@ -254,7 +226,7 @@ class PolicyRedis(_Table):
         return self
 
 
-class Policy(_Table):
+class Policy(Table):
     """Consequences of failed logins; without this table there are none."""
 
     dry_run: Switch = False

@@ -403,8 +403,7 @@ class Engine:
         return self.addresses.address(c.orig_h), self.addresses.network(c.orig_h)
 
     def _places(self, c: Connection) -> tuple[str, ...]:
-        address, network = self._whereabouts(c)
-        return (f"address:{address}", f"network:{network}") if address else ()
+        return () if c.trusted_peer else self.addresses.places(c.orig_h)
 
     @staticmethod
     def _accounts(who: Who) -> tuple[str, ...]:
@@ -466,10 +465,18 @@ class Engine:
             return set()
         return set(self._open.get(key, ()))
 
-    def _remember(self, uid: str, keys: Iterable[str]) -> None:
+    def _remember(self, uid: str, keys: tuple[str, ...]) -> None:
+        # Of each connection, and a flood has many: without a set that is made in vain.
+        held = self._keys.get(uid)
+        if held is None:
+            held = self._keys[uid] = set()
+        held.update(keys)
         for key in keys:
-            self._keys.setdefault(uid, set()).add(key)
-            self._open.setdefault(key, set()).add(uid)
+            uids = self._open.get(key)
+            if uids is None:
+                self._open[key] = {uid}
+            else:
+                uids.add(uid)
 
     # --- consequences -----------------------------------------------------------------------------------
 

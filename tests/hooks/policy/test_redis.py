@@ -1,5 +1,6 @@
 """What only the store in Redis does: it is shared, and goes on alone when Redis is not well."""
 
+import json
 import sys
 import time
 from collections import Counter
@@ -146,6 +147,40 @@ def test_a_ban_by_one_is_in_force_on_the_other(
     two_alone = two.memory.attempt(Attempt((charge(),)), NOW)
     assert isinstance(two_alone, Answer)
     assert two_alone.tallies[0].counts == (2,)
+
+
+def record(ban: Ban) -> list[Any]:
+    return ["ban", ban.key, ban.rule, ban.since, ban.until, ban.times, list(ban.evidence)]
+
+
+def pushed(store: RedisStore, *message: Any) -> None:
+    """Let a store hear another proxy, at this very moment."""
+    store._heard(store._channel, json.dumps(["another", *message]).encode())
+
+
+def test_what_is_said_here_is_not_undone_by_what_redis_heard_before(
+    shared: RedisServer, make: Make
+) -> None:
+    store = make(shared.url, prefix="order:")
+    well(store)
+    store.unban(ban().key, [], NOW, NOW)
+    pushed(store, *record(ban()))
+    assert store.bans(NOW) == []
+    until(lambda: not store._unheard, "the own word is heard")
+    pushed(store, *record(ban()))
+    assert store.bans(NOW) == [ban()]
+
+
+def test_what_is_pushed_while_reading_is_newer_than_what_is_read(
+    shared: RedisServer, make: Make
+) -> None:
+    store = make(shared.url, prefix="reading:")
+    well(store)
+    store._touched = set()
+    pushed(store, "unban", ban().key, NOW, [])
+    store._learn(json.dumps(record(ban())).encode(), pushed=False)
+    store._learn(json.dumps(record(ban("user:bob"))).encode(), pushed=False)
+    assert store.bans(NOW) == [ban("user:bob")]
 
 
 def test_who_comes_later_reads_all_bans(shared: RedisServer, make: Make) -> None:
