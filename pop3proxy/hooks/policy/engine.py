@@ -194,6 +194,8 @@ class Engine:
         self._rules = [Rule(rule, policy) for rule in policy.rules]
         self._failing = [rule for rule in self._rules if not rule.config.of_success]
         self._succeeding = [rule for rule in self._rules if rule.config.of_success]
+        self._on_trial = any(rule.dry for rule in self._rules)
+        self._by_pair = [rule for rule in self._failing if rule.config.by == "pair"]
         self._flights: dict[str, deque[Flight]] = {}
         self._said: OrderedDict[str, float] = OrderedDict()
         self._keys: dict[str, set[str]] = {}
@@ -308,11 +310,7 @@ class Engine:
             charges=tuple(each.charge for each in charged),
             marks=((_welcome(who), known), (_home(who), known)) if who.pair else (),
             cleared=(
-                *(
-                    rule.key(pair)
-                    for rule in self._failing
-                    if rule.config.by == "pair" and who.pair
-                ),
+                *([rule.key(pair) for rule in self._by_pair] if who.pair else ()),
                 *(() if repeat is None else (repeat.key,)),
             ),
         )
@@ -424,8 +422,9 @@ class Engine:
         def graced(key: str) -> bool:
             return self.store.in_grace(key, event.ts)
 
-        found = (rule.charge(who, event.c, graced) for rule in rules)
-        return tuple(each for each in found if each is not None)
+        c = event.c
+        found = [rule.charge(who, c, graced) for rule in rules]
+        return tuple([each for each in found if each is not None])
 
     def _charged_for(self, event: LoginFailure, who: Who) -> tuple[Charged, ...]:
         every = self._charged(self._failing, who, event)
@@ -519,6 +518,8 @@ class Engine:
         self, decision: Decision, event: Event, charged: Sequence[Charged], answer: Answer
     ) -> None:
         """Say what rules on trial would have done."""
+        if not self._on_trial:
+            return
         for each, tally in zip(charged, answer.tallies, strict=False):
             if not (each.rule.enforced and each.rule.dry):
                 continue

@@ -30,23 +30,36 @@ class PlainCount:
 
     __slots__ = ("pending", "windows")
 
-    def __init__(self, windows: int) -> None:
-        self.windows: list[dict[int, int]] = [{} for _ in range(windows)]
+    def __init__(self, windows: list[dict[int, int]]) -> None:
+        self.windows = windows
         self.pending = 0
+
+    @classmethod
+    def of_one(cls, windows: tuple[Window, ...], at: float) -> "PlainCount":
+        """Begin with one."""
+        return cls([{int(at * BUCKETS // window.seconds): 1} for window in windows])
 
     def total(self) -> int:
         """Return how much is in it, to compare with others."""
-        return sum(self.windows[-1].values()) if self.windows else 0
+        return max(sum(buckets.values()) for buckets in self.windows)
 
-    def add(self, windows: tuple[Window, ...], at: float, amount: int) -> None:
-        """Add to the buckets of a time, or take from them what is there."""
+    def add(self, windows: tuple[Window, ...], at: float) -> None:
+        """Add one to the buckets of a time."""
         for window, buckets in zip(windows, self.windows, strict=True):
-            number = _bucket(window, at)
-            left = buckets.get(number, 0) + amount
+            number = int(at * BUCKETS // window.seconds)
+            buckets[number] = buckets.get(number, 0) + 1
+
+    def take(self, windows: tuple[Window, ...], at: float) -> bool:
+        """Take one from the buckets of a time, if it is there; say whether any window holds more."""
+        more = False
+        for window, buckets in zip(windows, self.windows, strict=True):
+            number = int(at * BUCKETS // window.seconds)
+            left = buckets.pop(number, 0) - 1
             if left > 0:
                 buckets[number] = left
-            else:
-                buckets.pop(number, None)
+            if buckets:
+                more = True
+        return more
 
     def counts(self, windows: tuple[Window, ...], now: float) -> tuple[int, ...]:
         """Count what each window holds, and forget what is older."""
@@ -145,15 +158,16 @@ class MemoryStore:
             (repeats,) = self._standing(attempt.repeat, now, 0).counts
         if repeats:
             return Answer(welcome=welcome, repeats=repeats)
-        tallies = tuple(self._standing(charge, now, 1) for charge in attempt.charges)
-        refused = any(
-            charge.enforced and not (charge.waived and welcome) and exceeded(charge, tally)
-            for charge, tally in zip(attempt.charges, tallies, strict=True)
-        )
+        tallies, refused = [], False
+        for charge in attempt.charges:
+            tally = self._standing(charge, now, 1)
+            tallies.append(tally)
+            if charge.enforced and not (charge.waived and welcome) and exceeded(charge, tally):
+                refused = True
         if not refused:
             for charge in attempt.charges:
                 self._add(charge, now, waits=True)
-        return Answer(tallies, refused, not refused and bool(attempt.charges), welcome)
+        return Answer(tuple(tallies), refused, not refused and bool(attempt.charges), welcome)
 
     def settle(self, settlement: Settlement, now: float) -> Answer:
         """Take what became of an attempt."""
@@ -198,14 +212,17 @@ class MemoryStore:
         if counter is None:
             if len(self.counters) >= self._max_keys:
                 self._evict()
-            counter = DistinctCount() if charge.member else PlainCount(len(charge.windows))
-            self.counters[charge.key] = counter
+            if not charge.member:
+                plain = self.counters[charge.key] = PlainCount.of_one(charge.windows, at)
+                plain.pending = int(waits)
+                return
+            counter = self.counters[charge.key] = DistinctCount()
         else:
             self.counters.move_to_end(charge.key)
         if isinstance(counter, DistinctCount):
             counter.add(charge.member, charge.windows, at, waits)
         else:
-            counter.add(charge.windows, at, 1)
+            counter.add(charge.windows, at)
             counter.pending += waits
 
     def _keep(self, charge: Charge, at: float) -> None:
@@ -220,14 +237,17 @@ class MemoryStore:
 
     def _refund(self, charge: Charge, at: float) -> None:
         counter = self.counters.get(charge.key)
+        if counter is None:
+            return
         if isinstance(counter, DistinctCount):
             # A member that failed before stays.
             if charge.member in counter.waiting:
                 counter.remove(charge.member)
-        elif counter is not None:
-            counter.add(charge.windows, at, -1)
+            more = bool(counter.members)
+        else:
+            more = counter.take(charge.windows, at)
             counter.pending = max(0, counter.pending - 1)
-        if counter is not None and not counter.total():
+        if not more:
             del self.counters[charge.key]
 
     def _evict(self) -> None:
@@ -351,6 +371,6 @@ def _loaded(kind: str, held: Any) -> Counter:
         distinct = DistinctCount()
         distinct.members = {str(member): float(at) for member, at in held}
         return distinct
-    plain = PlainCount(len(held))
-    plain.windows = [{int(n): int(count) for n, count in buckets} for buckets in held]
-    return plain
+    if not held:
+        raise ValueError
+    return PlainCount([{int(n): int(count) for n, count in buckets} for buckets in held])

@@ -92,6 +92,16 @@ def test_a_clock_that_was_ahead_leaves_nothing_behind(member: str) -> None:
         kept.counters.clear()
 
 
+def test_a_refund_keeps_what_only_the_longer_window_holds() -> None:
+    for windows in (WINDOWS, WINDOWS[::-1]):
+        kept, one = store(), Charge("k", windows)
+        failed(kept, one)
+        kept.attempt(Attempt((one,)), NOW + 600)
+        kept.settle(Settlement(NOW + 600, refunded=(one,)), NOW + 600)
+        counts = kept.attempt(Attempt((one,)), NOW + 600).tallies[0].counts
+        assert sorted(counts) == [1, 2]
+
+
 def test_a_snapshot_holds_all_but_what_waits(tmp_path: Path) -> None:
     path, kept = str(tmp_path / "state"), store()
     failed(kept, charge("plain"))
@@ -153,8 +163,9 @@ def test_what_comes_from_passwords_is_left_out_if_their_key_is_not_kept(tmp_path
         '{"v":1,"counters":[],"marks":[],"graces":[],"bans":[[1]]}',
         '{"v":1,"counters":5,"marks":[],"graces":[],"bans":[]}',
         '{"v":1,"counters":[["k","plain",[[[1e999,1]]]]],"marks":[],"graces":[],"bans":[]}',
+        '{"v":1,"counters":[["k","plain",[]]],"marks":[],"graces":[],"bans":[]}',
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_a_broken_snapshot_is_refused_and_changes_nothing(tmp_path: Path, text: str) -> None:
     path, kept = tmp_path / "state", store()
