@@ -4,9 +4,10 @@ import hashlib
 import random
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -49,6 +50,8 @@ _MAX_DOUBLINGS: Final = 30
 
 _MAX_SAID: Final = 10_000
 
+_KEPT_CHARGES: Final = 4096
+
 
 def then(found: "T | Deferred[T]", go_on: "Callable[[T], R]") -> "R | Deferred[R]":
     """Go on with what a store says, now or when it says it."""
@@ -89,6 +92,7 @@ class Charged:
     rule: "Rule"
     charge: Charge
     value: str
+    about: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +134,12 @@ class Rule:
         """Return the key of the count of ``kind:value``."""
         return self.prefix + ban_key
 
-    def charge(self, who: Who, c: Connection, graced: Callable[[str], bool]) -> Charged | None:
+    def charge(self, who: Who, listener: str, tls: bool) -> Charged | None:
         """Return what this rule counts of an attempt; None if it does not apply."""
         config = self.config
-        if config.listener is not None and config.listener != c.listener:
+        if config.listener is not None and config.listener != listener:
             return None
-        if config.tls is not None and config.tls is not bool(c.tls):
+        if config.tls is not None and config.tls is not tls:
             return None
         if config.user is not None and not fnmatchcase(who.user, config.user):
             return None
@@ -145,10 +149,11 @@ class Rule:
         if not value or (member and not seen):
             return None
         about = f"{config.by}:{value}"
-        enforced = self.enforced and not self.dry and not graced(about)
+        enforced = self.enforced and not self.dry
         # Who is welcome at an account may still not guess there.
         waived = config.by != "pair"
-        return Charged(self, Charge(self.key(about), self.windows, seen, enforced, waived), value)
+        charge = Charge(self.key(about), self.windows, seen, enforced, waived)
+        return Charged(self, charge, value, about)
 
 
 class Engine:
@@ -176,7 +181,8 @@ class Engine:
         self._chance = chance
         self._rules = [Rule(rule, policy) for rule in policy.rules]
         self._failing = [rule for rule in self._rules if not rule.config.of_success]
-        self._succeeding = [rule for rule in self._rules if rule.config.of_success]
+        self._failures = self._charges(self._failing)
+        self._successes = self._charges([rule for rule in self._rules if rule.config.of_success])
         self._flights: dict[str, deque[Flight]] = {}
         self._said: OrderedDict[str, float] = OrderedDict()
         self._keys: dict[str, set[str]] = {}
@@ -210,7 +216,7 @@ class Engine:
         if ban is not None and not for_strangers:
             self._turned_away(decision, event, ban, Deny())
             return decision
-        charged = self._charged(self._failing, who, event)
+        charged = self._charged(self._failures, who, event)
         attempt = Attempt(tuple(each.charge for each in charged), _welcome(who), self._repeat(who))
 
         def go_on(answer: Answer) -> Decision:
@@ -275,7 +281,7 @@ class Engine:
             return decision
         who = self._who(event)
         flight = self._landed(event, who)
-        charged = self._charged(self._succeeding, who, event)
+        charged = self._charged(self._successes, who, event)
         pair = f"pair:{who.value('pair')}"
         repeat = self._repeat(who)
         known = self.policy.known
@@ -354,15 +360,37 @@ class Engine:
         window = Window(self.policy.misconfigured_memory, 1)
         return Charge(f"{SECRET}repeat|{who.value('pair')}|{who.password}", (window,))
 
-    def _charged(self, rules: Iterable[Rule], who: Who, event: Event) -> tuple[Charged, ...]:
-        def graced(key: str) -> bool:
-            return self.store.in_grace(key, event.ts)
+    def _charged(
+        self,
+        charges: Callable[[Who, str, bool], tuple[Charged, ...]],
+        who: Who,
+        event: Event,
+    ) -> tuple[Charged, ...]:
+        """Return what rules count of an attempt; nothing is refused by what is in its grace."""
+        c = event.c
+        found = charges(who, c.listener, bool(c.tls))
+        in_grace = self.store.in_grace
+        if any(each.charge.enforced and in_grace(each.about, event.ts) for each in found):
+            return tuple(
+                replace(each, charge=replace(each.charge, enforced=False))
+                if in_grace(each.about, event.ts)
+                else each
+                for each in found
+            )
+        return found
 
-        found = (rule.charge(who, event.c, graced) for rule in rules)
-        return tuple(each for each in found if each is not None)
+    def _charges(self, rules: Sequence[Rule]) -> Callable[[Who, str, bool], tuple[Charged, ...]]:
+        """Make what says what rules count; mail programs come again, so that answers are kept."""
+
+        @lru_cache(maxsize=_KEPT_CHARGES)
+        def charges(who: Who, listener: str, tls: bool) -> tuple[Charged, ...]:
+            found = (rule.charge(who, listener, tls) for rule in rules)
+            return tuple(each for each in found if each is not None)
+
+        return charges
 
     def _charged_for(self, event: LoginFailure, who: Who) -> tuple[Charged, ...]:
-        every = self._charged(self._failing, who, event)
+        every = self._charged(self._failures, who, event)
         return tuple(each for each in every if event.reason in each.rule.reasons)
 
     def _sorted(

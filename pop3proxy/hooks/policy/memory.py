@@ -91,7 +91,8 @@ class DistinctCount:
         if member not in self.members:
             if waits:
                 self.waiting.add(member)
-            bound = max(window.limit for window in windows) + 1
+            # With one member there is always room: no limit is less than 1.
+            bound = max(w.limit for w in windows) + 1 if len(self.members) > 1 else 2
             if len(self.members) >= bound:
                 oldest = min(self.members, key=self.members.__getitem__)
                 self.remove(oldest)
