@@ -31,7 +31,7 @@ ASKING = Path(__file__).with_name("asking.toml")
 """A configuration with one blocking hook."""
 
 POLICY = Path(__file__).with_name("policy.toml")
-"""A configuration with the default rules for failed logins."""
+"""A configuration with the kinds of the default rules for failed logins."""
 
 # Where a user's search path often doesn't lead.
 PROGRAMS = os.pathsep.join(

@@ -1,0 +1,135 @@
+"""A proxy that is killed at any moment leaves a snapshot that the next one takes, with the bans in it."""
+
+import json
+import random
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pop3proxy.bans import ask
+from pop3proxy.hooks.policy import snapshot
+from pop3proxy.hooks.policy.memory import MemoryStore
+
+from ..proxy.live import CHECKOUT, MailServer, Proxy, receive_all, running, until
+
+pytestmark = pytest.mark.integration
+
+KILLS = 12
+BANS = 3000
+"""So many that a snapshot takes as long as the time between two: most kills hit one that is being written."""
+
+CONFIG = """
+listen = [{ endpoint = "tcp:0:interface=127.0.0.1", tls = "none" }]
+upstream = "tcp:127.0.0.1:110"
+[policy]
+snapshot = "state"
+snapshot_interval = 0.01
+control = "socket"
+banned_reply = "-ERR [SYS/TEMP] Not today."
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "policy.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def address(number: int) -> str:
+    return f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+
+
+def saved_bans(folder: Path) -> set[str]:
+    return {key for key, *_ in json.loads((folder / "state").read_text())["bans"]}
+
+
+def furnish(folder: Path) -> None:
+    """A snapshot with many bans, as an earlier proxy would have left it."""
+    store = MemoryStore(BANS, BANS, 1.0)
+    snapshot.write(store, str(folder / "state"), secrets=False)
+    found = json.loads((folder / "state").read_text())
+    found["bans"] = [
+        [f"address:{address(n)}", "brute-force", 0.0, 1e10, 1, ["evidence " * 9]]
+        for n in range(BANS)
+    ]
+    (folder / "state").write_text(json.dumps(found))
+
+
+def ban_until_killed(folder: Path, proxy: Proxy, first: int, life: float) -> list[str]:
+    """Ban one after another until the proxy is gone; return those that it said were banned."""
+    done: list[str] = []
+    killer = threading.Timer(life, proxy.process.kill)
+    killer.start()
+    with suppress(OSError, ValueError):
+        while True:
+            request = {"do": "add", "what": address(first + len(done)), "seconds": 9000, "why": ""}
+            ask(str(folder / "socket"), request)
+            done.append(address(first + len(done)))
+    killer.join()
+    proxy.process.wait(10)
+    return done
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_snapshot(folder: Path) -> None:
+    furnish(folder)
+    moments = random.Random(6)
+    server = MailServer()
+    first, before = 1 << 20, saved_bans(folder)
+    for _ in range(KILLS):
+        with running(server.port, "--config", "policy.toml", listen=None, folder=folder) as proxy:
+            done = ban_until_killed(folder, proxy, first, moments.uniform(0.02, 0.3))
+        now = saved_bans(folder)
+        # Nothing that was saved is lost; of what came since, no more than the end.
+        assert before <= now
+        new = now - before
+        assert new == {f"address:{address(first + n)}" for n in range(len(new))}
+        assert len(new) <= len(done) + 1
+        first, before = first + len(done) + 1, now
+    assert len(before) > BANS, "no ban was ever saved: the kills came too early"
+    with running(server.port, "--config", "policy.toml", listen=None, folder=folder) as proxy:
+        assert "no snapshot" not in proxy.stop()
+    server.close()
+
+
+def bans(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pop3proxy", "bans", *arguments, "--config", "policy.toml"]
+    environment = {"PYTHONPATH": str(CHECKOUT)}
+    return subprocess.run(
+        command,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=environment,
+    )
+
+
+def test_who_is_banned_gets_the_configured_line_and_the_server_hears_nothing(folder: Path) -> None:
+    server = MailServer()
+    with running(server.port, "--config", "policy.toml", listen=None, folder=folder) as proxy:
+        added = bans(folder, "add", "127.0.0.1", "--why", "a test", "--seconds", "1000")
+        assert added.returncode == 0, added.stderr
+        with proxy.connect() as client:
+            assert receive_all(client) == b"-ERR [SYS/TEMP] Not today.\r\n"
+        assert "a test" in bans(folder, "why", "127.0.0.1").stdout
+        until(lambda: "address:127.0.0.1" in saved_bans(folder), "the ban is saved")
+        proxy.process.kill()
+        proxy.process.wait(10)
+    with running(server.port, "--config", "policy.toml", listen=None, folder=folder) as proxy:
+        with proxy.connect() as client:
+            assert receive_all(client) == b"-ERR [SYS/TEMP] Not today.\r\n"
+        assert bans(folder, "remove", "127.0.0.1").returncode == 0
+        assert bans(folder, "list").stdout == "no bans\n"
+        with proxy.connect() as client, server.accept() as upstream:
+            # The first that dials: nobody did while the ban was in force.
+            upstream.sendall(b"+OK ready\r\n")
+            assert client.recv(100) == b"+OK ready\r\n"
+        again = bans(folder, "remove", "127.0.0.1")
+        assert (again.returncode, again.stdout) == (1, "")
+        proxy.stop()
+    server.close()
