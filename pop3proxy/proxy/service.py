@@ -19,6 +19,7 @@ from ..analyzer.events import Connection
 from ..config import Config, ConfigError
 from ..hooks.api import Hook
 from ..hooks.dispatcher import Dispatcher
+from ..problems import described
 from .accepting import Acceptor
 from .addresses import host_and_port, kind_of
 from .arrival import Arrival
@@ -306,14 +307,18 @@ class ProxyService(Service):
     def sweep(self) -> None:
         """End the sessions whose time has run out, and the arrivals."""
         now = self.now()
-        for arrival in list(self.arrivals):
-            limit = arrival.overdue(now)
-            if limit:
-                arrival.expired(limit)
-        for session in list(self.sessions):
-            limit = session.overdue(now)
-            if limit:
-                session.expired(limit)
+        timed: list[Arrival | Session] = [*self.arrivals, *self.sessions]
+        for waiting in timed:
+            try:
+                limit = waiting.overdue(now)
+                if limit:
+                    waiting.expired(limit)
+            except Exception as problem:
+                # One of them must not keep the others from their end.
+                self._log.error(
+                    "a time limit is not kept, by an error of ours: {problem}",
+                    problem=described(problem),
+                )
 
 
 _OFFERS: Final = {

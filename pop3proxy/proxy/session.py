@@ -541,18 +541,20 @@ class Session:
         RFC 1939 section 3 asks.
         """
         count = self._surroundings.count(f"timeout_{limit}")
+        waits = limit == "greeting" or (self.mode is _CONNECTING and self._dialled)
         self._log.info(
-            "{uid}: time limit {limit} ran out for {host}:{port}; {count} by now",
+            "{uid}: time limit {limit} ran out for {host}:{port}{whose}; {count} by now",
             uid=self.connection.uid,
             limit=limit,
             host=self.connection.orig_h,
             port=self.connection.orig_p,
+            whose=", whose mail server does not answer" if waits else "",
             count=count,
         )
         if self.mode is _ENDING:
             self._abort()
             return
-        if limit in ("connect", "greeting") or (self.mode is _CONNECTING and self._dialled):
+        if waits:
             self._answer(b"the mail server does not answer, please try again later")
         self.end(f"timeout:{limit}")
 

@@ -163,6 +163,14 @@ def test_a_limit_is_logged_with_the_session_and_the_count() -> None:
     assert formatEvent(entry) == "Cuid: time limit idle ran out for 192.0.2.1:4000; 1 by now"
 
 
+def test_a_limit_before_the_greeting_is_logged_as_the_servers() -> None:
+    pair = Pair().connect()
+    with capturedLogs() as log:
+        pair.wait(31)
+    (entry,) = log
+    assert "for 192.0.2.1:4000, whose mail server does not answer; 1 by now" in formatEvent(entry)
+
+
 def test_an_unreachable_server_is_answered_and_counted() -> None:
     pair = Pair()
     pair.session.unreachable("refused")
