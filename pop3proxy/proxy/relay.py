@@ -19,7 +19,7 @@ from twisted.logger import Logger
 
 from ..analyzer.dialogue import Analyzer
 from ..analyzer.events import AUTHORIZATION, CLIENT, SERVER, Event, Side, Tls
-from ..analyzer.steps import DATA_MAY, Step
+from ..analyzer.steps import DATA_MAY, Kinds, Step
 from ..hooks.api import PASS, Delay, Deny, Drop, EndSession, Pass, Verdict
 from ..hooks.asking import Question
 from ..problems import described
@@ -90,13 +90,25 @@ class _Flow:
     Of ``held``, ``stepped`` octets are covered by steps, and ``clear`` octets may go. ``waits`` is what
     gives up the wait of this flow, or None. ``denial`` is the answer to the client's last line that has not
     found its place. ``capa`` is where in ``held`` a list of capabilities begins that is to be edited, or -1;
-    ``capa_passes``: it is too long for that.
+    ``capa_passes``: it is too long for that. ``kinds`` are the events for which unfinished lines are held
+    that may become them.
     """
 
-    __slots__ = ("capa", "capa_passes", "clear", "denial", "held", "side", "stepped", "waits")
+    __slots__ = (
+        "capa",
+        "capa_passes",
+        "clear",
+        "denial",
+        "held",
+        "kinds",
+        "side",
+        "stepped",
+        "waits",
+    )
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: Side, kinds: Kinds) -> None:
         self.side = side
+        self.kinds = kinds
         self.held = b""
         self.stepped = 0
         self.clear = 0
@@ -138,7 +150,6 @@ class Relay:
         "_blind",
         "_client",
         "_failed",
-        "_kinds",
         "_over",
         "_owner",
         "_server",
@@ -157,10 +168,8 @@ class Relay:
         self._surroundings = surroundings
         self._terms = terms
         self._asks = bool(surroundings.on_blind) or terms is not None
-        # What lines are held for that may become it.
-        self._kinds = surroundings.blocking
-        self._client = _Flow(CLIENT)
-        self._server = _Flow(SERVER)
+        self._client = _Flow(CLIENT, surroundings.blocking)
+        self._server = _Flow(SERVER, surroundings.blocking)
         self._blind = False  # the end of inspection has had its consequences
         self._failed = False  # the analyzer is out of order
         self._over = False  # the session ends
@@ -170,14 +179,15 @@ class Relay:
     def begin(self) -> None:
         """Hold what the terms ask for, as the client is there, with TLS or without."""
         if self._terms is not None:
-            self._kinds = self._surroundings.blocking | self._terms.gates(self._secure)
-            self._analyzer.gate(self._kinds)
+            # What the terms hold lines for is the client's to say.
+            self._client.kinds = self._surroundings.blocking | self._terms.gates(self._secure)
+            self._analyzer.gate(self._client.kinds)
 
     def secured(self, tls: Tls) -> None:
         """Go on inside the client's TLS, and hold what the terms ask for there."""
         assert self._terms is not None
-        self._kinds = self._surroundings.blocking | self._terms.gates(True)
-        self._analyzer.secured(tls, self._kinds)
+        self._client.kinds = self._surroundings.blocking | self._terms.gates(True)
+        self._analyzer.secured(tls, self._client.kinds)
 
     @property
     def _secure(self) -> bool:
@@ -212,7 +222,7 @@ class Relay:
                 stepped += step.size
                 if step.events:
                     dispatch(step.events)
-                if self._asks and not self._is_nobody_s(step):
+                if self._asks and not self._is_nobody_s(flow, step):
                     asked = step
                     break
         except EndSession:
@@ -235,13 +245,13 @@ class Relay:
         self._run(flow)
         return False
 
-    def _is_nobody_s(self, step: Step) -> bool:
+    def _is_nobody_s(self, flow: _Flow, step: Step) -> bool:
         """Say whether a step is certain to pass, since it has nothing that anybody is asked about."""
         blocking = self._surroundings.blocking
         for event in step.events:
             if type(event) in blocking:
                 return False
-        if step.may and not step.may.isdisjoint(self._kinds):
+        if step.may and not step.may.isdisjoint(flow.kinds):
             return False
         terms = self._terms
         if terms is not None and (
@@ -359,9 +369,7 @@ class Relay:
             return
         if self._analyzer.blind and not self._blind and self._lost():
             return
-        # What the terms hold lines for is the client's to say.
-        kinds = self._kinds if flow is self._client else surroundings.blocking
-        if step.too_long and not step.may.isdisjoint(kinds):
+        if step.too_long and not step.may.isdisjoint(flow.kinds):
             # Nobody can hold such a line whole, so nobody can be asked about it before it has passed.
             if step.may is not DATA_MAY:
                 surroundings.count("line_too_long")
@@ -400,7 +408,7 @@ class Relay:
             flow.stepped -= step.size
         elif step.capa and terms is not None and not self._failed:
             self._gather(flow, step, terms)
-        elif not step.open or step.too_long or step.may.isdisjoint(self._kinds):
+        elif not step.open or step.too_long or step.may.isdisjoint(flow.kinds):
             flow.clear = flow.stepped
 
     def _gather(self, flow: _Flow, step: Step, terms: Terms) -> None:
