@@ -190,13 +190,13 @@ def test_who_comes_later_reads_all_bans(shared: RedisServer, make: Make) -> None
     bans = {f"user:{n}\udcff\n": ban(f"user:{n}\udcff\n") for n in range(1300)}
     for each in bans.values():
         one.ban(each, NOW)
-    one.unban("user:7\udcff\n", [], NOW + 100, NOW)
+    one.unban("user:7\udcff\n", [], NOW + 86_400, NOW)
     del bans["user:7\udcff\n"]
     until(lambda: not one._untold and not one._telling, "all is told")
     two = make(shared.url, prefix="later:")
     well(two)
     assert {each.key: each for each in two.bans(NOW)} == bans
-    assert two.in_grace("user:7\udcff\n", NOW + 99)
+    assert two.in_grace("user:7\udcff\n", NOW + 86_399)
 
 
 def test_prefixes_keep_strangers_apart(shared: RedisServer, make: Make) -> None:
