@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from .config import ConfigError, load
+from .config import ConfigError, load_apart
 
 PATIENCE: Final = 5.0
 """Seconds in which the proxy has to answer."""
@@ -117,9 +117,7 @@ def _run(path: str | None, control: str | None, request: dict[str, Any], as_json
 def _control_of(path: str | None) -> str:
     if path is None:
         raise click.UsageError("Missing option '--config' or '--control'")
-    # Nobody listens and nobody is dialled.
-    nowhere = {"listen": ["tcp:0"], "upstream": {"endpoint": "tcp:localhost:110"}}
-    policy = load(path, nowhere).policy
+    policy = load_apart(path).policy
     if policy is None or policy.control is None:
         raise ConfigError([f'{path}: lacks the socket; under [policy] set control = "FILE"'])
     return policy.control

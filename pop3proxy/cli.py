@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 
 from . import __version__
 from .bans import add_bans
-from .config import Config, ConfigError, Events, load
+from .config import Config, ConfigError, Events, load, load_apart
 from .policytest import add_policy
 
 DONE = 0
@@ -135,9 +135,8 @@ def replay(
     hooks: Sequence[Hook] = ()
     auth_resp_code = False
     if path is not None:
-        # Nobody listens and nobody is dialled, and the live proxy's file of events is not ours to write to.
-        nowhere = {"listen": ["tcp:0"], "upstream": {"endpoint": "tcp:localhost:110"}}
-        config = load(path, nowhere).model_copy(update={"events": Events()})
+        # The live proxy's file of events is not ours to write to.
+        config = load_apart(path).model_copy(update={"events": Events()})
         sys.path.append(str(Path(path).resolve().parent))
         hooks = load_hooks(config, live=False)
         auth_resp_code = config.analyzer.auth_resp_code

@@ -26,7 +26,7 @@ from .analyzer.events import (
     Tls,
 )
 from .analyzer.events import Policy as PolicyEvent
-from .config import load
+from .config import load_apart
 from .hooks.api import Verdict
 from .hooks.logging.records import line
 from .hooks.masking import MASK
@@ -63,9 +63,7 @@ def test(source: str, path: str, partial: bool) -> int:
     Decisions are JSON Lines on standard output, the summary a table on standard error. Records of logins
     need password_fp, or passwords in clear, for rules that count passwords.
     """
-    # Nobody listens and nobody is dialled.
-    nowhere = {"listen": ["tcp:0"], "upstream": {"endpoint": "tcp:localhost:110"}}
-    config = load(path, nowhere)
+    config = load_apart(path)
     rules = config.policy or Policy()
     summary = Summary()
     hook = FailedLogins(rules, live=False)

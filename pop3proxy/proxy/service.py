@@ -104,12 +104,8 @@ class ProxyService(Service):
             self.started.errback(Failure())
             return
         self._warn_of_what_is_not_seen()
+        self._warn_of_claimed_addresses()
         self._sweep.start(SWEEP, now=False)
-        if self._config.upstream.xclient and self._config.rules is None:
-            self._log.warn(
-                "upstream.xclient: the mail server believes XCLIENT from here, and clients can send it too,"
-                " to claim another address; add the table [rules], which refuses that"
-            )
         listening = [self._listen(listener) for listener in self._config.listen]
         gatherResults(listening, consumeErrors=True).addCallbacks(
             self._listening, self._not_listening
@@ -126,6 +122,14 @@ class ProxyService(Service):
                     " require",
                     endpoint=listener.endpoint,
                 )
+
+    def _warn_of_claimed_addresses(self) -> None:
+        """Say that clients can use the trust that the mail server has in us."""
+        if self._config.upstream.xclient and self._config.rules is None:
+            self._log.warn(
+                "upstream.xclient: the mail server believes XCLIENT from here, and clients can send it too,"
+                " to claim another address; add the table [rules], which refuses that"
+            )
 
     def _listen(self, options: settings.Listener) -> Deferred[None]:
         terms = terms_for(options, self._config.upstream)
