@@ -42,6 +42,12 @@ WINDOWS = (Window(3600.0, 5),)
 QUICK = {"time_limit": 0.1}
 
 
+@pytest.fixture(autouse=True)
+def today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin each test now: Redis lets things expire by its own clock, and this may be read long before."""
+    monkeypatch.setitem(globals(), "NOW", time.time())
+
+
 @pytest.fixture(scope="module")
 def shared() -> Iterator[RedisServer]:
     """A server that no test harms."""
@@ -106,8 +112,9 @@ def charge(key: str = "k") -> Charge:
     return Charge(key, WINDOWS, enforced=True)
 
 
-def attempt(store: RedisStore, *charges: Charge, now: float = NOW) -> Answer:
-    answer = at_once_or_later(store.attempt(Attempt(charges or (charge(),)), now))
+def attempt(store: RedisStore, *charges: Charge, now: float | None = None) -> Answer:
+    at = NOW if now is None else now
+    answer = at_once_or_later(store.attempt(Attempt(charges or (charge(),)), at))
     assert isinstance(answer, Answer)
     return answer
 
