@@ -166,12 +166,20 @@ def _anonymous(choice: Choice) -> list[bytes]:
     return _auth(choice, b"ANONYMOUS", choice.one((b"bob@made", b"", b"zed")))
 
 
-def _ntlm(choice: Choice) -> list[bytes]:
-    name = choice.one((b"bob", b"zed", b"alice")).decode().encode("utf-16-le")
+NTLM_NEGOTIATE = b"NTLMSSP\0\x01\0\0\0" + bytes(20)
+
+
+def ntlm_authenticate(user: bytes, proof: bytes) -> bytes:
+    """Return an AUTHENTICATE message ([MS-NLMP] 2.2.1.3) of a user, with what stands for a proof."""
+    name = user.decode().encode("utf-16-le")
     size = len(name).to_bytes(2, "little")
-    third = b"NTLMSSP\0\x03\0\0\0" + bytes(24) + size + size + (64).to_bytes(4, "little")
-    third = third.ljust(60, b"\0") + b"\x01\0\0\0" + name + choice.proof()
-    return _auth(choice, b"NTLM", b"NTLMSSP\0\x01\0\0\0" + bytes(20), third)
+    head = b"NTLMSSP\0\x03\0\0\0" + bytes(24) + size + size + (64).to_bytes(4, "little")
+    return head.ljust(60, b"\0") + b"\x01\0\0\0" + name + proof
+
+
+def _ntlm(choice: Choice) -> list[bytes]:
+    third = ntlm_authenticate(choice.one((b"bob", b"zed", b"alice")), choice.proof())
+    return _auth(choice, b"NTLM", NTLM_NEGOTIATE, third)
 
 
 def _gssapi(choice: Choice) -> list[bytes]:

@@ -102,7 +102,7 @@ class NamesStop(Enum):
     """Where a name that holds a blank ends."""
 
     NOWHERE = "at its own end"
-    IN_COMMANDS = "at the blank, in USER and APOP"
+    IN_CLEAR = "at the blank, where a blank follows it as well: USER, APOP, CRAM-MD5"
     EVERYWHERE = "at the blank"
 
 

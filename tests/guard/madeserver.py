@@ -14,7 +14,6 @@ from .habits import (
     Initial,
     LineEnd,
     Named,
-    NamesStop,
     Nul,
     OkContinues,
     Rest,
@@ -22,7 +21,16 @@ from .habits import (
     Swallows,
     UnknownUser,
 )
-from .mechanisms import MECHANISMS, RIGHT, RIGHT_DIGEST, Desk, Exchange, decoded, read_name
+from .mechanisms import (
+    IN_CLEAR,
+    MECHANISMS,
+    RIGHT,
+    RIGHT_DIGEST,
+    Desk,
+    Exchange,
+    decoded,
+    read_name,
+)
 
 ACCOUNTS = frozenset({b"bob", b"zed", b"bob smith", b"b\xf6b"})
 """Who has a mailbox; the password of each is ``RIGHT``."""
@@ -251,7 +259,7 @@ class MadeServer:
             self._name = name
 
     def _user(self, arg: bytes, number: int) -> _Answer:
-        name = read_name(arg, self.habits, NamesStop.IN_COMMANDS, NamesStop.EVERYWHERE)
+        name = read_name(arg, self.habits, *IN_CLEAR)
         if not name:
             return _ERR
         if self._name is not None and self.habits.second_user is SecondUser.REFUSED:
@@ -276,7 +284,7 @@ class MadeServer:
         parts = _APOP.match(arg)
         name = None
         if parts is not None:
-            name = read_name(parts[1], self.habits, NamesStop.IN_COMMANDS, NamesStop.EVERYWHERE)
+            name = read_name(parts[1], self.habits, *IN_CLEAR)
             if self._judge(b"APOP", number, name, None, parts[2] == RIGHT_DIGEST):
                 return _OK
         self._forget(self.habits.after_apop, name)

@@ -18,6 +18,9 @@ RIGHT = b"right"
 RIGHT_DIGEST = b"a" * 32
 WRONG_DIGEST = b"b" * 32
 
+IN_CLEAR = (NamesStop.IN_CLEAR, NamesStop.EVERYWHERE)
+"""The habits by which a name ends at its blank where one follows the name as well."""
+
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
 
 
@@ -31,9 +34,15 @@ class Desk:
         self._judge = judge
         self.named: bytes | None = None  # whom the last claim was about
 
-    def judge(self, name: bytes, password: bytes | None = None, proof: bool | None = None) -> bool:
+    def judge(
+        self,
+        name: bytes,
+        password: bytes | None = None,
+        proof: bool | None = None,
+        stopping: tuple[NamesStop, ...] = (NamesStop.EVERYWHERE,),
+    ) -> bool:
         """Judge a claim; return whether it holds."""
-        self.named = read_name(name, self.habits, NamesStop.EVERYWHERE)
+        self.named = read_name(name, self.habits, *stopping)
         return self._judge(self.named, password, proof)
 
 
@@ -98,7 +107,7 @@ def _cram_md5(desk: Desk, initial: bytes | None) -> Exchange:
     name, blank, digest = data.rpartition(b" ")
     if not blank:
         return None
-    return desk.judge(name, proof=digest == RIGHT_DIGEST)
+    return desk.judge(name, None, digest == RIGHT_DIGEST, IN_CLEAR)
 
 
 _DIRECTIVE = re.compile(rb'([^\s=,"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^,"]*))', re.S)

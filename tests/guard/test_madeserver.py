@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from .dialogues import NTLM_NEGOTIATE, ntlm_authenticate
 from .habits import (
     DEVIATIONS,
     SWITCHES,
@@ -143,10 +144,10 @@ BOB_GUESSES = [(b"bob", b"guess")]
             BOB_GUESSES,
         ),
         (b"USER bob smith\nPASS guess\n", {}, [(b"bob smith", b"guess")]),
-        (b"USER bob smith\nPASS guess\n", {"names_stop": NamesStop.IN_COMMANDS}, BOB_GUESSES),
+        (b"USER bob smith\nPASS guess\n", {"names_stop": NamesStop.IN_CLEAR}, BOB_GUESSES),
         (
             b"AUTH LOGIN %s\n%s\n" % (b64encode(b"bob smith"), b64encode(b"guess")),
-            {"names_stop": NamesStop.IN_COMMANDS},
+            {"names_stop": NamesStop.IN_CLEAR},
             [(b"bob smith", b"guess")],
         ),
         (
@@ -241,12 +242,6 @@ def test_a_habit_decides_what_the_server_answers(
     assert replies(data, **habits) == expected
 
 
-def _ntlm(name: bytes) -> bytes:
-    size = len(name).to_bytes(2, "little")
-    head = b"NTLMSSP\0\x03\0\0\0" + bytes(24) + size + size + (64).to_bytes(4, "little")
-    return head.ljust(64, b"\0") + name
-
-
 @pytest.mark.parametrize(
     ("lines", "name", "password"),
     [
@@ -276,8 +271,8 @@ def _ntlm(name: bytes) -> bytes:
         (
             [
                 b"AUTH NTLM",
-                b64encode(b"NTLMSSP\0\x01"),
-                b64encode(_ntlm("bob".encode("utf-16-le")) + b"right"),
+                b64encode(NTLM_NEGOTIATE),
+                b64encode(ntlm_authenticate(b"bob", b"right")),
             ],
             b"bob",
             None,
