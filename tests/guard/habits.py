@@ -83,6 +83,13 @@ class Base64(Enum):
     STOPS = "what is no base64 ends it, padding may be missing"
 
 
+class Star(Enum):
+    """What a ``*`` in an exchange does (RFC 5034 section 4)."""
+
+    CANCELS = "it ends the exchange"
+    ASKED_AGAIN = "the server repeats its challenge"
+
+
 class Which(Enum):
     """Which of two fields of the same name counts."""
 
@@ -152,7 +159,7 @@ class Habits:
     ok_continues: OkContinues = OkContinues.NEVER
     bare_auth_lists: bool = True
     two_blanks_are_a_bare_auth: bool = False
-    star_cancels: bool = True  # else it is a response like others
+    star: Star = Star.CANCELS
     asks_again: bool = False  # LOGIN: for an empty name, and for the password after a wrong one
     tells_failures: bool = False  # by a challenge before the -ERR (RFC 7628, RFC 5802)
     final_apart: bool = False  # SCRAM's server-final comes as a challenge of its own

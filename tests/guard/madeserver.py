@@ -7,7 +7,7 @@ line that it answers, so that a test can tell which reply belongs to which line.
 import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .habits import (
     Habits,
@@ -18,6 +18,7 @@ from .habits import (
     OkContinues,
     Rest,
     SecondUser,
+    Star,
     Swallows,
     UnknownUser,
 )
@@ -35,8 +36,8 @@ from .mechanisms import (
 ACCOUNTS = frozenset({b"bob", b"zed", b"bob smith", b"b\xf6b"})
 """Who has a mailbox; the password of each is ``RIGHT``."""
 
-TAG = re.compile(rb"(?:\+OK|-ERR) #(\d+)")
-"""How a reply begins: the number of the line that it answers."""
+TAG = re.compile(rb"(?:\+OK|-ERR) .*#(\d+)\r\n\Z")
+"""How a reply ends: with the number of the line that it answers."""
 
 _APOP = re.compile(rb"(.*) ([0-9a-f]{32})\Z", re.S)
 _ENDS: Mapping[LineEnd, re.Pattern[bytes]] = {
@@ -49,12 +50,15 @@ _ENDS: Mapping[LineEnd, re.Pattern[bytes]] = {
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A login that the server judged; ``password`` is None where the mechanism shows none."""
+    """A login that the server judged; ``password`` is None where the mechanism shows none.
+
+    ``success`` is None where the credentials are right, and the client has not taken the server's own proof.
+    """
 
     name: bytes
     password: bytes | None
     mechanism: str
-    success: bool
+    success: bool | None
     line: int
 
 
@@ -93,6 +97,7 @@ class MadeServer:
         self._name: bytes | None = None
         self._exchange: Exchange | None = None
         self._mechanism = b""
+        self._challenge = b"+ \r\n"
         self._desk: Desk | None = None
         self._bad = 0
         self._skips_lf = False  # the last line ended at a CR
@@ -191,7 +196,8 @@ class MadeServer:
         return swallows is Swallows.UNKNOWN and word != b"EMPTY"
 
     def _written(self, answer: _Answer, number: int) -> bytes:
-        reply = b"%s #%d %s\r\n" % (b"+OK" if answer.ok else b"-ERR", number, answer.text)
+        status = b"+OK " if answer.ok else b"-ERR "
+        reply = b"%s%s#%d\r\n" % (status, answer.text and answer.text + b" ", number)
         if answer.body is not None:
             self.bodies.add(number)
             reply += answer.body + b".\r\n"
@@ -247,9 +253,14 @@ class MadeServer:
     ) -> bool:
         right = password == RIGHT if proof is None else proof
         success = right and (name in ACCOUNTS or mechanism in _FOR_ANYBODY)
-        self.judged.append(Judged(name, password, mechanism.decode(), success, number))
-        self.logged_in = success
+        verdict = None if success else False
+        self.judged.append(Judged(name, password, mechanism.decode(), verdict, number))
         return success
+
+    def _accept(self) -> _Answer:
+        self.logged_in = True
+        self.judged[-1] = replace(self.judged[-1], success=True)
+        return _OK
 
     def _forget(self, habit: Named, name: bytes | None) -> None:
         """Do with the name of USER what this server does behind a failure."""
@@ -276,7 +287,7 @@ class MadeServer:
         if name is None:
             return _Answer(False, b"USER first")
         if self._judge(b"USER/PASS", number, name, arg, None):
-            return _OK
+            return self._accept()
         self._forget(self.habits.after_pass, None)
         return _ERR
 
@@ -286,7 +297,7 @@ class MadeServer:
         if parts is not None:
             name = read_name(parts[1], self.habits, *IN_CLEAR)
             if self._judge(b"APOP", number, name, None, parts[2] == RIGHT_DIGEST):
-                return _OK
+                return self._accept()
         self._forget(self.habits.after_apop, name)
         return _ERR
 
@@ -320,14 +331,15 @@ class MadeServer:
                 return _Answer(False, b"no base64")
         self._desk = Desk(habits, self._judge_claim)
         self._exchange = mechanism(self._desk, data)
-        return self._go_on(None, number, first=data is None)
+        return self._go_on(None, number, first=not initial)
 
     def _judge_claim(self, name: bytes, password: bytes | None, proof: bool | None) -> bool:
         return self._judge(self._mechanism, len(self.lines) - 1, name, password, proof)
 
     def _respond(self, line: bytes, number: int) -> bytes:
-        if line == b"*" and self.habits.star_cancels:
-            return self._exchange_failed(number)
+        if line == b"*":
+            again = self.habits.star is Star.ASKED_AGAIN
+            return self._challenge if again else self._exchange_failed(number)
         if self.habits.nul is Nul.ENDS:
             line = line.partition(b"\0")[0]
         data = decoded(line, self.habits)
@@ -344,12 +356,13 @@ class MadeServer:
             if not end.value:
                 return self._exchange_failed(number)
             self._exchange = None
-            return self._written(_OK, number)
+            return self._written(self._accept(), number)
         continues = self.habits.ok_continues
         ntlm = continues is OkContinues.NTLM and self._mechanism == b"NTLM"
         if first and (ntlm or continues is OkContinues.ALWAYS):
             return self._written(_Answer(True, b64encode(challenge)), number)
-        return b"+ " + b64encode(challenge) + b"\r\n"
+        self._challenge = b"+ " + b64encode(challenge) + b"\r\n"
+        return self._challenge
 
     def _exchange_failed(self, number: int) -> bytes:
         self._exchange = None

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.task import deferLater
 
-from pop3proxy.analyzer.events import LoginAttempt
+from pop3proxy.analyzer.events import LoginAttempt, LoginFailure, LoginSuccess, Oddity, Unexpected
 from pop3proxy.hooks.api import PASS, Deny, Hook, Verdict
 from pop3proxy.testing import Play
 
@@ -22,6 +22,11 @@ _ROUNDS = 2000
 """How often server and proxy may answer each other before that counts as endless."""
 
 _HONEST = re.compile(rb"[A-Za-z0-9+/=*]*( [^\0-\x1f]*)?\r\n\Z")
+
+
+_NOT_JUDGED = (Oddity.LOGIN_CANCELLED, Oddity.CUT_LOGIN)
+
+Outcome = LoginSuccess | LoginFailure | Unexpected
 
 
 @dataclass(slots=True)
@@ -57,12 +62,11 @@ class _Deciding(Hook):
         self._reactor = reactor
 
     def pop3_login_attempt(self, event: LoginAttempt) -> Any:
-        denied = len(self.asked) in self._refuses
+        denied = event.attempt - 1 in self._refuses
         user, password = (
             text.encode("utf-8", "surrogateescape") for text in (event.user, event.password)
         )
-        attempt = getattr(event, "attempt", 0)
-        self.asked.append(Asking(attempt, user, password, event.mechanism, denied))
+        self.asked.append(Asking(event.attempt, user, password, event.mechanism, denied))
         verdict: Verdict = Deny() if denied else PASS
         return deferLater(self._reactor, 0, lambda: verdict) if self._later else verdict
 
@@ -164,6 +168,26 @@ class Stage:
         self.play.close()
         assert self.play.failed == []
         assert "inspection_failed" not in self.play.counts
+        self._see_outcomes()
+
+    def _see_outcomes(self) -> None:
+        """See that each attempt has one outcome; a failure without credentials is no attempt."""
+        attempts = [event.attempt for event in self.play.raised("pop3_login_attempt")]
+        outcomes = [outcome.attempt for outcome in self.outcomes()]
+        assert sorted(outcomes) == list(range(1, len(outcomes) + 1)), f"outcomes are {outcomes}"
+        assert attempts == sorted(set(attempts)), f"attempts are {attempts}"
+        assert set(attempts) <= set(outcomes), f"of {attempts} only {outcomes} have an outcome"
+        for success in self.play.raised("pop3_login_success"):
+            assert success.attempt in attempts, f"nobody tried {success}"
+
+    def outcomes(self) -> list[Outcome]:
+        """Return what became of the attempts."""
+        return [
+            event
+            for event in self.play.events
+            if isinstance(event, LoginSuccess | LoginFailure)
+            or (isinstance(event, Unexpected) and event.msg in _NOT_JUDGED and event.attempt)
+        ]
 
     # --- the client's own count -------------------------------------------------------------------------
 
@@ -200,8 +224,8 @@ class Guarded(Stage):
         asked = self.hook.asked[self._judged_of :]
         self._judged_of = len(self.hook.asked)
         assert asked, f"judged, and nobody was asked: {judged}"
-        last = [ask for ask in asked if ask.attempt and ask.attempt == asked[-1].attempt]
-        last = last or asked[-1:]
+        # An attempt is asked about once for each way in which servers read its name.
+        last = [ask for ask in asked if ask.attempt == asked[-1].attempt]
         assert any(self._is_of(ask, judged) for ask in last), f"{judged} is not what {last} asked"
         assert not any(ask.denied for ask in last), f"judged, and denied: {judged}"
 
