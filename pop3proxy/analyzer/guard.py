@@ -75,15 +75,19 @@ DEFAULT_OPTIONS: Final = GuardOptions()
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """How a line that does not pass is answered; with a ``reason``, a login fails by it."""
+    """How a line that does not pass is answered; with a ``reason``, a login fails by it.
+
+    ``needs_login``: it is a command for which the client must have logged in.
+    """
 
     reply: bytes
     reason: Reason | None = None
+    needs_login: bool = False
 
 
 _UNKNOWN: Final = Refusal(b"-ERR Unknown command.\r\n")
 _FORM: Final = Refusal(b"-ERR Malformed command.\r\n")
-_LOG_IN_FIRST: Final = Refusal(b"-ERR Log in first.\r\n")
+_LOG_IN_FIRST: Final = Refusal(b"-ERR Log in first.\r\n", needs_login=True)
 _TOO_LONG: Final = Refusal(b"-ERR Line too long.\r\n")
 _USER_FIRST: Final = Refusal(b"-ERR Send USER first.\r\n")
 _NO_BLANKS: Final = Refusal(b"-ERR [AUTH] User names with blanks are not accepted.\r\n")
@@ -104,7 +108,7 @@ class Guard:
     """The guard of one session, in the order of its client's lines.
 
     ``strictness`` follows from what is decided about and from the session's state. The caller asks
-    ``refusal`` or ``refusal_of_response`` for each line, and reports what becomes of the lines that pass.
+    ``refusal`` or ``passes_response`` for each line, and reports what becomes of the lines that pass.
     """
 
     __slots__ = (
@@ -211,7 +215,9 @@ class Guard:
     def _refusal_of_order(self, text: bytes, row: Command, arg: bytes) -> Refusal | None:
         if not (row.before_login or self._is_added(text)):
             preauthenticated = row.role is Role.MAILBOX and self._options.mailbox_before_login
-            return None if preauthenticated else _LOG_IN_FIRST
+            if preauthenticated:
+                return None
+            return _LOG_IN_FIRST if row.role is Role.MAILBOX else _UNKNOWN
         if row.role is Role.PASS:
             return None if self._named else _USER_FIRST
         if row.role is Role.AUTH:
@@ -250,21 +256,21 @@ class Guard:
         """Count a challenge of the server."""
         self._challenges -= 1
 
-    def refusal_of_response(self, text: bytes) -> Refusal | None:
-        """Return how a SASL response is answered that does not pass; None if it passes, as ``*`` does."""
+    def passes_response(self, text: bytes) -> bool:
+        """Return whether a SASL response passes, as ``*`` does."""
         self.long_line = len(text) > SASL_LINE
         if text == b"*":
-            return None
+            return True
         form = self._form
         if form is None or (self._challenges < 0 and not form.endless):
-            return MALFORMED
+            return False
         message = _decoded(text)
         if message is None or not form.fits(self._turn, message):
-            return MALFORMED
+            return False
         if len(text) > LINE and not _is_safe_when_long(text):
-            return MALFORMED
+            return False
         self._turn += 1
-        return None
+        return True
 
     # --- what becomes of lines ----------------------------------------------------------------------------
 
