@@ -127,6 +127,7 @@ def replay(
     What blocking hooks would have decided is logged.
     """
     from .hooks.api import Hook
+    from .hooks.dispatcher import HookNotStarted
     from .loading import load_hooks
     from .replay.captures import CaptureError, CaptureFile
     from .replay.run import Replay, watched
@@ -152,7 +153,7 @@ def replay(
             running.run(watched(source, frames) if sys.stderr.isatty() else frames)
         finally:
             running.summarize()
-    except (CaptureError, WriteError, OSError) as problem:
+    except (CaptureError, WriteError, HookNotStarted, OSError) as problem:
         _complain(str(problem))
         return FAILED
     return DONE
@@ -359,7 +360,9 @@ class Process:
             self.end(DONE)
 
     def _failed(self, failure: Failure) -> None:
-        if failure.check(OSError, CannotListenError, ConfigError):
+        from .hooks.dispatcher import HookNotStarted
+
+        if failure.check(OSError, CannotListenError, ConfigError, HookNotStarted):
             self._log.error("{problem}", problem=failure.getErrorMessage())
         else:
             self._log.failure("the service does not start", failure)
