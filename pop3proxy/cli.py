@@ -30,6 +30,7 @@ from . import __version__
 from .bans import add_bans
 from .config import Config, ConfigError, Events, load, load_apart
 from .policytest import add_policy
+from .problems import traced
 
 DONE = 0
 FAILED = 1
@@ -264,12 +265,21 @@ def log_to(stream: TextIO, level: str) -> None:
 
 
 def _log_line(event: LogEvent) -> str:
-    """Write time, level and text; the traceback follows only where a failure was not expected."""
-    # Text may come from a peer: it must not be able to begin a line of its own.
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in formatEvent(event))
-    line = f"{formatTime(event['log_time'])} {event['log_level'].name} {text}\n"
+    """Write time, level and text; the traceback follows only where a failure was not expected.
+
+    The text of the exception is left out there: it may be of a hook's timer, and hold a password.
+    """
     failure = event.get("log_failure")
-    return line if failure is None else f"{line}{failure.getTraceback()}"
+    text = formatEvent(event)
+    if failure is None and (failure := event.get("failure")) is not None:
+        # By Twisted's older way to log, whose text has the traceback in it.
+        text = str(event.get("why") or "unhandled error")
+    # Text may come from a peer: it must not be able to begin a line of its own.
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    line = f"{formatTime(event['log_time'])} {event['log_level'].name} {text}\n"
+    if failure is None:
+        return line
+    return f"{line}{traced(failure.value, failure.getTracebackObject())}"
 
 
 _DESCRIPTORS_PER_SESSION = 2

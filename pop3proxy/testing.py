@@ -62,6 +62,7 @@ from .hooks.asking import Asker
 from .hooks.dispatcher import Dispatcher, HookNotStarted
 from .hooks.faults import Faults, HookMethod
 from .loading import load_hooks
+from .problems import trace_of
 from .proxy.service import ProxyService
 from .proxy.session import Mode, Session
 from .proxy.wire import Wire
@@ -181,7 +182,11 @@ class _WatchedFaults(Faults):
 
     def failed(self, method: HookMethod, event: Event, problem: Any) -> None:
         self._note(Failed(event, method.label, problem))
+        trace = trace_of(problem)
         super().failed(method, event, problem)
+        if trace is not None:
+            # For the author of the hook, who may want to see it.
+            problem.__traceback__ = trace
 
 
 class _WatchedAsker(Asker):

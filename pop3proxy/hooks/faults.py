@@ -70,8 +70,14 @@ class Faults:
         self._ignored: set[tuple[int, type[Event]]] = set()
 
     def failed(self, method: HookMethod, event: Event, problem: object) -> None:
-        """Report that a call has failed; raises nothing, whatever the problem is."""
+        """Report that a call has failed; raises nothing, whatever the problem is.
+
+        The exception's traceback is taken off it: to one that a hook keeps and raises again, Python adds
+        frames each time, and each holds an event.
+        """
         self._report(method.label, event.name, _named(problem, method.hook, method.call))
+        if isinstance(problem, BaseException):
+            problem.__traceback__ = None
 
     def failed_beside(self, hook: Hook, label: str, what: str, problem: object) -> None:
         """Report that a hook has failed in ``stop`` or ``reopen``."""
