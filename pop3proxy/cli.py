@@ -30,6 +30,7 @@ from . import __version__
 from .bans import add_bans
 from .config import Config, ConfigError, Events, load, load_apart
 from .policytest import add_policy
+from .problems import traced
 
 DONE = 0
 FAILED = 1
@@ -127,6 +128,7 @@ def replay(
     What blocking hooks would have decided is logged.
     """
     from .hooks.api import Hook
+    from .hooks.dispatcher import HookNotStarted
     from .loading import load_hooks
     from .replay.captures import CaptureError, CaptureFile
     from .replay.run import Replay, watched
@@ -152,7 +154,7 @@ def replay(
             running.run(watched(source, frames) if sys.stderr.isatty() else frames)
         finally:
             running.summarize()
-    except (CaptureError, WriteError, OSError) as problem:
+    except (CaptureError, WriteError, HookNotStarted, OSError) as problem:
         _complain(str(problem))
         return FAILED
     return DONE
@@ -263,12 +265,21 @@ def log_to(stream: TextIO, level: str) -> None:
 
 
 def _log_line(event: LogEvent) -> str:
-    """Write time, level and text; the traceback follows only where a failure was not expected."""
-    # Text may come from a peer: it must not be able to begin a line of its own.
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in formatEvent(event))
-    line = f"{formatTime(event['log_time'])} {event['log_level'].name} {text}\n"
+    """Write time, level and text; the traceback follows only where a failure was not expected.
+
+    The text of the exception is left out there: it may be of a hook's timer, and hold a password.
+    """
     failure = event.get("log_failure")
-    return line if failure is None else f"{line}{failure.getTraceback()}"
+    text = formatEvent(event)
+    if failure is None and (failure := event.get("failure")) is not None:
+        # By Twisted's older way to log, whose text has the traceback in it.
+        text = str(event.get("why") or "unhandled error")
+    # Text may come from a peer: it must not be able to begin a line of its own.
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    line = f"{formatTime(event['log_time'])} {event['log_level'].name} {text}\n"
+    if failure is None:
+        return line
+    return f"{line}{traced(failure.value, failure.getTracebackObject())}"
 
 
 _DESCRIPTORS_PER_SESSION = 2
@@ -359,7 +370,9 @@ class Process:
             self.end(DONE)
 
     def _failed(self, failure: Failure) -> None:
-        if failure.check(OSError, CannotListenError, ConfigError):
+        from .hooks.dispatcher import HookNotStarted
+
+        if failure.check(OSError, CannotListenError, ConfigError, HookNotStarted):
             self._log.error("{problem}", problem=failure.getErrorMessage())
         else:
             self._log.failure("the service does not start", failure)

@@ -276,6 +276,8 @@ def test_a_hook_is_given_its_options(tmp_path: Path, own_module: Callable[[str],
         ("class Own(Hook):\n    def pop3_logn(self, event): ...\n", "pop3_logn is no event"),
         ("import no_such_module\n", "there is no module no_such_module"),
         ("Own = 3 +\n", "SyntaxError"),
+        ("raise SystemExit('no\\nway')\n", "fails with SystemExit: no way"),
+        ("class Own(Hook):\n    def pop3_data(self): ...\n", "Own.pop3_data takes ()"),
         (
             "class Own(Hook):\n    def __init__(self):\n        raise ValueError('no\\nway')\n",
             "no way",

@@ -12,8 +12,8 @@ from pop3proxy import testing
 from pop3proxy.analyzer.events import Event, LoginFailure, Reason, Tls
 from pop3proxy.config import ConfigError
 from pop3proxy.hooks.api import PASS, Delay, Deny, Drop, Hook
-from pop3proxy.hooks.asking import NoVerdict, TimeLimit
 from pop3proxy.hooks.dispatcher import UnknownEvent
+from pop3proxy.hooks.faults import NoVerdict, TimeLimit
 from pop3proxy.testing import NotConnected, Play, TranscriptError, said
 
 LOGIN = """

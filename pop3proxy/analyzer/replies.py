@@ -147,9 +147,7 @@ class Replies(Requests):
         misplaced = self.connection.state not in row.states
         answer = _ON_REPLY.get(row.role)
         if answer is not None and answer(self, owed, status, certain):
-            # The reply did not end the command.
-            self._owed.insert(0, owed)
-            self._credentials += owed.octets
+            # The reply did not end the command, which waits for another.
             return
         if misplaced:
             self._misplaced(row, status.ok)
@@ -262,7 +260,7 @@ class Replies(Requests):
         exchange = owed.exchange
         authorizing = self.connection.state is AUTHORIZATION
         if status.ok and authorizing and not exchange.attempt:
-            return self._accepted_nothing(exchange)
+            return self._accepted_nothing(owed)
         self._client_expects = COMMAND
         self._auth_refused = self._auth_refused or not status.ok
         if self._unsent is not None:
@@ -279,13 +277,14 @@ class Replies(Requests):
         self._judge(self._of(exchange), exchange.user, status, exchange.complete, certain)
         return False
 
-    def _accepted_nothing(self, exchange: Exchange) -> bool:
+    def _accepted_nothing(self, owed: OwedToExchange) -> bool:
         """Take a +OK to an AUTH without credentials, which is no login; return whether it goes on.
 
         Exchange 2000 to 2007 begins an NTLM exchange so. Others list their mechanisms.
         """
-        if exchange.mechanism == "NTLM" and not exchange.responded:
-            self._challenged(exchange, b"")
+        if owed.exchange.mechanism == "NTLM" and not owed.exchange.responded:
+            self._owed.insert(0, owed)
+            self._challenged(owed.exchange, b"")
             return True
         self._client_expects = COMMAND
         self._after_unknown = True

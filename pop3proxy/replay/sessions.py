@@ -43,7 +43,7 @@ class PacketClock(Clock):
             try:
                 super().advance(0)
                 return
-            except Exception as problem:
+            except BaseException as problem:
                 # Its text may hold what the hook was told.
                 name = type(problem).__name__
                 self._log.error("a delayed call of a hook failed: {problem}", problem=name)
