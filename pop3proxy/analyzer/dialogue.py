@@ -4,7 +4,7 @@ It follows the session's state and raises the events; it decides nothing. What h
 mechanisms is here and in those two: the order of replies, what may be read when, and what is certain.
 """
 
-from . import verdict
+from . import refusals
 from .doubt import Doubt
 from .events import (
     AUTHORIZATION,
@@ -260,7 +260,7 @@ class Analyzer(Replies):
         attempted, self._attempted = self._attempted, None
         if attempted is not None:
             status = parse_status(reply)
-            code = verdict.response_code(status.text) if status is not None else ""
+            code = refusals.response_code(status.text) if status is not None else ""
             self._failed(*attempted, Reason.DENIED, code)
         events, self._out = self._out, SPENT
         return events
@@ -338,7 +338,7 @@ class Analyzer(Replies):
                 exchange = owed.exchange
                 if exchange.announced and CLIENT in self._ended:
                     # The server has said no, and the client did not wait for its -ERR.
-                    why, code = verdict.reason(b"", True, self.auth_resp_code)
+                    why, code = refusals.reason(b"", True, self.auth_resp_code)
                     self._failed(exchange.user, exchange.password, exchange.mechanism, why, code)
                 elif not exchange.cancelled:
                     complete = exchange.complete and greeted

@@ -1,11 +1,11 @@
 """Reads the server's side of a dialogue: pairs replies with requests, skips bodies, doubts; no commands.
 
-What the text of a refusal means stands in ``verdict``.
+What the text of a refusal means stands in ``refusals``.
 """
 
 from collections.abc import Callable, Mapping
 
-from . import verdict
+from . import refusals
 from .doubt import Doubt
 from .events import (
     AUTHORIZATION,
@@ -172,7 +172,7 @@ class Replies(Requests):
 
     def _is_farewell(self, status: Status) -> bool:
         """Say whether an -ERR is nobody's reply, although one is owed."""
-        return not status.ok and self._owed[0] is not GREETING and verdict.is_farewell(status.text)
+        return not status.ok and self._owed[0] is not GREETING and refusals.is_farewell(status.text)
 
     def _misplaced(self, row: Command, ok: bool) -> None:
         """Report a command that the state does not allow, now that the state is certain."""
@@ -252,7 +252,7 @@ class Replies(Requests):
             if LoginSuccess in self._wants:
                 self._out.append(LoginSuccess(self.connection, self.ts, user, password, mechanism))
         elif not self._may_be_in:
-            reason, code = verdict.reason(status.text, complete, self.auth_resp_code)
+            reason, code = refusals.reason(status.text, complete, self.auth_resp_code)
             self._failed(user, password, mechanism, reason, code)
 
     def _answer_stls(self, owed: Owed, status: Status, certain: bool) -> None:
