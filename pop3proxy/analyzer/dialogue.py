@@ -41,6 +41,7 @@ class Analyzer(Replies):
     what may become STLS says so, and barriers hold. Otherwise it passes at once in steps without events, a
     bounded copy is kept, and its events come with the answer that decides what it is.
     ``auth_resp_code``: this server marks wrong credentials with [AUTH] even if its CAPA was not seen.
+    ``refusals`` is the table by which refused logins are read.
 
     No input raises an exception, and no decision depends on time or on how the bytes were cut.
     """
@@ -338,7 +339,7 @@ class Analyzer(Replies):
                 exchange = owed.exchange
                 if exchange.announced and CLIENT in self._ended:
                     # The server has said no, and the client did not wait for its -ERR.
-                    why, code = refusals.reason(b"", True, self.auth_resp_code)
+                    why, code = self._refusals.reason(b"", "", "", True, self.auth_resp_code)
                     self._failed(exchange.user, exchange.password, exchange.mechanism, why, code)
                 elif not exchange.cancelled:
                     complete = exchange.complete and greeted

@@ -38,10 +38,11 @@ class OwedToUser(Owed):
 class OwedToLogin(Owed):
     """The reply to a login in one line: PASS, APOP or RPOP.
 
-    ``user`` is what the line itself names, None for PASS. ``complete`` is False for an APOP without a digest.
+    ``user`` is what the line itself names, None for PASS. ``complete`` is False for an APOP without a digest,
+    ``malformed`` is True for one whose digest is none.
     """
 
-    __slots__ = ("complete", "mechanism", "password", "user")
+    __slots__ = ("complete", "malformed", "mechanism", "password", "user")
 
     def __init__(
         self,
@@ -50,12 +51,14 @@ class OwedToLogin(Owed):
         user: str | None,
         password: str = "",
         complete: bool = True,
+        malformed: bool = False,
     ) -> None:
         super().__init__(command)
         self.mechanism = mechanism
         self.user = user
         self.password = password
         self.complete = complete
+        self.malformed = malformed
 
     @property
     def octets(self) -> int:

@@ -15,6 +15,7 @@ from .events import (
     DataRun,
     LoginSuccess,
     Oddity,
+    Reason,
     Reply,
     StartTLS,
 )
@@ -206,7 +207,7 @@ class Replies(Requests):
             user = (owed.user or self._named_last) if status.ok or owed.user else None
         if user is None or not (owed.complete or status.ok):
             return
-        self._judge(user, owed.password, owed.mechanism, status, True, certain)
+        self._judge(user, owed.password, owed.mechanism, status, True, certain, owed.malformed)
 
     def _answer_auth(self, owed: Owed, status: Status, certain: bool) -> None:
         assert isinstance(owed, OwedToExchange)
@@ -235,6 +236,7 @@ class Replies(Requests):
         status: Status,
         complete: bool,
         certain: bool,
+        malformed: bool = False,
     ) -> None:
         """Raise the login event of an attempt that the server has judged.
 
@@ -252,7 +254,10 @@ class Replies(Requests):
             if LoginSuccess in self._wants:
                 self._out.append(LoginSuccess(self.connection, self.ts, user, password, mechanism))
         elif not self._may_be_in:
-            reason, code = refusals.reason(status.text, complete, self.auth_resp_code)
+            reason, code = self._refusals.reason(
+                status.text, user, password, complete, self.auth_resp_code
+            )
+            reason = Reason.MALFORMED if malformed else reason
             self._failed(user, password, mechanism, reason, code)
 
     def _answer_stls(self, owed: Owed, status: Status, certain: bool) -> None:

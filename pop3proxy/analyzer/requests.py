@@ -36,6 +36,8 @@ _AUTH = Role.AUTH
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
 _NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ](.*)\Z", re.S)
 _DIGEST = re.compile(rb"[\t-\r ][0-9a-f]{32}(?:[\t-\r ]|\Z)", re.I)
+# What RFC 1939 section 7 has of MD5; wherever it is in the line, there are servers that judge it.
+_MAYBE_DIGEST = re.compile(rb"[0-9a-f]{32}", re.I)
 _ENDS_FOR_SOME = re.compile(rb"(?:\A|\r)[ \t]*\.[ \t]*(?:\r|\Z)")
 MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
@@ -270,7 +272,8 @@ class Requests(DialogueState):
             self._lose("out_of_step")
         self._remember(digest)
         self._attempt(decode(user), "", "APOP")
-        return OwedToLogin(row, "APOP", decode(user))
+        malformed = _MAYBE_DIGEST.search(arg) is None
+        return OwedToLogin(row, "APOP", decode(user), malformed=malformed)
 
     def _request_rpop(self, row: Command, arg: bytes) -> Owed:
         """RFC 1081: the server trusts the client's address; USER, or else the argument, names the user."""

@@ -32,6 +32,7 @@ from .grammar import Command
 from .limits import Limits
 from .lines import Body, BodyEnd, LineCutter
 from .owed import GREETING, Owed
+from .refusals import DEFAULT_REFUSALS, Refusals
 from .status import may_become_status
 from .steps import (
     COMMAND_MAY,
@@ -118,6 +119,7 @@ class DialogueState:
         "_oddities",
         "_out",
         "_owed",
+        "_refusals",
         "_row",
         "_server",
         "_server_expects",
@@ -146,6 +148,7 @@ class DialogueState:
         wants: Kinds = ALL,
         gated: Kinds = NO_KINDS,
         auth_resp_code: bool = False,
+        refusals: Refusals = DEFAULT_REFUSALS,
     ) -> None:
         """Begin before the greeting, which is the first reply that the server owes."""
         self.connection = connection
@@ -157,6 +160,7 @@ class DialogueState:
         self.auth_resp_code = self._announced = auth_resp_code
         self.ts = 0.0
         self._limits = limits
+        self._refusals = refusals
         self._wants = wants
         self.gate(gated)
         self._ended: tuple[Side, ...] = ()

@@ -68,6 +68,7 @@ class ProxyService(Service):
         self.now = now
         self._reactor = reactor
         self._config = config
+        self._refusals = config.analyzer.table()
         self._dispatcher = Dispatcher(hooks, self.end_sessions)
         self._admission = Admission(config.limits)
         self._engine = Engine(reactor) if usable(reactor) else None
@@ -254,6 +255,7 @@ class ProxyService(Service):
             wants=self._dispatcher.wants,
             gated=self.blocking,
             auth_resp_code=self._config.analyzer.auth_resp_code,
+            refusals=self._refusals,
         )
         session = Session(connection, analyzer, self, listener.terms, listener.server_tls)
         self.sessions.add(session)
