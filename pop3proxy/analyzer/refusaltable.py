@@ -16,16 +16,19 @@ _CYRUS = "Cyrus 3.6.1 and imap/pop3d.c 2026-08"
 _DBMAIL = "DBMail, src/pop3.c 2026-08"
 _DAVMAIL = "DavMail, PopConnection.java 2026-08"
 _DOVECOT = "Dovecot 2.3.19"
+_GROMOX = "Gromox, mra/pop3/resource.cpp 2026-08"
 _GREENMAIL = "GreenMail, pop3/commands 2026-08"
 _HMAILSERVER = "hMailServer, POP3Connection.cpp 2025-04"
 _MAILUTILS = "GNU Mailutils 3.15, pop3d"
 _NETEASE = "163.com and 126.com (Coremail)"
+_PMAILD = "pmaild 2.0 (pinetd)"
 _QMAIL = "notqmail, qmail-popup.c and qmail-pop3d.c 2024-12"
 _QQ = "QQ Mail"
 _SASL = "Cyrus SASL 2.1, libsasl2"
 _SOLID = "solid-pop3d 0.15"
 _TWISTED = "Twisted 24.10, mail/pop3.py"
 _UW = "UW-IMAP, ipop3d.c (panda-imap 2013-06)"
+_WILDDUCK = "WildDuck, lib/pop3/connection.js 2026-08"
 _ZIMBRA = "Zimbra, Pop3Handler.java 2024-10"
 
 
@@ -49,6 +52,8 @@ BUILT_IN: Final = (
             ),
             ("wrong password", "GoDaddy: github.com/jstedfast/MailKit/issues/29"),
             ("invalid password", "RFC 1939 section 7"),
+            # "Wrong username or password, or administratively blocked"
+            ("wrong username or password", _GROMOX),
             ("password incorrect", _DBMAIL),
             # "login failure or POP3 disabled, try later."
             ("login failure or pop3 disabled", "Yandex: transcripts of pop.yandex.ru since 2012"),
@@ -97,7 +102,7 @@ BUILT_IN: Final = (
                 f"{_DOVECOT}; Kopano, gateway/POP3.cpp 2021-11",
             ),
             ("plaintext authentication disabled", _DOVECOT),
-            ("plaintext authentication not allowed", "earlier Dovecot; variants in use"),
+            ("cleartext authentication disallowed", "Dovecot 2.4, login-common.h"),
             ("only available under a layer", _CYRUS),
             ("encryption needed to use mechanism", _SASL),
             ("tls required", _COURIER),
@@ -107,6 +112,8 @@ BUILT_IN: Final = (
             ("only valid after entering tls", _ZIMBRA),
             ("cannot authenticate over plain-text", "Stalwart, crates/pop3 2026-08"),
             ("try stls", _DBMAIL),
+            ("must issue a stls command", _GROMOX),
+            ("need ssl before logging in", _PMAILD),
             ("secure connection is requiered", f"{_QQ} (sic): tutorials of poplib, since 2018"),
         ),
     ),
@@ -121,6 +128,8 @@ BUILT_IN: Final = (
             ("account disabled", _SASL),
             ("password has expired", _ZIMBRA),
             ("passphrase expired", _SASL),
+            ("access denied by user filter", _GROMOX),
+            ("access denied by ipaddr filter", _GROMOX),
         ),
     ),
     # "You have no permission to use POP3."
@@ -149,6 +158,9 @@ BUILT_IN: Final = (
                 "unexpected error accessing mailbox",
                 "Apache James, AbstractPassCmdHandler.java 2026-08",
             ),
+            ("user will be blocked for a while", _GROMOX),
+            ("cannot get mailbox location", _GROMOX),
+            ("failed to open/read inbox", _GROMOX),
             ("child crashed", _QMAIL),
             ("unable to scan $home/maildir", _QMAIL),
             ("unable to fork", _QMAIL),
@@ -169,7 +181,7 @@ BUILT_IN: Final = (
             ("user first", _QMAIL),
             ("must give user command", _CYRUS),
             ("must give pass command", _CYRUS),
-            ("username first", _ZIMBRA),
+            ("username first", f"{_ZIMBRA}; {_GROMOX}"),
             ("please specify a user", _ZIMBRA),
             ("please specify a password", _ZIMBRA),
             ("user required", f"{_GREENMAIL}; {_TWISTED}"),
@@ -186,6 +198,8 @@ BUILT_IN: Final = (
             ("invalid arguments", _MAILUTILS),
             ("incorrect argument", _SOLID),
             ("wrong parameter", _DBMAIL),
+            ("command parameter error", _GROMOX),
+            ("malformed command", _WILDDUCK),
             ("not a valid md5 hash", _DBMAIL),
             ("mechanism not specified", _ZIMBRA),
             ("wrong command mode", _DBMAIL),
@@ -216,6 +230,11 @@ BUILT_IN: Final = (
                 f"nginx, ngx_mail_pop3_handler.c 2026-08; {_COURIER}; {_MAILUTILS}",
             ),
             ("unrecognized command", _CYRUS),
+            ("unrecognized authentication type", "RFC 1734 section 2"),
+            ("unknown auth method", _PMAILD),
+            ("command unknown", _GROMOX),
+            ("command not accepted", _WILDDUCK),
+            ("bad command", _WILDDUCK),
             ("command not recognized", _GREENMAIL),
             ("command not understood", _DBMAIL),
             ("does not compute", _DBMAIL),
@@ -228,8 +247,6 @@ BUILT_IN: Final = (
             ("no auth mechanisms", _DBMAIL),
             ("no mechanism available", _SASL),
             ("mechanism too weak", _SASL),
-            ("unknown mechanism", "RFC 4422 section 3.3's case, in common words"),
-            ("unknown authentication mechanism", "RFC 4422 section 3.3's case, in common words"),
             ("authentication not allowed", _SOLID),
             ("not allowed to authenticate yourself through", _SOLID),
         ),

@@ -459,7 +459,7 @@ def _is_glued(text: bytes, at: int, size: int) -> bool:
     )
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @example([b"mailbox ", b""], [(0, 0)], (b"locked", b"x"), True, False)
 @example([b"[", b"] no"], [(0, 1)], (b"in-use", b"x"), True, False)
 @example([b"[AUTH] ", b""], [(0, 0)], (b"unsupported", b"auth"), True, True)
