@@ -28,7 +28,7 @@ from twisted.python.failure import Failure
 
 from . import __version__
 from .bans import add_bans
-from .config import Config, ConfigError, Events, load, load_apart
+from .config import AnalyzerOptions, Config, ConfigError, Events, load, load_apart
 from .policytest import add_policy
 from .problems import traced
 
@@ -135,20 +135,20 @@ def replay(
     from .replay.writing import EventFile, WriteError
 
     hooks: Sequence[Hook] = ()
-    auth_resp_code = False
+    options = AnalyzerOptions()
     if path is not None:
         # The live proxy's file of events is not ours to write to.
         config = load_apart(path).model_copy(update={"events": Events()})
         sys.path.append(str(Path(path).resolve().parent))
         hooks = load_hooks(config, live=False)
-        auth_resp_code = config.analyzer.auth_resp_code
+        options = config.analyzer
     log_to(sys.stderr, "info")
     if events is None and not hooks:
         Logger().warn("nobody hears the events: name a file with --events, or a hook in --config")
     try:
         source = CaptureFile(capture)
         file = None if events is None else EventFile(events, not no_data, show_secrets)
-        running = Replay(source, ports, file, hooks, auth_resp_code)
+        running = Replay(source, ports, file, hooks, options.auth_resp_code, options.table())
         frames = source.frames()
         try:
             running.run(watched(source, frames) if sys.stderr.isatty() else frames)

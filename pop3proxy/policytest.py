@@ -26,7 +26,7 @@ from .analyzer.events import (
     Tls,
 )
 from .analyzer.events import Policy as PolicyEvent
-from .config import load_apart
+from .config import AnalyzerOptions, load_apart
 from .hooks.api import Verdict
 from .hooks.logging.records import line
 from .hooks.masking import MASK
@@ -74,7 +74,7 @@ def test(source: str, path: str, partial: bool) -> int:
             unjudged = _judge_events(source, hook, rules, partial)
         else:
             unjudged = _for_one_listener(rules)
-            _judge_capture(source, hook, summary.take, config.analyzer.auth_resp_code)
+            _judge_capture(source, hook, summary.take, config.analyzer)
     except (OSError, ValueError) as problem:
         return _complain(f"{source}: {problem}")
     except _CannotJudge as problem:
@@ -122,14 +122,14 @@ class Summary:
 
 
 def _judge_capture(
-    source: str, hook: FailedLogins, take: Callable[[Event], None], auth_resp_code: bool
+    source: str, hook: FailedLogins, take: Callable[[Event], None], options: AnalyzerOptions
 ) -> None:
     from .replay.captures import CaptureError, CaptureFile
     from .replay.run import Replay
 
     try:
         with closing(CaptureFile(source)) as capture:
-            running = Replay(capture, (), None, (hook,), auth_resp_code)
+            running = Replay(capture, (), None, (hook,), options.auth_resp_code, options.table())
             # Set anew: whoever delivers the replay's events has put itself there.
             hook.emit = take
             running.run(capture.frames())

@@ -272,6 +272,19 @@ def test_a_denial_is_answered_in_the_servers_place() -> None:
         assert failure.reason is Reason.DENIED
 
 
+def test_the_configuration_says_what_a_refusal_means() -> None:
+    rows = [{"text": "m\u00f6bliert", "charset": "latin-1", "reason": "temporary"}]
+    for config, reason in (
+        ({}, Reason.CREDENTIALS),
+        ({"analyzer": {"refusals": rows}}, Reason.TEMPORARY),
+    ):
+        with Play(Listening(), config=config) as play:
+            play.say("S: +OK ready\nC: USER bob\nS: +OK\nC: PASS secret\nS: -ERR M\\xd6BLIERT")
+            (failure,) = play.raised("pop3_login_failure")
+            assert isinstance(failure, LoginFailure)
+            assert failure.reason is reason
+
+
 def test_a_delay_lasts_until_the_clock_is_turned() -> None:
     with Play(Deciding(lambda event: Delay(3))) as play:
         play.say("S: +OK ready\nC: USER bob\nS: +OK\nC: PASS secret\nT: 2.5")

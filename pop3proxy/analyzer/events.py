@@ -96,7 +96,10 @@ class Secret(Enum):
 
 
 class Reason(StrEnum):
-    """Why a login failed, from the response codes of RFC 2449, 3206 and 6856."""
+    """Why a login failed: from the response codes of RFC 2449, 3206 and 6856, or from the server's words.
+
+    ``malformed`` and ``unsupported``: the server has judged no credentials.
+    """
 
     CREDENTIALS = "credentials"
     IN_USE = "in_use"

@@ -1,11 +1,11 @@
 """Reads the server's side of a dialogue: pairs replies with requests, skips bodies, doubts; no commands.
 
-What the text of a refusal means stands in ``verdict``.
+What the text of a refusal means stands in ``refusals``.
 """
 
 from collections.abc import Callable, Mapping
 
-from . import verdict
+from . import refusals
 from .doubt import Doubt
 from .events import (
     AUTHORIZATION,
@@ -16,6 +16,7 @@ from .events import (
     LoginAttempt,
     LoginSuccess,
     Oddity,
+    Reason,
     Reply,
     StartTLS,
 )
@@ -110,7 +111,7 @@ class Replies(Requests):
         waits = self._client_expects is ANSWER and self._unsent is None
         if not isinstance(owed, OwedToExchange) or not waits:
             self._odd(Oddity.STRAY_CHALLENGE, False, b"+ " + text)
-            if self.guarded and not (isinstance(owed, OwedToExchange) or self._cancelling):
+            if self.guarded:
                 # The client's next line may be a response to it, and no command.
                 self._lose("out_of_step")
             return
@@ -130,7 +131,13 @@ class Replies(Requests):
             return
         if self.guarded and self._waits_for_more(status):
             return
-        if not self._owed or self._answers_unsent or self._is_farewell(status):
+        speaks_out_of_turn = self.guarded and self._client_expects is SASL
+        if (
+            not self._owed
+            or speaks_out_of_turn
+            or self._answers_unsent
+            or self._is_farewell(status)
+        ):
             self._unsolicited(status)
         else:
             self._pair(status, certain)
@@ -211,7 +218,7 @@ class Replies(Requests):
     def _is_farewell(self, status: Status) -> bool:
         """Return whether an -ERR announces the end of the connection; a greeting may be worded like that."""
         greeting = bool(self._owed) and self._owed[0] is GREETING
-        return not (status.ok or greeting) and verdict.is_farewell(status.text)
+        return not (status.ok or greeting) and refusals.is_farewell(status.text)
 
     def _misplaced(self, row: Command, ok: bool) -> None:
         """Report a command that the state does not allow, now that the state is certain."""
@@ -253,7 +260,7 @@ class Replies(Requests):
         else:
             user = owed.named
         if owed.complete or status.ok:
-            self._judge(attempt, user, status, True, certain)
+            self._judge(attempt, user, status, True, certain, owed.malformed)
 
     def _answer_auth(self, owed: Owed, status: Status, certain: bool) -> bool:
         assert isinstance(owed, OwedToExchange)
@@ -294,7 +301,13 @@ class Replies(Requests):
         return False
 
     def _judge(
-        self, attempt: LoginAttempt, user: str, status: Status, complete: bool, certain: bool
+        self,
+        attempt: LoginAttempt,
+        user: str,
+        status: Status,
+        complete: bool,
+        certain: bool,
+        malformed: bool = False,
     ) -> None:
         """Raise the login event of an attempt that the server has judged.
 
@@ -310,8 +323,14 @@ class Replies(Requests):
             # Whatever it says, it cannot have judged a password without a name.
             self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
         else:
-            reason, code = verdict.reason(status.text, complete, self.auth_resp_code)
-            self._failed(attempt, user, reason, code)
+            reason, code = self._refusals.reason(
+                status.text, user, attempt.password, complete, self.auth_resp_code
+            )
+            if reason is Reason.MALFORMED and attempt.mechanism == USER_PASS:
+                # The server says that it knows no name, and has judged nothing.
+                self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
+                return
+            self._failed(attempt, user, Reason.MALFORMED if malformed else reason, code)
             if self.guarded and self._guard.long_line:
                 # A server with a smaller buffer answers the rest of the line, too.
                 self._ends = "long_login"

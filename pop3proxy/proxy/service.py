@@ -70,6 +70,7 @@ class ProxyService(Service):
         self._config = config
         rules = config.rules
         self._guard = config.verdicts.guard(rules is not None and rules.xclient == "pass")
+        self._refusals = config.analyzer.table()
         self._dispatcher = Dispatcher(hooks, self.end_sessions)
         self._admission = Admission(config.limits)
         self._engine = Engine(reactor) if usable(reactor) else None
@@ -262,6 +263,7 @@ class ProxyService(Service):
             gated=self.blocking,
             auth_resp_code=self._config.analyzer.auth_resp_code,
             guard=self._guard,
+            refusals=self._refusals,
         )
         session = Session(connection, analyzer, self, listener.terms, listener.server_tls)
         self.sessions.add(session)

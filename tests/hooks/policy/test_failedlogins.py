@@ -511,6 +511,27 @@ def test_a_capture_is_judged_and_its_replay_writes_what_was_decided(tmp_path: Pa
     assert [r["action"] for r in records if r["event"] == "pop3_policy"] == decided
 
 
+def test_a_capture_is_judged_by_the_words_that_the_configuration_knows(tmp_path: Path) -> None:
+    path, config = tmp_path / "test.pcap", tmp_path / "test.toml"
+    runs = [
+        run._replace(data=b"-ERR moving house\r\n") if run.data == b"-ERR [AUTH] no\r\n" else run
+        for run in GUESSES
+    ]
+    path.write_bytes(pcap(frames(segments(runs))))
+    rule = 'name = "here"\naction = "ban"\nlimits = [{ count = 2, seconds = 60 }]\n'
+    words = '[[analyzer.refusals]]\ntext = "moving house"\nreason = "temporary"\n'
+    given = [str(path), "--config", str(config)]
+    for text, decides in (("", True), (words, False)):
+        config.write_text(f"[[policy.rules]]\n{rule}{text}")
+        result = CliRunner().invoke(policy_test, given, standalone_mode=False)
+        assert (result.return_value, bool(result.stdout)) == (0, decides)
+    command = [sys.executable, "-m", "pop3proxy", "replay", *given, "--events", "-"]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    failures = [r for r in records if r["event"] == "pop3_login_failure"]
+    assert [failure["reason"] for failure in failures] == ["temporary"] * 4
+
+
 def test_a_capture_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test.pcap").write_bytes(b"no capture")
     result = judged(tmp_path, str(tmp_path / "test.pcap"))
