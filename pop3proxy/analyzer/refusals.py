@@ -85,11 +85,6 @@ def response_code(text: bytes) -> str:
     return decode(match[1]) if match is not None else ""
 
 
-def is_farewell(text: bytes) -> bool:
-    """Return whether an -ERR announces the end of the connection rather than answers a command."""
-    return _FAREWELL.match(text) is not None
-
-
 class Refusals:
     """The table in force, ready to be looked up; one serves all sessions.
 
@@ -138,6 +133,19 @@ class Refusals:
             return worded, code
         wrong = complete and not codes_announced and not own
         return known or (Reason.CREDENTIALS if wrong else Reason.UNKNOWN), code
+
+    def is_farewell(self, text: bytes, user: str = "", password: str = "") -> bool:
+        """Return whether an -ERR announces the end of the connection rather than answers a command.
+
+        ``user`` and ``password`` are those of the login that waits for its answer: what repeats them is none.
+        """
+        if _FAREWELL.match(text) is None:
+            return False
+        if not (user or password):
+            return True
+        text = text[:TEXT_MASKED]
+        whole = {charset: fold(text) for charset, fold in self._folds.items()}
+        return _FAREWELL.match(self._masked(text, whole, (user, password))) is not None
 
     def _by_words(
         self, whole: dict[str, bytes], masked: bytes, asked: Collection[Reason]

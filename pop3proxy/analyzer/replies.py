@@ -5,7 +5,6 @@ What the text of a refusal means stands in ``refusals``.
 
 from collections.abc import Callable, Mapping
 
-from . import refusals
 from .doubt import Doubt
 from .events import (
     AUTHORIZATION,
@@ -218,7 +217,16 @@ class Replies(Requests):
     def _is_farewell(self, status: Status) -> bool:
         """Return whether an -ERR announces the end of the connection; a greeting may be worded like that."""
         greeting = bool(self._owed) and self._owed[0] is GREETING
-        return not (status.ok or greeting) and refusals.is_farewell(status.text)
+        if status.ok or greeting:
+            return False
+        waits = self._owed[0] if self._owed else None
+        if isinstance(waits, OwedToLogin):
+            tried = waits.attempt
+            return self._refusals.is_farewell(status.text, tried.user, tried.password)
+        if isinstance(waits, OwedToExchange):
+            tried = self._of(waits.exchange)
+            return self._refusals.is_farewell(status.text, tried.user, tried.password)
+        return self._refusals.is_farewell(status.text)
 
     def _misplaced(self, row: Command, ok: bool) -> None:
         """Report a command that the state does not allow, now that the state is certain."""
