@@ -12,6 +12,7 @@ from .events import (
     SERVER,
     Oddity,
     Reason,
+    Reply,
     Side,
     StartTLS,
     Tls,
@@ -22,8 +23,9 @@ from .owed import CANCELLED, GREETING, OwedToExchange, OwedToLogin, OwedToUser
 from .replies import Replies
 from .requests import COUNTED
 from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, SASL, STATUS
-from .status import parse_status
+from .status import Status, parse_status
 from .steps import NO_KINDS, NONE, SPENT, Events, Kinds, Step
+from .text import decode
 
 _STLS = Role.STLS
 _NEEDS_USER = (Role.PASS, Role.RPOP)
@@ -77,7 +79,8 @@ class Analyzer(Replies):
         undecided = len(self._undecided) if self._undecided else 0
         doubtful = self._doubt.after_dot if self._doubt is not None else None
         answers = sum(len(status.text) for status in doubtful) if doubtful else 0
-        return lines + undecided + answers + 4 * self._credentials + 128 * len(self._owed)
+        pending = 4 * self._credentials + 128 * len(self._owed)
+        return lines + undecided + answers + pending + self.summary.kept
 
     def feed(self, side: Side, data: bytes, ts: float) -> None:
         """Take bytes of one side, read at ``ts`` (seconds). Nothing is parsed before ``next`` asks."""
@@ -253,17 +256,35 @@ class Analyzer(Replies):
     def answered(self, reply: bytes, ts: float) -> Events:
         """Take the line that the client gets for the step that was refused, and return its events.
 
-        The login that the step would have completed has failed; else a line of ours raises nothing.
+        The login that the step would have completed has failed; then comes the reply itself.
         """
         self.ts = ts
         self._out = []
+        status = parse_status(reply.rstrip(b"\r\n"))
         attempted, self._attempted = self._attempted, None
         if attempted is not None:
-            status = parse_status(reply)
             code = verdict.response_code(status.text) if status is not None else ""
             self._failed(*attempted, Reason.DENIED, code)
+        # A +OK answers an STLS, which is no denial.
+        if status is not None and not status.ok:
+            self._denied(status)
         events, self._out = self._out, SPENT
         return events
+
+    def overruled(self, reply: bytes, ts: float) -> Events:
+        """Take the -ERR that the client gets instead of what the server has said, and return its event."""
+        self.ts = ts
+        self._out = []
+        status = parse_status(reply.rstrip(b"\r\n"))
+        if status is not None:
+            self._denied(status)
+        events, self._out = self._out, SPENT
+        return events
+
+    def _denied(self, status: Status) -> None:
+        self.summary.denied += 1
+        if Reply in self._wants:
+            self._out.append(Reply(self.connection, self.ts, "ERR", decode(status.text), True))
 
     # --- TLS whose keys are ours ------------------------------------------------------------------------
 

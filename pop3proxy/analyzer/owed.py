@@ -63,6 +63,16 @@ class OwedToLogin(Owed):
         return len(self.user or "") + len(self.password)
 
 
+class OwedToDele(Owed):
+    """The reply to a DELE; ``number`` is the message's (RFC 1939 section 5)."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, command: Command, number: int) -> None:
+        super().__init__(command)
+        self.number = number
+
+
 class OwedToExchange(Owed):
     """The reply that ends a SASL exchange."""
 

@@ -26,6 +26,7 @@ from .requests import Requests
 from .sasl import LAYERED
 from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, MESSAGE, SASL, STATUS, Expect
 from .status import Kind, Status, parse_status
+from .summary import DELETING
 from .text import decode
 
 _PLUS_ERR = Kind.PLUS_ERR
@@ -134,6 +135,8 @@ class Replies(Requests):
         answer = _ON_REPLY.get(row.role)
         if answer is not None:
             answer(self, owed, status, certain)
+        elif row in DELETING and certain:
+            self.summary.answered(owed, status.ok)
         if misplaced:
             self._misplaced(row, status.ok)
         if status.kind is _PLUS_ERR:
@@ -248,6 +251,7 @@ class Replies(Requests):
         if status.ok:
             self.connection.state = TRANSACTION
             self.user = user
+            self.summary.attempted(user, mechanism)
             self._layer_due = mechanism in LAYERED
             if LoginSuccess in self._wants:
                 self._out.append(LoginSuccess(self.connection, self.ts, user, password, mechanism))

@@ -22,6 +22,7 @@ from .owed import Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import foreign_client, is_tls
 from .sasl import Exchange, is_mechanism, readable
 from .state import ANSWER, COMMAND, MESSAGE, NO_TALLY, NOT_SECRET, SASL, DialogueState, Expect
+from .summary import owed_to_dele
 from .text import decode
 
 USER_PASS = "USER/PASS"
@@ -32,6 +33,7 @@ _SINGLE = {row: Owed(row) for row in grammar.ROWS}
 _MULTI = {row: Owed(row, True) for row in grammar.ROWS}
 COUNTED = frozenset({"RETR", "TOP", "DELE"})
 _AUTH = Role.AUTH
+_DELE = grammar.COMMANDS[b"DELE"]
 
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
 _NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ](.*)\Z", re.S)
@@ -207,6 +209,8 @@ class Requests(DialogueState):
             owed = request(self, row, arg)
             self._credentials += owed.octets
             self._in_flight += self._logins_wait and isinstance(owed, OwedToLogin)
+        elif row is _DELE:
+            owed = owed_to_dele(arg)
         else:
             owed = (_MULTI if row.multiline(arg) else _SINGLE)[row]
         self._owed.append(owed)
@@ -336,6 +340,7 @@ class Requests(DialogueState):
         self._user = None
         if self.connection.state is not AUTHORIZATION:
             return
+        self.summary.attempted(user, mechanism)
         if self._gated:
             self._attempted = user, password, mechanism
         if LoginAttempt in self._wants:

@@ -47,6 +47,7 @@ from .steps import (
     Kinds,
     Step,
 )
+from .summary import Summary
 from .text import decode
 
 DEFAULT_LIMITS = Limits()
@@ -134,6 +135,7 @@ class DialogueState:
         "connection",
         "failures",
         "inspected",
+        "summary",
         "tally",
         "ts",
         "user",
@@ -153,6 +155,7 @@ class DialogueState:
         self.failures = 0  # logins that failed
         self.commands = 0
         self.tally: dict[str, int] = NO_TALLY  # how often each of RETR, TOP and DELE was sent
+        self.summary = Summary(limits.deletions)
         self.inspected = "whole"
         self.auth_resp_code = self._announced = auth_resp_code
         self.ts = 0.0

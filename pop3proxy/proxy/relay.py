@@ -553,8 +553,9 @@ class Relay:
         self._surroundings.count("denied")
         if flow is self._server:
             self._flush(flow)
-            self._owner.say(verdict.line)
-            self._end("denied")
+            if self._tell(self._analyzer.overruled(verdict.line, self._surroundings.now())):
+                self._owner.say(verdict.line)
+                self._end("denied")
         else:
             self._withhold(step, verdict.line)
 
@@ -627,7 +628,8 @@ class Relay:
         client = self._client
         if self._analyzer.state is not AUTHORIZATION:
             self._surroundings.count("denied")
-            return self._say_denied(TOO_LATE.line, PASS)
+            client.denial = TOO_LATE.line
+            return self._answer_denied()
         events = self._analyzer.turned(self._surroundings.now())
         if client.held:
             self._injected(events)

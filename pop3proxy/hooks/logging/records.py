@@ -115,7 +115,8 @@ def _request(event: Request) -> str:
 
 
 def _reply(event: Reply) -> str:
-    return f',"is_orig":false,"cmd":{_text(event.cmd)},"msg":{_text(event.msg)}'
+    denied = ',"denied":true' if event.denied else ""
+    return f',"is_orig":false,"cmd":{_text(event.cmd)},"msg":{_text(event.msg)}{denied}'
 
 
 def _data(event: Data) -> str:
@@ -141,8 +142,10 @@ def _unexpected(event: Unexpected) -> str:
 
 def _session_end(event: SessionEnd) -> str:
     return (
-        f',"user":{_text(event.user)},"outcome":{_text(event.outcome)},'
-        f'"commands":{event.commands},"retr":{event.retr},"top":{event.top},"dele":{event.dele},'
+        f',"user":{_text(event.user)},"mechanism":{_text(event.mechanism)},'
+        f'"outcome":{_text(event.outcome)},"commands":{event.commands},'
+        f'"retr":{event.retr},"top":{event.top},"dele":{event.dele},'
+        f'"deleted":{event.deleted},"denied":{event.denied},'
         f'"orig_octets":{event.orig_octets},"resp_octets":{event.resp_octets},'
         f'"duration":{event.duration:.6f},"reason":{_text(event.reason)},'
         f'"unexpected":{event.unexpected},"inspected":{_text(event.inspected)}'

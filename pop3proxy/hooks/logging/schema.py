@@ -34,10 +34,11 @@ def _record(kind: type[Event]) -> dict[str, Any]:
     hints = get_type_hints(kind)
     common = _common(kind)
     parameters = {name: _parameter(kind, name, hints[name]) for name in kind.parameters}
+    flags = {name: {"const": True} for name in kind.flags}
     return {
         "description": inspect.getdoc(kind),
         "type": "object",
-        "properties": common | _TLS | parameters | _fingerprint(kind),
+        "properties": common | _TLS | parameters | flags | _fingerprint(kind),
         "required": [*common, *parameters],
         "dependentRequired": {name: ["tls_version", "tls_cipher"] for name in _TLS},
         "additionalProperties": False,
