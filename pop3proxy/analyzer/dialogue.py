@@ -27,6 +27,7 @@ from .status import Status, parse_status
 from .steps import NO_KINDS, NONE, SPENT, Events, Kinds, Step
 from .text import decode
 
+_CAPA = Role.CAPA
 _STLS = Role.STLS
 _NEEDS_USER = (Role.PASS, Role.RPOP)
 
@@ -107,6 +108,7 @@ class Analyzer(Replies):
         self._out = []
         in_capa = self._in_capa
         if side is SERVER:
+            in_capa = in_capa or (self._gated and self._capa_due)
             withheld = self._cancelling and self._answers_cancellation
             in_exchange = False
             size = self._server_step()
@@ -133,15 +135,22 @@ class Analyzer(Replies):
             self._name(side, step, in_capa)
         return step
 
+    @property
+    def _capa_due(self) -> bool:
+        """Whether the server's next line, or the rest of it, should answer CAPA."""
+        owed = self._owed
+        return bool(owed) and owed[0].command.role is _CAPA and self._server_expects is STATUS
+
     def _name(self, side: Side, step: Step, in_capa: bool) -> None:
-        """Say which command a step completes, or that it belongs to a list of capabilities."""
+        """Say which command a step completes, or that it belongs to the reply to CAPA."""
         if side is CLIENT:
             step.command, self._row = self._row, None
             step.hides_stls, self._hides_stls = self._hides_stls, False
             if self._forgotten and step.command is not None and self._before == (None, ""):
                 step.unnamed = step.command.role in _NEEDS_USER
         elif in_capa or self._in_capa:
-            step.capa, step.capa_ends = True, not self._in_capa
+            step.capa, step.capa_ends = True, not (step.open or self._in_capa)
+            step.capa_refused, self._capa_refused = self._capa_refused, False
 
     def gap(self, side: Side, ts: float) -> Events:
         """Take it that bytes of a side are missing here; return the events. All that was fed is pulled.

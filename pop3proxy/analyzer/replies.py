@@ -294,6 +294,7 @@ class Replies(Requests):
 
     def _answer_capa(self, owed: Owed, status: Status, certain: bool) -> None:
         self._in_capa = status.ok
+        self._capa_refused = self._gated and certain and not status.ok
 
     def _answer_unknown(self, owed: Owed, status: Status, certain: bool) -> None:
         """A body may follow: kept ready as it would have to be read."""

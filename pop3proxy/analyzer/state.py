@@ -93,6 +93,7 @@ class DialogueState:
         "_body",
         "_body_end",
         "_cancelling",
+        "_capa_refused",
         "_client",
         "_client_expects",
         "_client_fresh",
@@ -196,6 +197,7 @@ class DialogueState:
         self._body: Body | None = None
         self._body_end: BodyEnd | None = None
         self._in_capa = False
+        self._capa_refused = False  # by the line just read, if gated
         # A login may be what is missing in a gap; USER and AUTH are accepted only before one.
         self._may_be_in = False
         self._after_unknown = False

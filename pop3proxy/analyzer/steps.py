@@ -44,13 +44,14 @@ class Step:
 
     ``command`` is the row of the command that the run completes, if gated. ``hides_stls``: it is another
     command, or none, and STLS to some servers. ``unnamed``: it is a PASS without USER since TLS is on, for
-    which the server would take the USER from before. ``capa``: it belongs to the server's +OK to CAPA or to
-    the list behind it, of which ``capa_ends`` is the end.
+    which the server would take the USER from before. ``capa``: it belongs to the server's reply to CAPA, or
+    to a line in its place, of which ``capa_ends`` is the end; ``capa_refused``: that reply is a -ERR.
     """
 
     __slots__ = (
         "capa",
         "capa_ends",
+        "capa_refused",
         "command",
         "events",
         "hides_stls",
@@ -68,7 +69,7 @@ class Step:
         self.events = events
         self.may = NO_KINDS
         self.open = self.too_long = self.in_exchange = self.withheld = False
-        self.capa = self.capa_ends = self.hides_stls = self.unnamed = False
+        self.capa = self.capa_ends = self.capa_refused = self.hides_stls = self.unnamed = False
         self.command: Command | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""Gathers what ``pop3_session`` says about a session: its login, what was denied, what was deleted; reads nothing."""
+"""Gathers what ``pop3_session`` says about a session: its login, denials and deletions; raises nothing."""
 
 import re
 from typing import Final

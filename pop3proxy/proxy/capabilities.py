@@ -1,4 +1,4 @@
-"""Edits a server's reply to CAPA for what the proxy does about TLS: one pure function, and no dialogue."""
+"""Edits a server's reply to CAPA for what the proxy does about TLS: pure functions, and no dialogue."""
 
 import re
 from dataclasses import dataclass
@@ -14,13 +14,15 @@ class Edits:
 
     ``stls``: STLS is shown (True), hidden (False) or left as it is (None). ``user``: USER is hidden.
     ``sasl``: all SASL mechanisms are hidden. ``bound``: those are that hang on the TLS of client and server
-    being one (SCRAM-\*-PLUS, RFC 5802 section 6; EXTERNAL, RFC 4422 appendix A).
+    being one (SCRAM-\*-PLUS, RFC 5802 section 6; EXTERNAL, RFC 4422 appendix A). ``answers``: a client whose
+    server refuses CAPA gets a list all the same.
     """
 
     stls: bool | None = None
     user: bool = False
     sasl: bool = False
     bound: bool = False
+    answers: bool = False
 
     def __bool__(self) -> bool:
         """Say whether there is anything to change."""
@@ -59,6 +61,21 @@ def edited(reply: bytes, edits: Edits) -> bytes:
     if edits.stls and closing and not has_stls:
         shown.append(b"STLS" + closing[1:])
     return b"".join(shown) + closing
+
+
+def listed(refusal: bytes, edits: Edits) -> bytes:
+    """Return what the client gets whose server answers CAPA with -ERR: the refusal, or a list in its place.
+
+    Clients look for STLS there and nowhere else (RFC 2595 section 4). TOP and UIDL are shown, though only the
+    server knows, because clients try them at a server without CAPA, but not at one whose list lacks them:
+    mutt 2.2 gives up. Inside TLS they ask again, and fetchmail 6.4 leaves if the list is not there any more.
+    """
+    if not edits.answers:
+        return refusal
+    user = () if edits.user else (b"USER",)
+    stls = (b"STLS",) if edits.stls else ()
+    end = b"\r\n" if refusal.endswith(b"\r\n") else b"\n"
+    return end.join((b"+OK Capability list follows", b"TOP", b"UIDL", *user, *stls, b".", b""))
 
 
 def _lines(reply: bytes) -> list[bytes]:

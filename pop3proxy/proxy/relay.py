@@ -9,7 +9,8 @@ client's is not pulled either, so that no login overtakes the verdict on the one
 Without blocking hooks no flow ever waits, and a chunk goes on as it came.
 
 Where the proxy has a part in TLS (``terms``), a client's line is withheld and answered here, too: STLS, and a
-login before TLS where that is required. A list of capabilities that must be edited is held until it is whole.
+login before TLS where that is required. A list of capabilities that must be edited is held until it is whole;
+where clients are to find STLS in it, a server that has none is answered for.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from ..analyzer.steps import DATA_MAY, Kinds, Step
 from ..hooks.api import PASS, Delay, Deny, Drop, EndSession, Pass, Verdict
 from ..hooks.asking import Question
 from ..problems import described
-from .capabilities import edited
+from .capabilities import Edits, edited, listed
 from .terms import BEGIN_TLS, TOO_LATE, Terms
 
 HELD = 64 * 1024
@@ -423,12 +424,20 @@ class Relay:
             flow.clear = flow.stepped
         elif step.capa_ends:
             begin, end = flow.capa, flow.stepped
-            shown = edited(flow.held[begin:end], terms.edits(self._secure))
+            reply, edits = flow.held[begin:end], terms.edits(self._secure)
+            shown = self._listed(reply, edits) if step.capa_refused else edited(reply, edits)
             flow.held = flow.held[:begin] + shown + flow.held[end:]
             flow.clear = flow.stepped = begin + len(shown)
             flow.capa = -1
         else:
             flow.clear = min(flow.clear, flow.capa)
+
+    def _listed(self, refusal: bytes, edits: Edits) -> bytes:
+        """Return what the client gets whose server has no CAPA."""
+        shown = listed(refusal, edits)
+        if shown is not refusal:
+            self._surroundings.count("capa_answered")
+        return shown
 
     def _capa_too_long(self) -> None:
         count = self._surroundings.count("capa_too_long")

@@ -80,6 +80,7 @@ class Terms:
             user=before,
             sasl=before,
             bound=self.ends_tls,
+            answers=self.offers,
         )
 
 

@@ -109,7 +109,10 @@ def test_the_failure_of_a_denied_login_comes_before_its_reply() -> None:
     step = analyzer.next(C)
     assert step is not None
     analyzer.refused(step)
-    assert [type(event) for event in analyzer.answered(b"-ERR no\r\n", 2.0)] == [LoginFailure, Reply]
+    assert [type(event) for event in analyzer.answered(b"-ERR no\r\n", 2.0)] == [
+        LoginFailure,
+        Reply,
+    ]
 
 
 def test_the_answer_to_stls_is_no_denial() -> None:
