@@ -38,7 +38,8 @@ def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 def _events() -> Iterator[tuple[str, ...]]:
     for kind in sorted(ALL, key=lambda kind: kind.name):
-        parameters = ", ".join(f"`{name}`" for name in kind.parameters) or "none"
+        flags = (f"`{name}` where it is true" for name in kind.flags)
+        parameters = ", ".join((*(f"`{name}`" for name in kind.parameters), *flags)) or "none"
         yield f"`{kind.name}`", parameters, _markdown(inspect.getdoc(kind))
 
 

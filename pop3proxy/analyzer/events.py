@@ -240,17 +240,17 @@ class Request(Event):
 class Reply(Event):
     """The server sent a status line. ``cmd`` is ``OK`` or ``ERR``, ``msg`` the text behind it.
 
-    ``denied``: the proxy denied a command, a login or the connection, and sends this in the server's place.
+    ``denial``: the proxy denied a command, a login or the connection, and sends this in the server's place.
     """
 
     name: ClassVar[str] = "pop3_reply"
     parameters: ClassVar[tuple[str, ...]] = ("is_orig", "cmd", "msg")
-    flags: ClassVar[tuple[str, ...]] = ("denied",)
+    flags: ClassVar[tuple[str, ...]] = ("denial",)
     is_orig: ClassVar[bool] = False
 
     cmd: str
     msg: str
-    denied: bool = False
+    denial: bool = False
 
 
 @dataclass(slots=True)
@@ -356,7 +356,7 @@ class SessionEnd(Event):
     ``user`` and ``mechanism`` are those of the login that succeeded, else those of the last attempt;
     ``outcome`` is ``success``, ``failure`` (logins failed and none succeeded) or ``none``. ``retr``, ``top``
     and ``dele`` count commands; ``deleted`` counts messages: DELE was answered +OK, no RSET undid it, and
-    QUIT was answered +OK; ``denied`` counts the replies with ``denied``. Octets are those relayed each way;
+    QUIT was answered +OK; ``denied`` counts the replies with ``denial``. Octets are those relayed each way;
     ``duration`` is in seconds; ``unexpected`` counts all oddities, those beyond the limit of each kind too;
     ``inspected`` is ``whole``, ``until_tls`` or ``lost:`` and why.
     """

@@ -38,7 +38,7 @@ class ImpossibleVerdict(UnusableHook):
 
 def _of_peers(events: Iterable[Event]) -> Iterator[Event]:
     """Yield what a peer gave rise to: no hook decides about the reply of a denial, which is a verdict."""
-    return (event for event in events if not (type(event) is Reply and event.denied))
+    return (event for event in events if not (type(event) is Reply and event.denial))
 
 
 def _label(hook: Hook) -> str:

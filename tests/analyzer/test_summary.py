@@ -95,7 +95,7 @@ def test_a_denied_dele_deletes_nothing_and_is_counted_as_denied() -> None:
     assert analyzer.refused(step) == b""
     (reply,) = analyzer.answered(b"-ERR read only\r\n", 2.0)
     assert isinstance(reply, Reply)
-    assert (reply.cmd, reply.msg, reply.denied, reply.ts) == ("ERR", "read only", True, 2.0)
+    assert (reply.cmd, reply.msg, reply.denial, reply.ts) == ("ERR", "read only", True, 2.0)
     ask(player, *QUIT)
     assert (analyzer.summary.denied, analyzer.summary.deleted) == (1, 0)
 

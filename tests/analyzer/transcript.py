@@ -19,7 +19,7 @@ and then the dialogue::
 
     > pop3_request USER "bob"           an event, with all its parameters in their order but the
     > pop3_data T "text"                ``is_orig`` of events that have only one
-    > pop3_reply ERR "no" denied        a flag stands behind them where it is true
+    > pop3_reply ERR "no" denial        a flag stands behind them where it is true
     > pop3_unexpected T line_too_long   the detail may be left out
     > pop3_request NOOP "xxx"...        a value that begins so
     = owed 1            an attribute of the analyzer, at the end of a run of one side's lines

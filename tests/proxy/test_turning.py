@@ -616,6 +616,72 @@ def test_where_stls_passes_only_what_hangs_on_one_tls_is_hidden() -> None:
     assert pair.server.value() == b"CAPA\r\nSTLS\r\n"
 
 
+# --- records of what is refused ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "line", "denial"),
+    [
+        ("none", b"STLS", NO_TLS),
+        ("implicit", b"STLS", ALREADY_ON),
+        ("terminate", b"\0STLS", MALFORMED),
+        ("require", b"USER bob", TLS_REQUIRED),
+        ("require", b"AUTH", TLS_REQUIRED),
+    ],
+)
+def test_what_the_terms_refuse_has_its_reply_among_the_events(
+    mode: str, line: bytes, denial: Deny
+) -> None:
+    pair = relaying(mode)
+    pair.client_says(line + b"\r\n")
+    assert pair.client.value() == denial.line
+    kinds = [type(event) for event in pair.around.told if type(event) is not Unexpected]
+    assert kinds == [Request, Reply]
+    (reply,) = told(pair, Reply)
+    assert (reply.cmd, reply.msg, reply.denial) == ("ERR", denial.reply[5:], True)
+    assert pair.analyzer.summary.denied == pair.around.counts["denied"] == 1
+
+
+def test_stls_that_comes_too_late_has_its_reply_among_the_events() -> None:
+    pair = relaying("terminate")
+    pair.client_says(b"USER bob\r\nPASS secret\r\nSTLS\r\n")
+    pair.server_says(b"+OK\r\n+OK\r\n")
+    assert pair.client.value() == b"+OK\r\n+OK\r\n" + TOO_LATE.line
+    assert [reply.denial for reply in told(pair, Reply)] == [False, False, True]
+    assert pair.analyzer.summary.denied == pair.around.counts["denied"] == 1
+
+
+def test_a_denial_that_cannot_be_recorded_is_not_sent() -> None:
+    pair = relaying("none")
+    pair.around.refuses = Reply
+    pair.client_says(b"STLS\r\n")
+    assert pair.client.value() == b""
+    assert pair.both_gone().reason == "hook"
+
+
+def test_the_denial_of_a_success_that_cannot_be_recorded_is_not_sent() -> None:
+    class Denies(Hook):
+        blocking = True
+
+        def pop3_login_success(self, event: LoginSuccess) -> Deny:
+            pair.around.refuses = Reply
+            return Deny()
+
+    pair = relaying("terminate", Denies())
+    pair.client_says(b"APOP bob c4c9334bac560ecc979e58001b3e22fb\r\n")
+    pair.server_says(b"+OK welcome\r\n")
+    assert pair.client.value() == b""
+    assert pair.both_gone().reason == "hook"
+
+
+def test_stls_that_the_session_s_end_overtakes_is_no_denial() -> None:
+    pair = relaying("terminate")
+    pair.client_says(b"NOOP\r\nSTLS\r\n")
+    pair.session.end("shutdown")
+    assert told(pair, Reply) == []
+    assert pair.both_gone().denied == 0
+
+
 # --- a server without CAPA ----------------------------------------------------------------------------------
 
 REFUSAL = b"-ERR unknown command\r\n"
@@ -647,7 +713,7 @@ def test_a_refused_capa_is_answered_in_its_place_however_it_is_cut(
         pair.server_says(b"+OK 1\r\n" + REFUSAL[:cut])
         pair.server_says(REFUSAL[cut:] + b"+OK 2\r\n")
         assert pair.client.value() == b"+OK 1\r\n" + ANSWERED[mode] + b"+OK 2\r\n"
-        said = [(event.cmd, event.msg, event.denied) for event in told(pair, Reply)]
+        said = [(event.cmd, event.msg, event.denial) for event in told(pair, Reply)]
         assert said == [("OK", "1", False), ("ERR", "unknown command", False), ("OK", "2", False)]
         assert pair.around.counts["capa_answered"] == (ANSWERED[mode] != REFUSAL)
 

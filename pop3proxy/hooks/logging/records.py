@@ -115,8 +115,8 @@ def _request(event: Request) -> str:
 
 
 def _reply(event: Reply) -> str:
-    denied = ',"denied":true' if event.denied else ""
-    return f',"is_orig":false,"cmd":{_text(event.cmd)},"msg":{_text(event.msg)}{denied}'
+    denial = ',"denial":true' if event.denial else ""
+    return f',"is_orig":false,"cmd":{_text(event.cmd)},"msg":{_text(event.msg)}{denial}'
 
 
 def _data(event: Data) -> str:
