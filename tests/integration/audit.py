@@ -10,6 +10,11 @@ from .proxy import Visit
 from .records import RecordedSession, as_recorded
 
 LONGEST_LINE = Limits().data_line
+VERDICTS = ("pop3_login_success", "pop3_login_failure")
+# What ends a session that the proxy lets go on.
+BY_A_PEER = {
+    f"{peer}_{how}" for peer in ("client", "server") for how in ("closed", "lost", "truncated")
+}
 # Their arguments are masked, wholly or in part.
 SECRET_BEARING = {"PASS", "APOP", "AUTH"}
 
@@ -33,6 +38,7 @@ def assert_every_event_recorded(
     """Every request, reply, login and end of an inspected session is there, and nothing else."""
     assert_dialogue_recorded(visit)
     assert_logins_recorded(visit.recorded, *logins)
+    assert_asked(visit, *logins)
     assert_end_recorded(visit, "whole")
     assert visit.recorded.of("pop3_starttls") == []
     assert [oddity["msg"] for oddity in visit.recorded.of("pop3_unexpected")] == list(unexpected)
@@ -75,6 +81,22 @@ def assert_logins_recorded(recorded: RecordedSession, *logins: Login) -> None:
     assert {record["event"] for record in behind} <= {"pop3_reply"}
 
 
+def assert_asked(visit: Visit, *logins: Login) -> None:
+    """A blocking hook, if there is one, was asked about every request and login as they are recorded."""
+    if visit.asked is None:
+        return
+    told = {
+        name: [tuple(facts) for event, *facts in visit.asked if event == name]
+        for name in ("pop3_request", "pop3_login_attempt", *VERDICTS)
+    }
+    assert told["pop3_login_attempt"] == [(login.user, login.mechanism) for login in logins]
+    for verdict in VERDICTS:
+        assert told[verdict] == [
+            (login.user, login.mechanism) for login in logins if login.event == verdict
+        ]
+    assert told["pop3_request"] == visit.recorded.said("pop3_request", "command")
+
+
 def assert_end_recorded(visit: Visit, inspected: str) -> None:
     """The session begins and ends once, and its last record counts right."""
     recorded, transcript = visit.recorded, visit.transcript
@@ -89,6 +111,7 @@ def assert_end_recorded(visit: Visit, inspected: str) -> None:
         "dele": transcript.count("DELE"),
         "inspected": inspected,
     }
+    assert end["reason"] in BY_A_PEER
     assert (end["orig_octets"], end["resp_octets"]) == (
         len(visit.said.client),
         len(visit.said.server),

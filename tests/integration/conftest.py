@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from .certificates import Certificates
 from .clients import Job
 from .dovecot import Account, Dovecot, Setting, running_dovecot
+from .guarded import Guard
 from .introspection import Introspection
 from .kerberos import Realm, running_realm
 from .mail import ODD_MAILS, TAME_MAILS, Mail, large_mail
@@ -124,52 +126,76 @@ def apop_stub() -> Iterator[StubServer]:
         yield server
 
 
+@pytest.fixture(scope="session", params=["unguarded", "guarded"])
+def guarding(request: pytest.FixtureRequest) -> str:
+    """Whether a blocking hook is asked: every test of a route runs once without it, and once with it."""
+    way: str = request.param
+    return way
+
+
+Laid = AbstractContextManager[Route]
+Lay = Callable[..., Laid]
+
+
 @pytest.fixture(scope="session")
-def route(dovecot: Dovecot, events_in: Events) -> Iterator[Route]:
+def lay(guarding: str, events_in: Events, tmp_path_factory: pytest.TempPathFactory) -> Lay:
+    """Lays routes by name, through a proxy of that way to guard; ``options`` are of the command line."""
+    folder = tmp_path_factory.mktemp("guards")
+
+    def laid(name: str, server_port: int, *options: str) -> Laid:
+        title = f"{name}-{guarding}"
+        guard = Guard.made_in(folder, title) if guarding == "guarded" else None
+        return running_route(server_port, events_in(title), *options, guard=guard)
+
+    return laid
+
+
+@pytest.fixture(scope="session")
+def route(dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
     """Through a proxy to ``dovecot``."""
-    with running_route(dovecot.port, events_in("route")) as route:
+    with lay("route", dovecot.port) as route:
         yield route
 
 
 @pytest.fixture(scope="session")
-def data_route(dovecot: Dovecot, events_in: Events) -> Iterator[Route]:
+def data_route(dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
     """Through a proxy that writes mail down, too."""
-    with running_route(dovecot.port, events_in("data-route"), "--data") as route:
+    with lay("data-route", dovecot.port, "--data") as route:
         yield route
 
 
 @pytest.fixture(scope="session")
-def xoauth2_route(xoauth2_dovecot: Dovecot, events_in: Events) -> Iterator[Route]:
+def xoauth2_route(xoauth2_dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
     """Through a proxy to ``xoauth2_dovecot``."""
-    with running_route(xoauth2_dovecot.port, events_in("xoauth2-route")) as route:
+    with lay("xoauth2-route", xoauth2_dovecot.port) as route:
         yield route
 
 
 @pytest.fixture(scope="session")
-def gssapi_route(gssapi_dovecot: Dovecot, events_in: Events) -> Iterator[Route]:
+def gssapi_route(gssapi_dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
     """Through a proxy to ``gssapi_dovecot``."""
-    with running_route(gssapi_dovecot.port, events_in("gssapi-route")) as route:
+    with lay("gssapi-route", gssapi_dovecot.port) as route:
         yield route
 
 
 @pytest.fixture(scope="session")
-def tls_route(tls_dovecot: Dovecot, events_in: Events) -> Iterator[Route]:
+def tls_route(tls_dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
     """Through a proxy to ``tls_dovecot``."""
-    with running_route(tls_dovecot.port, events_in("tls-route")) as route:
+    with lay("tls-route", tls_dovecot.port) as route:
         yield route
 
 
 @pytest.fixture(scope="session")
-def stub_route(stub: StubServer, events_in: Events) -> Iterator[Route]:
+def stub_route(stub: StubServer, lay: Lay) -> Iterator[Route]:
     """Through a proxy to ``stub``."""
-    with running_route(stub.port, events_in("stub-route")) as route:
+    with lay("stub-route", stub.port) as route:
         yield route
 
 
 @pytest.fixture(scope="session")
-def apop_stub_route(apop_stub: StubServer, events_in: Events) -> Iterator[Route]:
+def apop_stub_route(apop_stub: StubServer, lay: Lay) -> Iterator[Route]:
     """Through a proxy to ``apop_stub``."""
-    with running_route(apop_stub.port, events_in("apop-stub-route")) as route:
+    with lay("apop-stub-route", apop_stub.port) as route:
         yield route
 
 
