@@ -30,6 +30,16 @@ EVERY_MECHANISM = (
     " oauthbearer xoauth2"
 )
 
+# In lower case, since Dovecot looks names up so, and without TABs, which it lets no password have.
+ODD_ACCOUNTS = (
+    Account(r"example\scanner", "correct horse"),
+    Account("müller", "correct horse"),
+    Account("müller".encode("latin-1").decode("utf-8", "surrogateescape"), "correct horse"),
+    Account("first last", "correct horse"),
+    Account("blanks", "  correct  horse "),
+    Account("eight-bit", "Paßwort \udcfc="),
+)
+
 
 @pytest.fixture(scope="session")
 def record_schema() -> RecordSchema:
@@ -100,6 +110,15 @@ def gssapi_dovecot(realm: Realm) -> Iterator[Dovecot]:
 
 
 @pytest.fixture(scope="session")
+def odd_dovecot() -> Iterator[Dovecot]:
+    """A server with accounts whose names and passwords are odd."""
+    with running_dovecot(Setting("plain login", named=ODD_ACCOUNTS)) as server:
+        for account in ODD_ACCOUNTS:
+            server.deliver(account.user, TAME_MAILS)
+        yield server
+
+
+@pytest.fixture(scope="session")
 def tls_dovecot(certificates: Certificates) -> Iterator[Dovecot]:
     """A server with STLS, which knows clients by their certificates."""
     with running_dovecot(Setting("plain external", certificates=certificates)) as server:
@@ -161,6 +180,13 @@ def route(dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
 def data_route(dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
     """Through a proxy that writes mail down, too."""
     with lay("data-route", dovecot.port, "--data") as route:
+        yield route
+
+
+@pytest.fixture(scope="session")
+def odd_route(odd_dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
+    """Through a proxy to ``odd_dovecot``."""
+    with lay("odd-route", odd_dovecot.port) as route:
         yield route
 
 
@@ -273,6 +299,15 @@ def apop_stub_job(apop_stub_route: Route, tmp_path: Path) -> Job:
     """Fetch the odd messages from a server with APOP."""
     account = Account("somebody", STUB_PASSWORD)
     return Job(apop_stub_route.port, account, tmp_path, apop_stub_route.watch(), StubServer.title)
+
+
+@pytest.fixture(params=ODD_ACCOUNTS, ids=lambda account: ascii(account.user))
+def odd_job(
+    request: pytest.FixtureRequest, odd_route: Route, odd_dovecot: Dovecot, tmp_path: Path
+) -> Job:
+    """Fetch the tamer of the odd messages for an account whose name or password is odd."""
+    account: Account = request.param
+    return Job(odd_route.port, account, tmp_path, odd_route.watch(), odd_dovecot.title)
 
 
 @pytest.fixture

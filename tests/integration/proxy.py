@@ -161,6 +161,10 @@ class Watch:
         self._events, self._start = events, events.size
         self._guard = guard
 
+    def recorded(self, count: int = 1) -> list[RecordedSession]:
+        """The sessions since, once so many are over, however much of them got through."""
+        return self._events.sessions(self._start, count)
+
     def visit(self, *withheld: bytes) -> Visit:
         """The only session since, once it is over; it arrived as it was sent, both ways.
 
@@ -169,7 +173,7 @@ class Watch:
         """
         front = self._front.only_one_since(self._fronts)
         back = self._back.only_one_since(self._backs)
-        (recorded,) = self._events.sessions(self._start, 1)
+        (recorded,) = self.recorded()
         extra = _added(front.client, back.client)
         assert extra == list(withheld)
         refusals = _added(front.server, back.server)
