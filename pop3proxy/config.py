@@ -19,6 +19,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 from twisted.internet.endpoints import clientFromString, serverFromString
 
+from .analyzer.grammar import COMMANDS
+from .analyzer.guard import GuardOptions
 from .hooks.policy.commands import command_name
 from .hooks.policy.config import Policy
 from .values import Count, DenialReply, Network, Seconds, SecondsOrNone, Switch, Table, shown
@@ -64,6 +66,23 @@ def _at_least_one(found: tuple[str, ...]) -> tuple[str, ...]:
 
 
 CommandName = Annotated[str, AfterValidator(command_name)]
+
+
+def _guard_word(text: str) -> str:
+    """Refuse what can be no command that the guard does not pass anyway (RFC 2449 section 4)."""
+    word = text.upper()
+    if not re.fullmatch("[A-Z][A-Z0-9]{2,15}", word):
+        raise ValueError(
+            f'{shown(text)} is no command; write 3 to 16 letters or digits like "XFOO"'
+        )
+    known = COMMANDS.get(word.encode("ascii"))
+    if known is not None and known.before_login:
+        raise ValueError(f"{word} passes the guard anyway; leave it out")
+    return word
+
+
+GuardWord = Annotated[str, AfterValidator(_guard_word)]
+"""The first word of a command line, in any case."""
 
 
 class _Place(Table):
@@ -248,6 +267,24 @@ class Verdicts(Table):
     loaded."""
     delayed: Count = Field(default=1_000, ge=0)
     """Sessions that a Delay holds at a time; a Delay beyond that is a Drop."""
+    words: dict[GuardWord, Literal["line", "body"]] = Field(default={})
+    """Further commands that the guard passes before the login, and whether their +OK opens a body."""
+    unknown_mechanisms: Literal["deny", "pass"] = "deny"
+    """What becomes of an AUTH mechanism that cannot be read: passed, hooks are asked about an empty user."""
+    blanks_in_names: Literal["both", "whole", "deny"] = "both"
+    """How hooks are asked about a user name with a blank in it: as a whole and as servers read it that stop
+    at the blank, or only as a whole (Dovecot, Domino); or such names are denied."""
+
+    def guard(self, xclient: bool) -> GuardOptions:
+        """Return what the guard passes: XCLIENT and XOIP, too, if proxies before this one may send them."""
+        words = {word.encode("ascii"): reply for word, reply in self.words.items()}
+        claims: dict[bytes, Literal["line", "body"]] = {b"XCLIENT": "line", b"XOIP": "line"}
+        return GuardOptions(
+            words=claims | words if xclient else words,
+            unknown_mechanisms=self.unknown_mechanisms == "pass",
+            blanks_in_names=self.blanks_in_names,
+            mailbox_before_login=self.on_blind == "pass",
+        )
 
 
 class HookEntry(Table):

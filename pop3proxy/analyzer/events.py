@@ -100,6 +100,8 @@ class Reason(StrEnum):
     LOGIN_DELAY = "login_delay"
     ACCOUNT = "account"
     TLS_REQUIRED = "tls_required"
+    MALFORMED = "malformed"
+    UNSUPPORTED = "unsupported"
     ABORTED = "aborted"
     DENIED = "denied"
     UNKNOWN = "unknown"
@@ -196,7 +198,25 @@ class Oddity(StrEnum):
     )
     CUT_GREETING = "cut_greeting", "The connection ended before the greeting was complete."
     CUT_REPLY = "cut_reply", "The connection ended inside a multi-line reply."
-    CUT_LOGIN = "cut_login", "The connection ended while a login waited for its answer."
+    CUT_LOGIN = (
+        "cut_login",
+        "A login without an answer: the connection, or inspection, ended first, or the answer cannot be told"
+        " from others.",
+    )
+    LOGIN_CANCELLED = (
+        "login_cancelled",
+        "A login that the server did not judge: the client cancelled the exchange or went on in it with other"
+        " credentials, or was logged in already.",
+    )
+    NOT_PASSED = (
+        "not_passed",
+        "A client line that the guard does not pass, since servers may read it differently or it is out of"
+        " order; the proxy answers it with -ERR.",
+    )
+    AMBIGUOUS_LINE = (
+        "ambiguous_line",
+        "A command line with a bare CR or a NUL in it: some servers read it as two lines or end it there.",
+    )
     CUT_LINE = "cut_line", "The connection ended inside a line."
 
 
@@ -275,16 +295,20 @@ class DataRun(Event):
 class LoginAttempt(Event):
     """The client's credentials are complete; the server has not seen the bytes that complete them.
 
-    ``mechanism`` is ``USER/PASS``, ``APOP``, ``RPOP`` or the SASL mechanism in upper case.
+    ``mechanism`` is ``USER/PASS``, ``APOP``, ``RPOP`` or the SASL mechanism in upper case. ``attempt``
+    numbers the attempts of a session from 1. Each has exactly one outcome, with the same number: a success,
+    a failure, or a ``pop3_unexpected`` that says that it was not judged (``login_cancelled``) or not
+    answered (``cut_login``).
     """
 
     name: ClassVar[str] = "pop3_login_attempt"
-    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "user", "password", "mechanism")
+    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "user", "password", "mechanism", "attempt")
     is_orig: ClassVar[bool] = True
 
     user: str
     password: str
     mechanism: str
+    attempt: int = 0
 
 
 @dataclass(slots=True)
@@ -292,12 +316,13 @@ class LoginSuccess(Event):
     """The server accepted a login. ``user`` is empty where the mechanism shows none."""
 
     name: ClassVar[str] = "pop3_login_success"
-    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "user", "password", "mechanism")
+    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "user", "password", "mechanism", "attempt")
     is_orig: ClassVar[bool] = False
 
     user: str
     password: str
     mechanism: str
+    attempt: int = 0
 
 
 @dataclass(slots=True)
@@ -312,6 +337,7 @@ class LoginFailure(Event):
         "mechanism",
         "reason",
         "code",
+        "attempt",
     )
     is_orig: ClassVar[bool] = False
 
@@ -320,6 +346,7 @@ class LoginFailure(Event):
     mechanism: str
     reason: Reason
     code: str = ""
+    attempt: int = 0
 
 
 @dataclass(slots=True)
@@ -331,7 +358,10 @@ class StartTLS(Event):
 
 @dataclass(slots=True)
 class Unexpected(Event):
-    """Something that the protocol does not provide for. ``detail`` is the input that caused it."""
+    """Something that the protocol does not provide for. ``detail`` is the input that caused it.
+
+    ``attempt`` is the number of the login attempt whose outcome this is; 0 of any other.
+    """
 
     name: ClassVar[str] = "pop3_unexpected"
     parameters: ClassVar[tuple[str, ...]] = ("is_orig", "msg", "detail")
@@ -340,6 +370,7 @@ class Unexpected(Event):
     msg: Oddity
     detail: str
     secret: Secret = Secret.NOTHING
+    attempt: int = 0
 
 
 @dataclass(slots=True)

@@ -13,17 +13,19 @@ from .events import (
     TRANSACTION,
     Data,
     DataRun,
+    LoginAttempt,
     LoginSuccess,
     Oddity,
     Reply,
     StartTLS,
 )
 from .grammar import Command, Role
+from .guard import USER_PASS
 from .lines import Body, BodyEnd
 from .owed import AFTER_XMIT, CANCELLED, GREETING, Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import foreign_server, is_tls
 from .requests import Requests
-from .sasl import LAYERED
+from .sasl import LAYERED, Exchange
 from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, MESSAGE, SASL, STATUS, Expect
 from .status import Kind, Status, parse_status
 from .text import decode
@@ -53,7 +55,7 @@ class Replies(Requests):
     def _server_run(self) -> int:
         """Take plain lines of a body all in one, if that is asked for; return the octets taken."""
         server = self._server
-        if DataRun not in self._wants or self._in_capa:
+        if DataRun not in self._wants or self._listing is not None:
             return 0
         again = server.rejoin() if server.unfinished else 0
         if server.unfinished:
@@ -108,32 +110,47 @@ class Replies(Requests):
         waits = self._client_expects is ANSWER and self._unsent is None
         if not isinstance(owed, OwedToExchange) or not waits:
             self._odd(Oddity.STRAY_CHALLENGE, False, b"+ " + text)
-            if self._guards_login and self._unsent is None and not self._cancelling:
+            if self.guarded and not (isinstance(owed, OwedToExchange) or self._cancelling):
                 # The client's next line may be a response to it, and no command.
                 self._lose("out_of_step")
             return
-        owed.exchange.challenge(text)
+        self._challenged(owed.exchange, text)
+
+    def _challenged(self, exchange: Exchange, text: bytes) -> None:
+        exchange.challenge(text)
+        self._guard.challenged()
         self._may_be_in = False
         self._client_expects = SASL
         self._read_undecided()
 
     def _reply(self, status: Status, certain: bool) -> None:
-        """Pair a status line with the oldest command that waits for one."""
-        text = status.text
+        """Take a status line: the reply to the oldest command that waits for one, or to none."""
         if self._cancelling and self._answers_cancellation:
             self._exchange_cancelled(status)
             return
-        if not self._owed or self._answers_unsent or self._is_farewell(status):
-            self._odd(Oddity.UNSOLICITED_REPLY, False, text)
-            self._raise_reply(status)
+        if self.guarded and self._waits_for_more(status):
             return
+        if not self._owed or self._answers_unsent or self._is_farewell(status):
+            self._unsolicited(status)
+        else:
+            self._pair(status, certain)
+
+    def _pair(self, status: Status, certain: bool) -> None:
+        """Take a status line as the reply to the oldest command that waits for one."""
+        text = status.text
         owed = self._owed.pop(0)
+        if 0 <= self._body_closed_at < self.commands - len(self._owed):
+            # It was sent behind the last body, and is answered.
+            self._body_closed_at = -1
         self._credentials -= owed.octets
         row = owed.command
         misplaced = self.connection.state not in row.states
         answer = _ON_REPLY.get(row.role)
-        if answer is not None:
-            answer(self, owed, status, certain)
+        if answer is not None and answer(self, owed, status, certain):
+            # The reply did not end the command.
+            self._owed.insert(0, owed)
+            self._credentials += owed.octets
+            return
         if misplaced:
             self._misplaced(row, status.ok)
         if status.kind is _PLUS_ERR:
@@ -145,6 +162,29 @@ class Replies(Requests):
             self._open_body()
         if self._undecided is not None and self._client_expects is not ANSWER:
             self._read_undecided()
+
+    def _unsolicited(self, status: Status) -> None:
+        self._odd(Oddity.UNSOLICITED_REPLY, False, status.text)
+        self._raise_reply(status)
+        if self.guarded and self._farewell is None:
+            # From here on replies may be paired with the wrong commands.
+            self._lose("out_of_step")
+
+    def _waits_for_more(self, status: Status) -> bool:
+        """Look whether a guarded server says farewell; return whether that is to be told by what follows.
+
+        It is one if the server then closes. If it says more, it was the reply to what the client had sent.
+        """
+        if self._farewell is None:
+            if self._is_farewell(status):
+                self._farewell = status
+            return self._farewell is not None
+        first, self._farewell = self._farewell, None
+        if self._owed and not self._answers_unsent:
+            self._pair(first, True)
+        else:
+            self._unsolicited(first)
+        return self.blind
 
     @property
     def _answers_unsent(self) -> bool:
@@ -171,70 +211,93 @@ class Replies(Requests):
             self._out.append(Reply(self.connection, self.ts, cmd, decode(status.text)))
 
     def _is_farewell(self, status: Status) -> bool:
-        """Say whether an -ERR is nobody's reply, although one is owed."""
-        return not status.ok and self._owed[0] is not GREETING and verdict.is_farewell(status.text)
+        """Return whether an -ERR announces the end of the connection; a greeting may be worded like that."""
+        greeting = bool(self._owed) and self._owed[0] is GREETING
+        return not (status.ok or greeting) and verdict.is_farewell(status.text)
 
     def _misplaced(self, row: Command, ok: bool) -> None:
         """Report a command that the state does not allow, now that the state is certain."""
         if ok and row.role is Role.MAILBOX:
             self.connection.state = TRANSACTION
             self._odd(Oddity.NO_LOGIN_SEEN, True, row.name.encode("ascii"))
-            if self._logins_wait:
-                # Somebody should have been asked, or replies are paired with the wrong commands.
-                self._lose("out_of_step")
+            if self.guarded:
+                # The hooks were not asked about this login.
+                self._lose("no_login_seen")
+            self._guard.entered(TRANSACTION)
         else:
             self._odd(Oddity.WRONG_STATE, True, row.name.encode("ascii"))
+
+    def _answer_greeting(self, owed: Owed, status: Status, certain: bool) -> None:
+        """A client that began with TLS speaks to a POP3 server after all."""
+        if not self._owed and self._client_expects is ANSWER:
+            self._client_expects = COMMAND
 
     def _answer_user(self, owed: Owed, status: Status, certain: bool) -> None:
         assert isinstance(owed, OwedToUser)
         self._named_last = owed.user
+        self._guard.named(status.ok)
         if status.ok:
             self._named = owed.user
             self._may_be_in = False
-        elif self._user == owed.user:
+        elif self._user == owed.user and self._named is not None:
             self._user = self._named
 
     def _answer_login(self, owed: Owed, status: Status, certain: bool) -> None:
         assert isinstance(owed, OwedToLogin)
-        if self._in_flight:
-            self._in_flight -= 1
+        attempt = owed.attempt
         if self.connection.state is TRANSACTION:
+            self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
             return
-        user = self._named if owed.user is None or owed.command.role is Role.RPOP else owed.user
-        if user is None:
-            # PASS without USER: the server decides whose it is, or that it is nobody's.
-            user = (owed.user or self._named_last) if status.ok or owed.user else None
-        if user is None or not (owed.complete or status.ok):
-            return
-        self._judge(user, owed.password, owed.mechanism, status, True, certain)
+        if owed.named is None or owed.command.role is Role.RPOP:
+            # The server decides whose PASS it is.
+            user = self._named if self._named is not None else (owed.named or self._named_last)
+            self._named = None
+        else:
+            user = owed.named
+        if owed.complete or status.ok:
+            self._judge(attempt, user, status, True, certain)
 
-    def _answer_auth(self, owed: Owed, status: Status, certain: bool) -> None:
+    def _answer_auth(self, owed: Owed, status: Status, certain: bool) -> bool:
         assert isinstance(owed, OwedToExchange)
         exchange = owed.exchange
+        if status.ok and not exchange.responded:
+            return self._accepted_nothing(exchange)
         self._client_expects = COMMAND
-        if not status.ok:
-            self._auth_refused = True
-        if self._unsent is not None and not status.ok:
-            # It has given up an exchange whose last response is held, and has judged nothing.
-            return
-        if self.connection.state is AUTHORIZATION and (status.ok or exchange.judged):
-            self._judge(
-                exchange.user,
-                exchange.password,
-                exchange.mechanism,
-                status,
-                exchange.complete,
-                certain,
-            )
+        self._auth_refused = self._auth_refused or not status.ok
+        if self._unsent is not None:
+            # It has ended an exchange whose last response is held, and has judged nothing.
+            self._stale = True
+            self._attempted = None
+            self._came_to_nothing(Oddity.LOGIN_CANCELLED, exchange.attempt)
+            if status.ok:
+                self._lose("out_of_step")
+            return False
+        if self.connection.state is not AUTHORIZATION or not (status.ok or exchange.judged):
+            self._came_to_nothing(Oddity.LOGIN_CANCELLED, exchange.attempt)
+            return False
+        if self.guarded and status.ok and not exchange.attempt:
+            self._lose("out_of_step")
+            return False
+        self._judge(self._of(exchange), exchange.user, status, exchange.complete, certain)
+        return False
+
+    def _accepted_nothing(self, exchange: Exchange) -> bool:
+        """Take a +OK to an AUTH by which the client has not said who it is; return whether it goes on.
+
+        Exchange 2000 to 2007 begins an NTLM exchange so. Others list their mechanisms.
+        """
+        if exchange.mechanism == "NTLM" and self._client_expects is ANSWER:
+            self._challenged(exchange, b"")
+            return True
+        self._client_expects = COMMAND
+        self._after_unknown = True
+        self._body = Body(self._server.crlf)
+        if self.guarded:
+            self._lose("out_of_step")
+        return False
 
     def _judge(
-        self,
-        user: str,
-        password: str,
-        mechanism: str,
-        status: Status,
-        complete: bool,
-        certain: bool,
+        self, attempt: LoginAttempt, user: str, status: Status, complete: bool, certain: bool
     ) -> None:
         """Raise the login event of an attempt that the server has judged.
 
@@ -242,18 +305,32 @@ class Replies(Requests):
         accepted shows by the first mailbox command. Nor is a refusal that may only say that the client is
         logged in already.
         """
-        self._named = None
-        if not certain:
-            return
-        if status.ok:
-            self.connection.state = TRANSACTION
-            self.user = user
-            self._layer_due = mechanism in LAYERED
-            if LoginSuccess in self._wants:
-                self._out.append(LoginSuccess(self.connection, self.ts, user, password, mechanism))
-        elif not self._may_be_in:
+        if not certain or (not status.ok and self._may_be_in):
+            self._came_to_nothing(Oddity.CUT_LOGIN, attempt.attempt)
+        elif status.ok:
+            self._accepted(attempt, user)
+        elif not user and attempt.mechanism == USER_PASS:
+            # Whatever it says, it cannot have judged a password without a name.
+            self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
+        else:
             reason, code = verdict.reason(status.text, complete, self.auth_resp_code)
-            self._failed(user, password, mechanism, reason, code)
+            self._failed(attempt, user, reason, code)
+            if self.guarded and self._guard.long_line:
+                # A server with a smaller buffer answers the rest of the line, too.
+                self._ends = "long_login"
+
+    def _accepted(self, attempt: LoginAttempt, user: str) -> None:
+        self.connection.state = TRANSACTION
+        self._guard.entered(TRANSACTION)
+        self.user = user
+        self._layer_due = attempt.mechanism in LAYERED
+        if LoginSuccess in self._wants:
+            number = attempt.attempt or self._number()
+            self._out.append(
+                LoginSuccess(
+                    *(self.connection, self.ts, user, attempt.password, attempt.mechanism), number
+                )
+            )
 
     def _answer_stls(self, owed: Owed, status: Status, certain: bool) -> None:
         """RFC 2595 section 4: the handshake follows the +OK at once, and nothing may come before it."""
@@ -270,14 +347,13 @@ class Replies(Requests):
         if early:
             line = early.partition(b"\n")[0].rstrip(b"\r")
             self._odd(Oddity.CLIENT_INJECTION, True, line)
+        if self.guarded:
+            self._tls_head = 0
         self._stop("until_tls")
         self._handshake_due = True
 
     def _answer_xmit(self, owed: Owed, status: Status, certain: bool) -> None:
-        if status.ok and self._logins_wait and self.connection.state is AUTHORIZATION:
-            # No server takes mail from who is not logged in: what comes now may be commands to it.
-            self._lose("out_of_step")
-        elif status.ok:
+        if status.ok:
             self._client_expects = MESSAGE
             self._owed.append(AFTER_XMIT)
         else:
@@ -288,8 +364,8 @@ class Replies(Requests):
         if self._client_expects is MESSAGE:
             self._odd(Oddity.EARLY_REPLY, False, status.text)
 
-    def _answer_capa(self, owed: Owed, status: Status, certain: bool) -> None:
-        self._in_capa = status.ok
+    def _answer_list(self, owed: Owed, status: Status, certain: bool) -> None:
+        self._listing = owed.command.role if status.ok else None
 
     def _answer_unknown(self, owed: Owed, status: Status, certain: bool) -> None:
         """A body may follow: kept ready as it would have to be read."""
@@ -301,7 +377,7 @@ class Replies(Requests):
     def _open_body(self) -> None:
         """Read the body line by line only if someone wants its lines."""
         crlf = self._server.crlf
-        if Data in self._wants or self._in_capa or self._line_by_line:
+        if Data in self._wants or self._listing is not None or self._line_by_line:
             self._server_expects = BODY
             self._body = Body(crlf)
         else:
@@ -314,7 +390,7 @@ class Replies(Requests):
         if line is None:
             self._body_closed(self._body.mixed)
             return
-        if self._in_capa and line.strip().upper() == b"AUTH-RESP-CODE":
+        if self._listing is Role.CAPA and line.strip().upper() == b"AUTH-RESP-CODE":
             self.auth_resp_code = True
         if Data in self._wants:
             self._out.append(Data(self.connection, self.ts, decode(line)))
@@ -338,7 +414,8 @@ class Replies(Requests):
             self._odd(Oddity.MIXED_TERMINATOR, False, b".")
         self._server_expects = STATUS
         self._body = self._body_end = None
-        self._in_capa = False
+        self._body_closed_at = self.commands
+        self._listing = None
 
     # --- doubt ----------------------------------------------------------------------------------------
 
@@ -351,9 +428,22 @@ class Replies(Requests):
             self._body_line(text)
             return
         self._odd(Oddity.OUT_OF_STEP, False, text)
+        if self.guarded:
+            self._lose("out_of_step")
+            return
+        if not self._may_be_body:
+            return
         self._server_expects = DOUBT
         self._doubt = Doubt()
         self._doubtful_line(text)
+
+    @property
+    def _may_be_body(self) -> bool:
+        """Whether what the server says may be the rest of a body that seemed to have ended.
+
+        It cannot once a command that was sent behind the body is answered, or if no body came before.
+        """
+        return self._body_closed_at >= 0
 
     def _doubtful_line(self, text: bytes) -> None:
         """Look for the first way out of doubt: a line of one dot, then status lines for all that is owed."""
@@ -405,9 +495,10 @@ class Replies(Requests):
     def _settle_doubt(self, doubt: Doubt) -> None:
         """Take the one status line that came as the reply to the one command that was sent."""
         self._end_doubt()
+        for owed in self._owed[:-1]:
+            self._came_to_nothing(Oddity.CUT_LOGIN, owed.login)
         del self._owed[:-1]
         self._credentials = self._owed[0].octets if self._owed else 0
-        self._in_flight = min(self._in_flight, len(self._owed))
         assert doubt.answer is not None
         if doubt.answer.kind is _CHALLENGE:
             self._challenge(doubt.answer.text)
@@ -425,14 +516,16 @@ _READ_SERVER: Mapping[Expect, Callable[[Replies, bytes], None]] = {
     DOUBT: Replies._doubtful_line,
 }
 
-_ON_REPLY: Mapping[Role, Callable[[Replies, Owed, Status, bool], None]] = {
+_ON_REPLY: Mapping[Role, Callable[[Replies, Owed, Status, bool], bool | None]] = {
+    Role.GREETING: Replies._answer_greeting,
     Role.USER: Replies._answer_user,
     Role.PASS: Replies._answer_login,
     Role.APOP: Replies._answer_login,
     Role.RPOP: Replies._answer_login,
     Role.AUTH: Replies._answer_auth,
     Role.STLS: Replies._answer_stls,
-    Role.CAPA: Replies._answer_capa,
+    Role.CAPA: Replies._answer_list,
+    Role.MECHANISMS: Replies._answer_list,
     Role.XMIT: Replies._answer_xmit,
     Role.AFTER_XMIT: Replies._answer_message,
     Role.UNKNOWN: Replies._answer_unknown,

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from ..analyzer.saslforms import sasl_form
+
 _BLANKS: Final = b" \t\v\f\r"
 _WORD: Final = re.compile(rb"([ \t\v\f\r]+)([^ \t\v\f\r]+)")
 
@@ -14,13 +16,15 @@ class Edits:
 
     ``stls``: STLS is shown (True), hidden (False) or left as it is (None). ``user``: USER is hidden.
     ``sasl``: all SASL mechanisms are hidden. ``bound``: those are that hang on the TLS of client and server
-    being one (SCRAM-\*-PLUS, RFC 5802 section 6; EXTERNAL, RFC 4422 appendix A).
+    being one (SCRAM-\*-PLUS, RFC 5802 section 6; EXTERNAL, RFC 4422 appendix A). ``unreadable``: those are
+    that the guard would refuse.
     """
 
     stls: bool | None = None
     user: bool = False
     sasl: bool = False
     bound: bool = False
+    unreadable: bool = False
 
     def __bool__(self) -> bool:
         """Say whether there is anything to change."""
@@ -29,7 +33,11 @@ class Edits:
     def hides(self, mechanism: bytes) -> bool:
         """Say whether a SASL mechanism is hidden."""
         name = mechanism.upper()
-        return self.sasl or (self.bound and (name == b"EXTERNAL" or _is_bound(name)))
+        return (
+            self.sasl
+            or (self.bound and (name == b"EXTERNAL" or _is_bound(name)))
+            or (self.unreadable and sasl_form(name.decode("ascii", "replace")) is None)
+        )
 
 
 _NO_EDITS: Final = Edits()
@@ -59,6 +67,16 @@ def edited(reply: bytes, edits: Edits) -> bytes:
     if edits.stls and closing and not has_stls:
         shown.append(b"STLS" + closing[1:])
     return b"".join(shown) + closing
+
+
+def edited_mechanisms(reply: bytes, edits: Edits) -> bytes:
+    """Return a whole +OK reply to a bare AUTH, a list of one mechanism a line, as the client gets it."""
+    if not edits:
+        return reply
+    status, *lines = _lines(reply)
+    return status + b"".join(
+        line for line in lines if line.rstrip(b"\r\n") == b"." or not edits.hides(line.strip())
+    )
 
 
 def _lines(reply: bytes) -> list[bytes]:

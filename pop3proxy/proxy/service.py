@@ -68,6 +68,8 @@ class ProxyService(Service):
         self.now = now
         self._reactor = reactor
         self._config = config
+        rules = config.rules
+        self._guard = config.verdicts.guard(rules is not None and rules.xclient == "pass")
         self._dispatcher = Dispatcher(hooks, self.end_sessions)
         self._admission = Admission(config.limits)
         self._engine = Engine(reactor) if usable(reactor) else None
@@ -254,6 +256,7 @@ class ProxyService(Service):
             wants=self._dispatcher.wants,
             gated=self.blocking,
             auth_resp_code=self._config.analyzer.auth_resp_code,
+            guard=self._guard,
         )
         session = Session(connection, analyzer, self, listener.terms, listener.server_tls)
         self.sessions.add(session)

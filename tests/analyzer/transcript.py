@@ -155,9 +155,10 @@ def _encode(parameter: Any) -> bytes:
 
 
 def _parameters(kind: type[Event]) -> Sequence[str]:
-    """Name the parameters of an event, without an ``is_orig`` that can have only one value."""
+    """Name the parameters of an event, but for an ``is_orig`` that can have only one value, and numbers."""
     fixed = isinstance(getattr(kind, "is_orig", None), bool)
-    return [name for name in kind.parameters if not (fixed and name == "is_orig")]
+    left_out = {"attempt", "is_orig"} if fixed else {"attempt"}
+    return [name for name in kind.parameters if name not in left_out]
 
 
 def values_of(event: Event) -> tuple[bytes, ...]:

@@ -30,9 +30,7 @@ from pop3proxy.proxy.session import Mode
 from pop3proxy.proxy.terms import (
     ALREADY_ON,
     BEGIN_TLS,
-    MALFORMED,
     NO_TLS,
-    NO_USER,
     TOO_LATE,
     Terms,
     terms_for,

@@ -125,7 +125,8 @@ def _data(event: Data) -> str:
 def _login(event: LoginAttempt | LoginSuccess | LoginFailure) -> str:
     return (
         f',"is_orig":{_flag(event.is_orig)},"user":{_text(event.user)},'
-        f'"password":{_text(event.password)},"mechanism":{_text(event.mechanism)}'
+        f'"password":{_text(event.password)},"mechanism":{_text(event.mechanism)},'
+        f'"attempt":{event.attempt}'
     )
 
 
@@ -134,8 +135,10 @@ def _login_failure(event: LoginFailure) -> str:
 
 
 def _unexpected(event: Unexpected) -> str:
+    attempt = f',"attempt":{event.attempt}' if event.attempt else ""
     return (
-        f',"is_orig":{_flag(event.is_orig)},"msg":{_text(event.msg)},"detail":{_text(event.detail)}'
+        f',"is_orig":{_flag(event.is_orig)},"msg":{_text(event.msg)},'
+        f'"detail":{_text(event.detail)}{attempt}'
     )
 
 

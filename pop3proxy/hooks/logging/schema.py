@@ -4,7 +4,7 @@ import inspect
 from enum import StrEnum
 from typing import Any, ClassVar, Final, get_origin, get_type_hints
 
-from ...analyzer.events import ALL, Event
+from ...analyzer.events import ALL, Event, Unexpected
 from .records import VERSION
 
 _PORT: Final = {"type": "integer", "minimum": 0, "maximum": 65535}
@@ -37,7 +37,7 @@ def _record(kind: type[Event]) -> dict[str, Any]:
     return {
         "description": inspect.getdoc(kind),
         "type": "object",
-        "properties": common | _TLS | parameters | _fingerprint(kind),
+        "properties": common | _TLS | parameters | _fingerprint(kind) | _outcome(kind),
         "required": [*common, *parameters],
         "dependentRequired": {name: ["tls_version", "tls_cipher"] for name in _TLS},
         "additionalProperties": False,
@@ -50,6 +50,13 @@ def _fingerprint(kind: type[Event]) -> dict[str, Any]:
         return {}
     what = "the same for the same password, under policy.fingerprint_key"
     return {"password_fp": {"type": "string", "pattern": "^[0-9a-f]{16}$", "description": what}}
+
+
+def _outcome(kind: type[Event]) -> dict[str, Any]:
+    """Describe what a ``pop3_unexpected`` has besides that is the outcome of a login attempt."""
+    if kind is not Unexpected:
+        return {}
+    return {"attempt": {"type": "integer", "minimum": 1, "description": "whose outcome this is"}}
 
 
 def _common(kind: type[Event]) -> dict[str, Any]:
