@@ -79,7 +79,7 @@ TABLES: dict[str, type[BaseModel]] = {
         (table, key)
         for table, model in TABLES.items()
         for key in model.model_fields
-        if key not in ("deny", "certificates", "client_ca")  # out of force
+        if key not in ("deny", "certificates", "client_ca", "words")  # out of force
     ],
 )
 def test_the_commented_example_shows_each_key_with_its_default(table: str, key: str) -> None:

@@ -13,8 +13,9 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from pop3proxy.analyzer import sasl
+from pop3proxy.analyzer import sasl, saslforms
 from pop3proxy.analyzer.events import ALL, Oddity, Reason
+from pop3proxy.analyzer.grammar import COMMANDS, Form
 from pop3proxy.analyzer.limits import Limits
 from pop3proxy.config import Config
 from pop3proxy.hooks.api import VERDICTS, Hook, Verdict
@@ -94,9 +95,53 @@ def _rules() -> Iterator[tuple[str, ...]]:
         yield f"`{rule.name}`", f"{rule.counts} by {rule.by}", limits, f"`{rule.action}`"
 
 
+_FORMS = {
+    Form.ALONE: "nothing",
+    Form.NAME: "a name: 8-bit bytes and inner blanks, too",
+    Form.PASSWORD: "everything",
+    Form.NAME_AND_DIGEST: "a name, a blank, 32 hexadecimal digits",
+    Form.MECHANISM: "nothing; or a mechanism; or that, a blank, and base64 or `=`",
+    Form.LANGUAGE: "nothing; or a language tag or `*`",
+    Form.NUMBER: "a number",
+    Form.MAYBE_NUMBER: "nothing; or a number",
+    Form.TWO_NUMBERS: "two numbers",
+    Form.TEXT: "any text",
+}
+
+
+def _guarded() -> Iterator[tuple[str, ...]]:
+    """Yield a row for each form of a command line: the commands that pass before the login, and only behind it."""
+    for form, text in _FORMS.items():
+        rows = [row for row in COMMANDS.values() if row.form is form]
+        before = ", ".join(f"`{row.name}`" for row in rows if row.before_login)
+        behind = ", ".join(f"`{row.name}`" for row in rows if not row.before_login)
+        yield text, before or "none", behind or "none"
+
+
+def _mechanisms() -> Iterator[tuple[str, ...]]:
+    """Yield a row for each mechanism that passes."""
+    for name, form in sorted(saslforms._FORMS.items()):
+        responses = "any number" if form.endless else str(len(form.responses))
+        yield f"`{name}`", responses, "yes" if form.initial else "no", "yes" if form.report else "no"
+
+
 GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "events": ("events.md", lambda: _table(("event", "parameters", "what it says"), _events())),
     "oddities": ("events.md", lambda: _table(("`msg`", "what it says"), _oddities())),
+    "guard": (
+        "guard.md",
+        lambda: _table(("argument", "passes", "passes only behind the login"), _guarded()),
+    ),
+    "mechanisms": (
+        "guard.md",
+        lambda: _table(
+            (
+                *("mechanism", "responses", "the first on the AUTH line"),
+                "a last, empty one behind the server's report or proof",
+            ),
+            _mechanisms(),
+        ),
+    ),
     "keys": ("operating.md", lambda: _table(("key", "default", "what it says"), _keys(Config))),
     "rules": ("policy.md", lambda: _table(("rule", "counts", "limits", "action"), _rules())),
     "verdicts": ("hooks.md", lambda: _table(_verdict_heads(), _verdicts())),
@@ -126,6 +171,10 @@ def _rows_under(document: str, head: str) -> list[str]:
 def test_generated_table_is_what_the_code_says(name: str) -> None:
     document, generate = GENERATED[name]
     assert _part(document, name)[2] == generate()
+
+
+def test_every_form_of_a_command_line_is_explained() -> None:
+    assert set(_FORMS) == set(Form)
 
 
 def test_every_reason_of_a_failure_is_explained() -> None:

@@ -75,15 +75,19 @@ DEFAULT_OPTIONS: Final = GuardOptions()
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """How a line that does not pass is answered; with a ``reason``, a login fails by it."""
+    """How a line that does not pass is answered; with a ``reason``, a login fails by it.
+
+    ``needs_login``: it is a command for which the client must have logged in.
+    """
 
     reply: bytes
     reason: Reason | None = None
+    needs_login: bool = False
 
 
 _UNKNOWN: Final = Refusal(b"-ERR Unknown command.\r\n")
 _FORM: Final = Refusal(b"-ERR Malformed command.\r\n")
-_LOG_IN_FIRST: Final = Refusal(b"-ERR Log in first.\r\n")
+_LOG_IN_FIRST: Final = Refusal(b"-ERR Log in first.\r\n", needs_login=True)
 _TOO_LONG: Final = Refusal(b"-ERR Line too long.\r\n")
 _USER_FIRST: Final = Refusal(b"-ERR Send USER first.\r\n")
 _NO_BLANKS: Final = Refusal(b"-ERR [AUTH] User names with blanks are not accepted.\r\n")
@@ -211,7 +215,9 @@ class Guard:
     def _refusal_of_order(self, text: bytes, row: Command, arg: bytes) -> Refusal | None:
         if not (row.before_login or self._is_added(text)):
             preauthenticated = row.role is Role.MAILBOX and self._options.mailbox_before_login
-            return None if preauthenticated else _LOG_IN_FIRST
+            if preauthenticated:
+                return None
+            return _LOG_IN_FIRST if row.role is Role.MAILBOX else _UNKNOWN
         if row.role is Role.PASS:
             return None if self._named else _USER_FIRST
         if row.role is Role.AUTH:

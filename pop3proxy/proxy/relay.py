@@ -32,6 +32,7 @@ from ..analyzer.events import (
     Unexpected,
 )
 from ..analyzer.grammar import Role
+from ..analyzer.guard import Refusal
 from ..analyzer.steps import DATA_MAY, Kinds, Step
 from ..hooks.api import PASS, Delay, Deny, Drop, EndSession, Pass, Verdict
 from ..hooks.asking import Question
@@ -398,8 +399,7 @@ class Relay:
             self._end(step.ends)
             return
         if step.refusal is not None:
-            surroundings.count("not_passed")
-            self._withhold(step, step.refusal.reply)
+            self._not_passed(step, step.refusal)
             return
         if terms is not None and (denial := terms.denial(step, self._secure)) is not None:
             # Nobody is asked about what is refused in any case.
@@ -414,6 +414,21 @@ class Relay:
             flow.waits = question.cancel
             question.settled = lambda verdict: self._settled(flow, step, verdict)
             self._hold(flow, step)
+
+    def _not_passed(self, step: Step, refusal: Refusal) -> None:
+        """Answer a line that the guard does not pass."""
+        surroundings = self._surroundings
+        surroundings.count("not_passed")
+        if refusal.needs_login:
+            count = surroundings.count("mailbox_before_login")
+            if count & (count - 1) == 0:
+                self._log.warn(
+                    "{uid}: a mailbox command before a login is not passed ({count} so far); if the mail"
+                    ' server logs clients in by their address, set verdicts.on_blind = "pass"',
+                    uid=self._analyzer.connection.uid,
+                    count=count,
+                )
+        self._withhold(step, refusal.reply)
 
     def _question(self, step: Step) -> Question | None:
         """Ask about a step; of a login also under each other name that some servers read."""
