@@ -211,10 +211,13 @@ class Analyzer(Replies):
     def sent(self) -> bool:
         """Know that the client's last step goes to the server; return whether it still may.
 
-        It may not if it is the response of an exchange that the server has ended meanwhile.
+        It may not if it is the response of an exchange that the server has ended meanwhile, or if the server
+        has said farewell.
         """
-        self._unsent = None
         stale, self._stale = self._stale, False
+        if self._farewell is not None:
+            return False
+        self._unsent = None
         return not stale
 
     def refused(self, step: Step) -> bytes:
@@ -356,7 +359,7 @@ class Analyzer(Replies):
 
     def _cut_login(self, owed: OwedToLogin | OwedToExchange) -> None:
         greeted = self._owed[0] is not GREETING
-        by_server = greeted and CLIENT not in self._ended
+        by_server = greeted and CLIENT not in self._ended and self._unsent is None
         if isinstance(owed, OwedToLogin):
             attempt, user = owed.attempt, owed.named
             if user is None:

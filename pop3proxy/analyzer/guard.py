@@ -108,7 +108,7 @@ class Guard:
     """The guard of one session, in the order of its client's lines.
 
     ``strictness`` follows from what is decided about and from the session's state. The caller asks
-    ``refusal`` or ``refusal_of_response`` for each line, and reports what becomes of the lines that pass.
+    ``refusal`` or ``passes_response`` for each line, and reports what becomes of the lines that pass.
     """
 
     __slots__ = (
@@ -256,21 +256,21 @@ class Guard:
         """Count a challenge of the server."""
         self._challenges -= 1
 
-    def refusal_of_response(self, text: bytes) -> Refusal | None:
-        """Return how a SASL response is answered that does not pass; None if it passes, as ``*`` does."""
+    def passes_response(self, text: bytes) -> bool:
+        """Return whether a SASL response passes, as ``*`` does."""
         self.long_line = len(text) > SASL_LINE
         if text == b"*":
-            return None
+            return True
         form = self._form
         if form is None or (self._challenges < 0 and not form.endless):
-            return MALFORMED
+            return False
         message = _decoded(text)
         if message is None or not form.fits(self._turn, message):
-            return MALFORMED
+            return False
         if len(text) > LINE and not _is_safe_when_long(text):
-            return MALFORMED
+            return False
         self._turn += 1
-        return None
+        return True
 
     # --- what becomes of lines ----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ What is particular to a command stands in ``grammar``, to a SASL mechanism in ``
 
 import re
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import replace
 
 from . import grammar
@@ -19,7 +20,7 @@ from .events import (
     Secret,
 )
 from .grammar import Command, Role
-from .guard import MAX_NOT_PASSED, USER_PASS, Refusal, Strictness
+from .guard import MALFORMED, MAX_NOT_PASSED, USER_PASS, Refusal, Strictness
 from .lines import Body
 from .owed import GREETING, Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import is_tls
@@ -365,14 +366,21 @@ class Requests(DialogueState):
         self._remember(text)
         self._client_expects = ANSWER
         self._attempted = None
-        if self._guard.lock_step:
-            self._refusal = self._guard.refusal_of_response(text)
-            if self._refusal is not None:
-                self._malformed(exchange, self._refusal.reason or Reason.DENIED)
-                return
         before = (exchange.user, exchange.password) if exchange.complete else None
+        if self._guard.lock_step and not self._passes(exchange, text):
+            self._refusal = MALFORMED
+            self._malformed(exchange, Reason.MALFORMED)
+            return
         exchange.respond(text)
         self._responded(exchange, before)
+
+    def _passes(self, exchange: Exchange, text: bytes) -> bool:
+        """Return whether a SASL response passes the guard: it has its form, and the analyzer can read it."""
+        if exchange.asks_again or not self._guard.passes_response(text):
+            return False
+        trial = copy(exchange)
+        trial.respond(text)
+        return not trial.malformed
 
     def _responded(self, exchange: Exchange, before: tuple[str, str] | None) -> None:
         """Raise what a response gave rise to.
