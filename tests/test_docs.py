@@ -122,7 +122,12 @@ def _mechanisms() -> Iterator[tuple[str, ...]]:
     """Yield a row for each mechanism that passes."""
     for name, form in sorted(saslforms._FORMS.items()):
         responses = "any number" if form.endless else str(len(form.responses))
-        yield f"`{name}`", responses, "yes" if form.initial else "no", "yes" if form.report else "no"
+        yield (
+            f"`{name}`",
+            responses,
+            "yes" if form.initial else "no",
+            "yes" if form.report else "no",
+        )
 
 
 GENERATED: dict[str, tuple[str, Callable[[], str]]] = {

@@ -37,7 +37,11 @@ class Guard:
         """Write its configuration into a folder."""
         guard = cls(folder / f"{name}.toml", folder / f"{name}.notes")
         hook = {"name": "tests.integration.asking:Asking", "options": {"notes": guard.notes}}
-        policy = {"rules": [_generous(rule) for rule in DEFAULT_RULES]}
+        policy = {
+            "rules": [_generous(rule) for rule in DEFAULT_RULES],
+            # A verdict of the policy ends the asking, so that the hook behind it would not be asked.
+            "misconfigured_delay": 0,
+        }
         guard.path.write_text(f"hooks = [{as_toml(hook)}]\npolicy = {as_toml(policy)}\n")
         return guard
 

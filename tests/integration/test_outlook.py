@@ -11,13 +11,12 @@ from .audit import Login, assert_every_event_recorded
 from .clients import Job
 from .mail import TAME_MAILS
 from .mechanisms import Ran
-from .popclient import PopClient
+from .popclient import Attempt, PopClient
+from .sasl import NTLM_NEGOTIATE
 
 pytestmark = pytest.mark.integration
 
 CLIENT = "as Outlook"
-# A Type 1 message that Windows sends: no domain, no workstation, version 5.1.
-NEGOTIATE = "TlRMTVNTUAABAAAAB4IIogAAAAAAAAAAAAAAAAAAAAAFASgKAAAADw=="
 
 
 def log_in(client: PopClient, job: Job) -> None:
@@ -49,12 +48,35 @@ def test_discovery_and_login_and_mail_pass(tame_job: Job, discovery: str, ran: R
     ran("USER/PASS", CLIENT, tame_job.server, "mail fetched")
 
 
+def test_secure_password_authentication_passes(tame_job: Job, ran: Ran) -> None:
+    """NTLM, whose last message is longer than a command may be."""
+    with PopClient(tame_job.port) as client:
+        assert "NTLM" in client.ask_for_lines("AUTH ")
+        assert client.log_in(Attempt(tame_job.account.user, tame_job.account.password, "NTLM"))
+        fetch_and_delete(client)
+    assert_every_event_recorded(tame_job.visit(), Login(tame_job.account.user, "NTLM"))
+    ran("NTLM", CLIENT, tame_job.server, "mail fetched")
+
+
+def test_secure_password_authentication_with_a_wrong_password_fails(
+    strangers_job: Job, ran: Ran
+) -> None:
+    account = strangers_job.account
+    with PopClient(strangers_job.port) as client:
+        assert not client.log_in(Attempt(account.user, account.password, "NTLM"))
+        assert client.ask("QUIT")
+        client.read_to_the_end()
+    login = Login(account.user, "NTLM", success=False)
+    assert_every_event_recorded(strangers_job.visit(), login)
+    ran("NTLM", CLIENT, strangers_job.server, "wrong password")
+
+
 def test_a_cancelled_exchange_of_ntlm_is_no_login_and_the_next_login_passes(tame_job: Job) -> None:
     """Secure Password Authentication that the user gives up before a password is known."""
     with PopClient(tame_job.port) as client:
         client.send("AUTH NTLM")
         assert client.line().startswith("+ ")
-        client.send(NEGOTIATE)
+        client.send(NTLM_NEGOTIATE)
         assert client.line().startswith("+ TlRMTVNTUAAC")
         assert not client.ask("*")
         log_in(client, tame_job)

@@ -18,8 +18,8 @@ from .test_outlook import fetch_and_delete
 pytestmark = pytest.mark.integration
 
 CLIENT = "as Thunderbird"
-# mailnews authMethod 3: PLAIN, LOGIN, then USER and PASS. 4: CRAM-MD5, or APOP where the server lacks it.
-MECHANISMS = ["PLAIN", "LOGIN", "USER/PASS", "CRAM-MD5", "APOP"]
+# By authMethod: 3 is PLAIN, LOGIN, then USER and PASS; 4 CRAM-MD5, or APOP where the server lacks it; 6 NTLM.
+MECHANISMS = ["PLAIN", "LOGIN", "USER/PASS", "CRAM-MD5", "APOP", "NTLM"]
 
 
 def attempt(job: Job, mechanism: str) -> Attempt:
