@@ -107,13 +107,17 @@ def assert_asked(visit: Visit, *logins: Login) -> None:
 
 
 def assert_logins_asked(visit: Visit, *logins: Login) -> None:
-    """A blocking hook, if there is one, was asked about each login and its outcome once, by its user.
+    """A blocking hook, if there is one, was asked about these logins."""
+    if visit.asked is not None:
+        assert_attempts_asked(visit.asked, *logins)
+
+
+def assert_attempts_asked(notes: Sequence[tuple[str, ...]], *logins: Login) -> None:
+    """A hook was asked about each login and about its outcome, once and by its user.
 
     About an attempt with a blank in the user's name it was asked by each name that servers read in it.
     """
-    if visit.asked is None:
-        return
-    asked = [note for note in visit.asked if note[0] != "pop3_request"]
+    asked = [note for note in notes if note[0] != "pop3_request"]
     expected = []
     for login in logins:
         readings = dict.fromkeys((login.user, login.user.partition(" ")[0]))
