@@ -126,7 +126,9 @@ def fetched_by_delivery(job: Job) -> list[bytes]:
     return _contents((job.folder / "incoming").iterdir())
 
 
-def fetchmail(job: Job, options: str, tls: str = "sslproto ''") -> Outcome:
+def fetchmail(
+    job: Job, options: str, tls: str = "sslproto ''", more: Sequence[str] = ()
+) -> Outcome:
     """Fetch everything, and delete it there."""
     settings = job.folder / "fetchmailrc"
     settings.write_text(
@@ -137,7 +139,7 @@ def fetchmail(job: Job, options: str, tls: str = "sslproto ''") -> Outcome:
     settings.chmod(0o600)
     return job.run(
         *("fetchmail", "--fetchmailrc", settings, "--pidfile", job.folder / "pid"),
-        *("--nosyslog", "--invisible"),
+        *("--nosyslog", "--invisible", *more),
     )
 
 
@@ -158,8 +160,10 @@ def mpop(job: Job, auth: str, password: str, *settings: str) -> Outcome:
     return job.run("mpop", "--file", path, "test")
 
 
-def getmail(job: Job, *settings: str, kind: str = "SimplePOP3Retriever") -> Outcome:
-    """Fetch everything."""
+def getmail(
+    job: Job, *settings: str, kind: str = "SimplePOP3Retriever", options: Sequence[str] = ()
+) -> Outcome:
+    """Fetch everything, and leave it there but for other ``options``."""
     (job.folder / "getmailrc").write_text(
         f"[retriever]\ntype = {kind}\n"
         f"server = 127.0.0.1\nport = {job.port}\n"
@@ -167,7 +171,8 @@ def getmail(job: Job, *settings: str, kind: str = "SimplePOP3Retriever") -> Outc
         + "".join(f"{line}\n" for line in settings)
         + f"[destination]\ntype = MDA_external\npath = {_delivery_program(job)}\n"
         "allow_root_commands = true\n"
-        "[options]\nread_all = true\ndelete = false\nreceived = false\ndelivered_to = false\n"
+        "[options]\nread_all = true\nreceived = false\ndelivered_to = false\n"
+        + "".join(f"{line}\n" for line in options or ("delete = false",))
     )
     return job.run("getmail", f"--getmaildir={job.folder}", "--rcfile=getmailrc")
 

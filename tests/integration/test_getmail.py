@@ -53,3 +53,16 @@ def test_a_message_of_10_mb_arrives_unchanged(large_job: Job, large: Mail) -> No
     assert outcome.status == 0, outcome.output
     assert fetched_by_delivery(large_job) == [delivered(large)]
     assert_every_event_recorded(large_job.visit(), Login(large_job.account.user, "USER/PASS"))
+
+
+MODES = [
+    pytest.param(("delete = true",), id="delete"),
+    pytest.param(("delete = false", "max_messages_per_session = 99"), id="keep"),
+    pytest.param(("max_message_size = 1000000",), id="size"),
+]
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_mail_arrives_unchanged_in_every_mode(job: Job, options: tuple[str, ...]) -> None:
+    assert_mail_fetched(job, getmail(job, options=options))
+    assert_every_event_recorded(job.visit(), Login(job.account.user, "USER/PASS"))

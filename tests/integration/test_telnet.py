@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from pop3proxy.analyzer.guard import MAX_NOT_PASSED
+
 from .audit import Login, assert_let_in
 from .clients import Job
 from .popclient import PopClient
@@ -19,8 +21,6 @@ WAYS = [
     pytest.param(PopClient.write, id="line-by-line"),
     pytest.param(PopClient.type, id="character-by-character"),
 ]
-MANY = 19
-"""One more slip, and the proxy ends the session."""
 
 
 class Person:
@@ -132,13 +132,26 @@ def test_whoever_slips_many_times_still_gets_in(tame_job: Job) -> None:
     account = tame_job.account
     with PopClient(tame_job.port) as client:
         person = Person(client, PopClient.write)
-        assert not any(person.types("help") for _ in range(MANY))
+        assert not any(person.types("help") for _ in range(MAX_NOT_PASSED))
         assert person.types(f"user {account.user}")
         assert person.types(f"pass {account.password}")
         assert person.types("quit")
         client.read_to_the_end()
-    visit = tame_job.visit(*[b"help\r\n"] * MANY)
-    assert_let_in(visit, Login(account.user, "USER/PASS"), unexpected=["not_passed"] * MANY)
+    visit = tame_job.visit(*[b"help\r\n"] * MAX_NOT_PASSED)
+    assert_let_in(
+        visit, Login(account.user, "USER/PASS"), unexpected=["not_passed"] * MAX_NOT_PASSED
+    )
+
+
+@pytest.mark.parametrize("guarding", ["guarded"], indirect=True)
+def test_whoever_slips_once_too_often_is_shown_out(job: Job) -> None:
+    with PopClient(job.port) as client:
+        person = Person(client, PopClient.write)
+        assert not any(person.types("help") for _ in range(MAX_NOT_PASSED))
+        client.send("help")
+        client.read_to_the_end()
+    (recorded,) = job.recorded()
+    assert recorded.end["reason"] == "not_passed"
 
 
 @pytest.mark.parametrize("say", WAYS)
