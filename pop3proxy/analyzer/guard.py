@@ -208,8 +208,9 @@ class Guard:
         if row.role is Role.AUTH:
             mechanism, _, initial = arg.partition(b" ")
             form = sasl_form(mechanism.decode("ascii").upper())
-            long_initial = form.long_initial if form else self._options.unknown_mechanisms
-            return long_initial and _is_safe_when_long(initial)
+            if form is None:
+                form = opaque_form()
+            return form.long and _is_safe_when_long(initial, form)
         return False
 
     def _refusal_of_order(self, text: bytes, row: Command, arg: bytes) -> Refusal | None:
@@ -267,7 +268,9 @@ class Guard:
         message = _decoded(text)
         if message is None or not form.fits(self._turn, message):
             return False
-        if len(text) > LINE and not _is_safe_when_long(text):
+        if self.long_line and not form.long:
+            return False
+        if len(text) > LINE and not _is_safe_when_long(text, form):
             return False
         self._turn += 1
         return True
@@ -278,14 +281,9 @@ class Guard:
         """Know the server's answer to USER."""
         self._named = ok
 
-    def readings(self, mechanism: str, user: str) -> tuple[str, ...]:
+    def readings(self, user: str) -> tuple[str, ...]:
         """Return the names besides ``user`` that some servers read in it: they stop at a blank, or trim."""
-        if not (
-            self.lock_step
-            and " " in user
-            and mechanism in _NAMED_IN_CLEAR
-            and self._options.blanks_in_names == "both"
-        ):
+        if not (self.lock_step and " " in user and self._options.blanks_in_names == "both"):
             return ()
         trimmed = user.rstrip(" ")
         others = dict.fromkeys((trimmed, trimmed.partition(" ")[0]))
@@ -300,8 +298,6 @@ class Guard:
 USER_PASS: Final = "USER/PASS"
 """The mechanism of a login by USER and PASS (RFC 1939 section 7)."""
 
-_NAMED_IN_CLEAR: Final = frozenset({USER_PASS, "APOP", "CRAM-MD5"})
-
 _FORGETS_NAME: Final = frozenset({Role.AUTH, Role.APOP, Role.STLS, Role.PASS, Role.RPOP})
 
 
@@ -310,17 +306,15 @@ def _decoded(text: bytes) -> bytes | None:
     return binascii.a2b_base64(text) if is_strict_base64(text) else None
 
 
-def _is_safe_when_long(text: bytes) -> bool:
+def _is_safe_when_long(text: bytes, form: SaslForm) -> bool:
     """Return whether what a small buffer leaves of a long base64 text is neither a command nor a response.
 
     The rest may begin at any of its characters, so it is decoded from each of the four offsets.
     """
     if grammar.ends_in_command(text):
         return False
+    if form.mark is None:
+        return True
     padded = (text.rstrip(b"=")[offset:] for offset in (1, 2, 3))
     shifted = (base64.b64decode(part[: len(part) - len(part) % 4]) for part in padded)
-    return not any(_HIDDEN.search(message) for message in shifted)
-
-
-# PLAIN, XOAUTH2 and OAUTHBEARER; of the other mechanisms a message alone is no login.
-_HIDDEN: Final = re.compile(rb"\0[^\0]{1,255}\0|auth=bearer", re.I)
+    return not any(form.mark in message.lower() for message in shifted)

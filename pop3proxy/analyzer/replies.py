@@ -260,7 +260,8 @@ class Replies(Requests):
     def _answer_auth(self, owed: Owed, status: Status, certain: bool) -> bool:
         assert isinstance(owed, OwedToExchange)
         exchange = owed.exchange
-        if status.ok and not exchange.responded:
+        authorizing = self.connection.state is AUTHORIZATION
+        if status.ok and authorizing and not exchange.attempt:
             return self._accepted_nothing(exchange)
         self._client_expects = COMMAND
         self._auth_refused = self._auth_refused or not status.ok
@@ -272,21 +273,18 @@ class Replies(Requests):
             if status.ok:
                 self._lose("out_of_step")
             return False
-        if self.connection.state is not AUTHORIZATION or not (status.ok or exchange.judged):
+        if not (authorizing and (status.ok or exchange.judged)):
             self._came_to_nothing(Oddity.LOGIN_CANCELLED, exchange.attempt)
-            return False
-        if self.guarded and status.ok and not exchange.attempt:
-            self._lose("out_of_step")
             return False
         self._judge(self._of(exchange), exchange.user, status, exchange.complete, certain)
         return False
 
     def _accepted_nothing(self, exchange: Exchange) -> bool:
-        """Take a +OK to an AUTH by which the client has not said who it is; return whether it goes on.
+        """Take a +OK to an AUTH without credentials, which is no login; return whether it goes on.
 
         Exchange 2000 to 2007 begins an NTLM exchange so. Others list their mechanisms.
         """
-        if exchange.mechanism == "NTLM" and self._client_expects is ANSWER:
+        if exchange.mechanism == "NTLM" and not exchange.responded:
             self._challenged(exchange, b"")
             return True
         self._client_expects = COMMAND

@@ -406,7 +406,7 @@ class Requests(DialogueState):
             self._attempted = attempt, Reason.DENIED
         if LoginAttempt in self._wants:
             self._out.append(attempt)
-            for name in self._guard.readings(mechanism, user):
+            for name in self._guard.readings(user):
                 self._read_too(replace(attempt, user=name))
         return attempt
 

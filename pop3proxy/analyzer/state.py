@@ -267,7 +267,7 @@ class DialogueState:
             number = attempt.attempt or self._number()
             raised = (attempt.password, attempt.mechanism, reason, code, number)
             self._out.append(LoginFailure(self.connection, self.ts, user, *raised))
-            for name in self._guard.readings(attempt.mechanism, user):
+            for name in self._guard.readings(user):
                 self._read_too(LoginFailure(self.connection, self.ts, name, *raised))
 
     def _number(self) -> int:
