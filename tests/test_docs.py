@@ -17,6 +17,8 @@ from pop3proxy.analyzer import sasl, saslforms
 from pop3proxy.analyzer.events import ALL, Oddity, Reason
 from pop3proxy.analyzer.grammar import COMMANDS, Form
 from pop3proxy.analyzer.limits import Limits
+from pop3proxy.analyzer.refusalrow import WORDED
+from pop3proxy.analyzer.refusaltable import BUILT_IN
 from pop3proxy.config import Config
 from pop3proxy.hooks.api import VERDICTS, Hook, Verdict
 from pop3proxy.hooks.dispatcher import Dispatcher
@@ -89,6 +91,11 @@ def _example(name: str) -> Callable[[], str]:
     return lambda: f"```python\n{(EXAMPLES / name).read_text(encoding='utf-8')}```\n"
 
 
+def _refusals() -> Iterator[tuple[str, ...]]:
+    for row in BUILT_IN:
+        yield f"`{row.text}`", f"`{row.reason}`", row.charset, _markdown(row.source)
+
+
 def _rules() -> Iterator[tuple[str, ...]]:
     for rule in DEFAULT_RULES:
         limits = ", ".join(f"{limit.count} in {limit.seconds:g} s" for limit in rule.limits)
@@ -148,6 +155,10 @@ GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
         ),
     ),
     "keys": ("operating.md", lambda: _table(("key", "default", "what it says"), _keys(Config))),
+    "refusals": (
+        "refusals.md",
+        lambda: _table(("text", "`reason`", "charset", "source"), _refusals()),
+    ),
     "rules": ("policy.md", lambda: _table(("rule", "counts", "limits", "action"), _rules())),
     "verdicts": ("hooks.md", lambda: _table(_verdict_heads(), _verdicts())),
     **{path.name: ("hooks.md", _example(path.name)) for path in sorted(EXAMPLES.glob("*.py"))},
@@ -184,6 +195,24 @@ def test_every_form_of_a_command_line_is_explained() -> None:
 
 def test_every_reason_of_a_failure_is_explained() -> None:
     assert sorted(_rows_under("events.md", "| `reason` | when |")) == sorted(Reason)
+
+
+def test_every_reason_of_a_row_is_named() -> None:
+    text = (ROOT / "docs" / "refusals.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"^`reason` is (.*?)\. At most", text, re.M | re.S)
+    assert sorted(re.findall(r"`(\w+)`", named)) == sorted(WORDED)
+
+
+def test_rows_of_the_chapter_on_refusals_are_some() -> None:
+    text = (ROOT / "docs" / "refusals.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```", text, re.M | re.S)
+    config = Config.model_validate(
+        {"listen": ["tcp:110"], "upstream": "tcp:localhost:110"} | tomllib.loads(block)
+    )
+    table = config.analyzer.table()
+    said = "登录太频繁!".encode("gbk")
+    assert table.reason(said, "bob", "x", True, False) == (Reason.LOGIN_DELAY, "")
+    assert table.reason(b"Please wait 15 minutes", "bob", "x", True, False)[0] == "login_delay"
 
 
 def test_every_mechanism_is_explained() -> None:

@@ -4,7 +4,7 @@ It follows the session's state and raises the events; it decides nothing. What h
 mechanisms is here and in those two: the order of replies, what may be read when, and what is certain.
 """
 
-from . import verdict
+from . import refusals
 from .doubt import Doubt
 from .events import (
     AUTHORIZATION,
@@ -39,6 +39,7 @@ class Analyzer(Replies):
     (AUTH, STLS, XTND XMIT) stays unpulled until the server has answered. With nothing gated it passes at once
     in steps without events, a bounded copy is kept, and its events come with the answer that decides what it
     is. ``auth_resp_code``: this server marks wrong credentials with [AUTH] even if its CAPA was not seen.
+    ``refusals`` is the table by which refused logins are read.
 
     No input raises an exception, and no decision depends on time or on how the bytes were cut.
     """
@@ -276,7 +277,7 @@ class Analyzer(Replies):
         if attempted is not None:
             attempt, reason = attempted
             status = parse_status(reply)
-            code = verdict.response_code(status.text) if status is not None else ""
+            code = refusals.response_code(status.text) if status is not None else ""
             self._failed(attempt, attempt.user, reason, code)
         step = Step(0, self._out)
         self._out = SPENT
@@ -373,7 +374,7 @@ class Analyzer(Replies):
         attempt = self._of(exchange)
         if exchange.announced and CLIENT in self._ended:
             # The server has said no, and the client did not wait for its -ERR.
-            why, code = verdict.reason(b"", True, self.auth_resp_code)
+            why, code = self._refusals.reason(b"", "", "", True, self.auth_resp_code)
             self._failed(attempt, attempt.user, why, code)
         elif exchange.cancelled:
             self._came_to_nothing(Oddity.LOGIN_CANCELLED, exchange.attempt)

@@ -61,6 +61,8 @@ class Tls:
 class Connection:
     """Who talks to whom: the ``c`` of every event.
 
+    ``listener`` is the endpoint string of the listener that the client came to, ``listener_h`` and
+    ``listener_p`` the address that it is bound to (a UNIX socket's path and port 0); empty in a capture.
     ``state`` is the session's as far as the server has answered; ``tls`` is set while the client
     talks TLS to the proxy, which holds the keys.
     ``trusted_peer``: ``orig_h`` is a proxy before this one that named no client (PROXY LOCAL or UNKNOWN),
@@ -75,6 +77,8 @@ class Connection:
     resp_h: str
     resp_p: int
     listener: str = ""
+    listener_h: str = ""
+    listener_p: int = 0
     tls: Tls | None = None
     state: State = State.AUTHORIZATION
     secrets: tuple[str, ...] = ()
@@ -92,7 +96,10 @@ class Secret(Enum):
 
 
 class Reason(StrEnum):
-    """Why a login failed, from the response codes of RFC 2449, 3206 and 6856."""
+    """Why a login failed: from the response codes of RFC 2449, 3206 and 6856, or from the server's words.
+
+    ``malformed`` and ``unsupported``: the server has judged no credentials.
+    """
 
     CREDENTIALS = "credentials"
     IN_USE = "in_use"

@@ -74,7 +74,7 @@ DEFAULT_OPTIONS: Final = GuardOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LocalReply:
     """How a line that does not pass is answered; with a ``reason``, a login fails by it.
 
     ``needs_login``: it is a command for which the client must have logged in.
@@ -85,15 +85,15 @@ class Refusal:
     needs_login: bool = False
 
 
-_UNKNOWN: Final = Refusal(b"-ERR Unknown command.\r\n")
-_FORM: Final = Refusal(b"-ERR Malformed command.\r\n")
-_LOG_IN_FIRST: Final = Refusal(b"-ERR Log in first.\r\n", needs_login=True)
-_TOO_LONG: Final = Refusal(b"-ERR Line too long.\r\n")
-_USER_FIRST: Final = Refusal(b"-ERR Send USER first.\r\n")
-_NO_BLANKS: Final = Refusal(b"-ERR [AUTH] User names with blanks are not accepted.\r\n")
-_NO_MECHANISM: Final = Refusal(b"-ERR Unsupported authentication mechanism.\r\n")
-_NO_INITIAL: Final = Refusal(b"-ERR This mechanism takes no initial response.\r\n")
-MALFORMED: Final = Refusal(b"-ERR Malformed authentication response.\r\n", Reason.MALFORMED)
+_UNKNOWN: Final = LocalReply(b"-ERR Unknown command.\r\n")
+_FORM: Final = LocalReply(b"-ERR Malformed command.\r\n")
+_LOG_IN_FIRST: Final = LocalReply(b"-ERR Log in first.\r\n", needs_login=True)
+_TOO_LONG: Final = LocalReply(b"-ERR Line too long.\r\n")
+_USER_FIRST: Final = LocalReply(b"-ERR Send USER first.\r\n")
+_NO_BLANKS: Final = LocalReply(b"-ERR [AUTH] User names with blanks are not accepted.\r\n")
+_NO_MECHANISM: Final = LocalReply(b"-ERR Unsupported authentication mechanism.\r\n")
+_NO_INITIAL: Final = LocalReply(b"-ERR This mechanism takes no initial response.\r\n")
+MALFORMED: Final = LocalReply(b"-ERR Malformed authentication response.\r\n", Reason.MALFORMED)
 
 _CONTROL: Final = re.compile(rb"[\0-\x1f\x7f]")
 _TWO_LINES: Final = re.compile(rb"[\0\r]")
@@ -176,7 +176,7 @@ class Guard:
                 return grammar.UNKNOWN_BODY if kind == "body" else grammar.UNKNOWN_LINE
         return row
 
-    def refusal(self, text: bytes, row: Command, arg: bytes) -> Refusal | None:
+    def refusal(self, text: bytes, row: Command, arg: bytes) -> LocalReply | None:
         """Return how a command line is answered that does not pass; None if it passes."""
         self.long_line = len(text) > LINE
         if self.strictness is Strictness.WHOLE:
@@ -190,7 +190,7 @@ class Guard:
             self.not_passed += 1
         return refusal
 
-    def _refusal_of_line(self, text: bytes, row: Command, arg: bytes) -> Refusal | None:
+    def _refusal_of_line(self, text: bytes, row: Command, arg: bytes) -> LocalReply | None:
         if row is grammar.UNKNOWN:
             word = text.partition(b" ")[0]
             if self.lock_step or not _WORD.match(word):
@@ -213,7 +213,7 @@ class Guard:
             return form.long and _is_safe_when_long(initial, form)
         return False
 
-    def _refusal_of_order(self, text: bytes, row: Command, arg: bytes) -> Refusal | None:
+    def _refusal_of_order(self, text: bytes, row: Command, arg: bytes) -> LocalReply | None:
         if not (row.before_login or self._is_added(text)):
             preauthenticated = row.role is Role.MAILBOX and self._options.mailbox_before_login
             if preauthenticated:
@@ -234,7 +234,7 @@ class Guard:
 
     # --- exchanges ----------------------------------------------------------------------------------------
 
-    def _refusal_of_auth(self, arg: bytes) -> Refusal | None:
+    def _refusal_of_auth(self, arg: bytes) -> LocalReply | None:
         mechanism, blank, initial = arg.partition(b" ")
         form = sasl_form(mechanism.decode("ascii").upper())
         if form is None:

@@ -20,7 +20,7 @@ from .events import (
     Secret,
 )
 from .grammar import Command, Role
-from .guard import MALFORMED, MAX_NOT_PASSED, USER_PASS, Refusal, Strictness
+from .guard import MALFORMED, MAX_NOT_PASSED, USER_PASS, LocalReply, Strictness
 from .lines import Body
 from .owed import GREETING, Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import is_tls
@@ -46,6 +46,8 @@ _AUTH = Role.AUTH
 
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
 _NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ](.*)\Z", re.S)
+# What RFC 1939 section 7 has of MD5; wherever it is in the line, there are servers that judge it.
+_MAYBE_DIGEST = re.compile(rb"[0-9a-f]{32}", re.I)
 _ENDS_FOR_SOME = re.compile(rb"(?:\A|\r)[ \t]*\.[ \t]*(?:\r|\Z)")
 MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
@@ -230,7 +232,7 @@ class Requests(DialogueState):
                 secret = Secret.ARGUMENT
             self._out.append(Request(self.connection, self.ts, row.name, decode(arg), secret))
 
-    def _not_passed(self, row: Command, text: bytes, arg: bytes, refusal: Refusal) -> None:
+    def _not_passed(self, row: Command, text: bytes, arg: bytes, refusal: LocalReply) -> None:
         """Raise the events of a line that the proxy answers, and the login that fails by it."""
         if self._guard.not_passed > MAX_NOT_PASSED:
             self._ends = "not_passed"
@@ -327,7 +329,9 @@ class Requests(DialogueState):
             return OwedToLogin(row, none, name, complete=False)
         user, digest = parts.groups()
         self._remember(digest)
-        return OwedToLogin(row, self._attempt(decode(user), "", "APOP"), decode(user))
+        malformed = _MAYBE_DIGEST.search(arg) is None
+        attempt = self._attempt(decode(user), "", "APOP")
+        return OwedToLogin(row, attempt, attempt.user, malformed=malformed)
 
     def _request_rpop(self, row: Command, arg: bytes) -> Owed:
         """RFC 1081: the server trusts the client's address; USER, or else the argument, names the user."""

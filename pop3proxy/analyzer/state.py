@@ -23,10 +23,11 @@ from .events import (
     Unexpected,
 )
 from .grammar import Command, Role
-from .guard import DEFAULT_OPTIONS, Guard, GuardOptions, Refusal, Strictness
+from .guard import DEFAULT_OPTIONS, Guard, GuardOptions, LocalReply, Strictness
 from .limits import Limits
 from .lines import Body, BodyEnd, LineCutter
 from .owed import GREETING, Owed
+from .refusals import DEFAULT_REFUSALS, Refusals
 from .status import Status, may_become_status
 from .steps import (
     COMMAND_MAY,
@@ -105,6 +106,7 @@ class DialogueState:
         "_owed",
         "_readings",
         "_refusal",
+        "_refusals",
         "_row",
         "_server",
         "_server_expects",
@@ -135,6 +137,7 @@ class DialogueState:
         gated: Kinds = NO_KINDS,
         auth_resp_code: bool = False,
         guard: GuardOptions = DEFAULT_OPTIONS,
+        refusals: Refusals = DEFAULT_REFUSALS,
     ) -> None:
         """Begin before the greeting, which is the first reply that the server owes."""
         self.connection = connection
@@ -147,6 +150,7 @@ class DialogueState:
         self.auth_resp_code = self._announced = auth_resp_code
         self.ts = 0.0
         self._limits = limits
+        self._refusals = refusals
         self._wants = wants
         self._guard = Guard(guard)
         self.gate(gated)
@@ -168,7 +172,7 @@ class DialogueState:
         self._layer_due = False
         # If gated: how the client's last line is answered that does not pass, why the session ends with the
         # step just read, its command, and what it can be taken back to.
-        self._refusal: Refusal | None = None
+        self._refusal: LocalReply | None = None
         self._ends = ""
         self._row: Command | None = None
         self._before: str | None = None

@@ -14,7 +14,7 @@ from .events import (
     Unexpected,
 )
 from .grammar import Command, Role
-from .guard import Refusal
+from .guard import LocalReply
 
 Events = Sequence[Event]
 Kinds = frozenset[type[Event]]
@@ -71,7 +71,7 @@ class Step:
         self.may = NO_KINDS
         self.open = self.too_long = self.in_exchange = self.withheld = False
         self.command: Command | None = None
-        self.refusal: Refusal | None = None
+        self.refusal: LocalReply | None = None
         self.ends = ""
         self.readings: Events = NONE
         self.listing: Role | None = None

@@ -32,7 +32,7 @@ from ..analyzer.events import (
     Unexpected,
 )
 from ..analyzer.grammar import Role
-from ..analyzer.guard import Refusal
+from ..analyzer.guard import LocalReply
 from ..analyzer.steps import DATA_MAY, Kinds, Step
 from ..hooks.api import PASS, Delay, Deny, Drop, EndSession, Pass, Verdict
 from ..hooks.asking import Question
@@ -415,7 +415,7 @@ class Relay:
             question.settled = lambda verdict: self._settled(flow, step, verdict)
             self._hold(flow, step)
 
-    def _not_passed(self, step: Step, refusal: Refusal) -> None:
+    def _not_passed(self, step: Step, refusal: LocalReply) -> None:
         """Answer a line that the guard does not pass."""
         surroundings = self._surroundings
         surroundings.count("not_passed")

@@ -102,6 +102,28 @@ def _tls(tls: Tls) -> str:
     return shown
 
 
+LISTENED: Final = frozenset({Connect, LoginAttempt, LoginSuccess, LoginFailure, SessionEnd})
+"""The events whose records name the listener that the client came to."""
+
+
+def _behind_listener(own: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Put the listener, where there is one, before an event's own parameters."""
+
+    def render(event: Event) -> str:
+        c = event.c
+        return _listener(c.listener, c.listener_h, c.listener_p) + own(event)
+
+    return render
+
+
+# There are few listeners.
+@lru_cache(maxsize=64)
+def _listener(name: str, host: str, port: int) -> str:
+    if not name:
+        return ""
+    return f',"listener":{_text(name)},"listener.h":{_text(host)},"listener.p":{port}'
+
+
 def _flag(value: bool) -> str:
     return "true" if value else "false"
 
@@ -173,6 +195,7 @@ _PARAMETERS: Final[dict[type[Event], Callable[[Any], str]]] = {
     SessionEnd: _session_end,
     Policy: _policy,
 }
+_PARAMETERS.update({kind: _behind_listener(_PARAMETERS[kind]) for kind in LISTENED})
 
 
 def _bytes_as_text(error: UnicodeError) -> tuple[str, int]:
