@@ -224,6 +224,7 @@ class Analyzer(Replies):
         whose answer will be withheld, or nothing. ``answered`` is due once ``quiet`` says so.
         """
         self._unsent = None
+        self._denied, self._attempted = self._attempted, None
         if step.in_exchange:
             if self._stale or not self._owed:
                 # The server has ended the exchange meanwhile, so there is nothing to cancel.
@@ -269,9 +270,9 @@ class Analyzer(Replies):
         """
         self.ts = ts
         self._out = []
-        attempted, self._attempted = self._attempted, None
-        if attempted is not None:
-            attempt, reason = attempted
+        denied, self._denied = self._denied, None
+        if denied is not None:
+            attempt, reason = denied
             status = parse_status(reply)
             code = verdict.response_code(status.text) if status is not None else ""
             self._failed(attempt, attempt.user, reason, code)

@@ -84,6 +84,7 @@ class DialogueState:
         "_client_fresh",
         "_client_torn",
         "_credentials",
+        "_denied",
         "_doubt",
         "_ended",
         "_ends",
@@ -173,6 +174,7 @@ class DialogueState:
         self._row: Command | None = None
         self._before: str | None = None
         self._attempted: tuple[LoginAttempt, Reason] | None = None  # how it fails if it is refused
+        self._denied: tuple[LoginAttempt, Reason] | None = None  # the one that was refused
         self._cancelling = False  # an exchange whose cancellation was not the client's
         self._unsent: Step | None = None  # the client's last step, while the server has not got it
         self._stale = False  # the exchange of that step is over

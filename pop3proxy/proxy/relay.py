@@ -616,10 +616,13 @@ class Relay:
         flow.held = flow.held[flow.stepped :]
         flow.stepped = 0
         flow.denial = answer
-        if self._analyzer.in_doubt or self._analyzer.blind:
+        if self._analyzer.blind:
             self._end("denied")
             return
         instead = self._analyzer.refused(step)
+        if self._analyzer.in_doubt:
+            self._end("denied")
+            return
         flow.waits = _nothing
         if instead:
             self._owner.pass_on(CLIENT, instead)
