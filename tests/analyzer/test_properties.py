@@ -92,7 +92,7 @@ def players(
     gated = source.choice([NOTHING, NOTHING, LOGINS, STLS, ALL])
     guard = source.choice([DEFAULT_OPTIONS, GUARD])
     return lambda: GatedPlayer(
-        Analyzer(new_connection(), limits, wants, gated, guard=guard), decide
+        Analyzer(new_connection(), limits, wants, gated, guard=guard), decide if gated else passing
     )
 
 
