@@ -10,6 +10,7 @@ from enum import Enum
 from .doubt import Doubt
 from .events import (
     ALL,
+    AUTHORIZATION,
     SERVER,
     Connection,
     Event,
@@ -29,6 +30,7 @@ from .lines import Body, BodyEnd, LineCutter
 from .owed import GREETING, Owed
 from .status import Status, may_become_status
 from .steps import (
+    COMMAND_BEHIND_LOGIN_MAY,
     COMMAND_MAY,
     DATA_MAY,
     HOLDS_CLIENT,
@@ -248,7 +250,10 @@ class DialogueState:
             return DATA_MAY
         if self._client_fresh or self._guard.strictness is not Strictness.NONE:
             return ALL
-        return SASL_MAY if self._client_expects is SASL else COMMAND_MAY
+        if self._client_expects is SASL:
+            return SASL_MAY
+        behind_login = self.connection.state is not AUTHORIZATION
+        return COMMAND_BEHIND_LOGIN_MAY if behind_login else COMMAND_MAY
 
     def _too_much_owed(self) -> bool:
         if self._client_expects is MESSAGE:
