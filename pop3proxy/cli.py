@@ -30,6 +30,7 @@ from . import __version__
 from .bans import add_bans
 from .config import Config, ConfigError, Events, load, load_apart
 from .policytest import add_policy
+from .problems import traced
 
 DONE = 0
 FAILED = 1
@@ -264,11 +265,22 @@ def log_to(stream: TextIO, level: str) -> None:
 
 def _log_line(event: LogEvent) -> str:
     """Write time, level and text; the traceback follows only where a failure was not expected."""
-    # Text may come from a peer: it must not be able to begin a line of its own.
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in formatEvent(event))
-    line = f"{formatTime(event['log_time'])} {event['log_level'].name} {text}\n"
     failure = event.get("log_failure")
-    return line if failure is None else f"{line}{failure.getTraceback()}"
+    said = formatEvent(event) if failure is None else _said_of_failure(event)
+    # Text may come from a peer: it must not be able to begin a line of its own.
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)
+    line = f"{formatTime(event['log_time'])} {event['log_level'].name} {text}\n"
+    return line if failure is None else f"{line}{traced(failure)}"
+
+
+def _said_of_failure(event: LogEvent) -> str:
+    """Return what is said of a failure without its own text, which may hold what a client sent.
+
+    Twisted's older way to log has that in ``log_text``; a format may have it in ``log_failure``.
+    """
+    if "log_text" in event:
+        return str(event.get("why") or "an error that was not expected")
+    return formatEvent({**event, "log_failure": event["log_failure"].type.__name__})
 
 
 _DESCRIPTORS_PER_SESSION = 2

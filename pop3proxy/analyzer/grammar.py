@@ -73,7 +73,7 @@ _ROWS = (
     # RFC 1939 section 4 and 7: AUTHORIZATION
     Command("USER", _A, Role.USER, needs_argument=True),
     Command("PASS", _A, Role.PASS, secret=Secret.ARGUMENT),
-    Command("APOP", _A, Role.APOP, needs_argument=True, secret=Secret.AFTER_LAST_BLANK),
+    Command("APOP", _A, Role.APOP, needs_argument=True, secret=Secret.AFTER_NAME),
     Command("QUIT", ANYWHERE),
     # RFC 1939 section 5 and 7: TRANSACTION
     Command("STAT", _T, Role.MAILBOX),

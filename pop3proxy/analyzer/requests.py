@@ -20,7 +20,7 @@ from .grammar import Command, Role
 from .lines import Body
 from .owed import Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import foreign_client, is_tls
-from .sasl import Exchange, is_mechanism, readable
+from .sasl import Exchange, readable
 from .state import ANSWER, COMMAND, MESSAGE, NO_TALLY, NOT_SECRET, SASL, DialogueState, Expect
 from .text import decode
 
@@ -31,13 +31,11 @@ USER_PASS = "USER/PASS"
 _SINGLE = {row: Owed(row) for row in grammar.ROWS}
 _MULTI = {row: Owed(row, True) for row in grammar.ROWS}
 COUNTED = frozenset({"RETR", "TOP", "DELE"})
-_AUTH = Role.AUTH
 
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
-_NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ](.*)\Z", re.S)
+_NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ].*\Z", re.S)
 _DIGEST = re.compile(rb"[\t-\r ][0-9a-f]{32}(?:[\t-\r ]|\Z)", re.I)
 _ENDS_FOR_SOME = re.compile(rb"(?:\A|\r)[ \t]*\.[ \t]*(?:\r|\Z)")
-MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
 
 def _split(text: bytes) -> tuple[bytes, bytes]:
@@ -93,7 +91,7 @@ class Requests(DialogueState):
             self._lose("out_of_step")
             return len(client.take(client.waiting))
         if self._undecided is None:
-            self._undecided = bytearray()
+            self._undecided, self._unread = bytearray(), 0
         room = self._limits.undecided - len(self._undecided)
         if room <= 0:
             if self._doubt is None:
@@ -106,7 +104,7 @@ class Requests(DialogueState):
 
     def _read_undecided(self) -> None:
         """Read what passed behind a barrier, now that the server has said what it is."""
-        kept, self._undecided = self._undecided, None
+        kept, self._undecided, self._unread = self._undecided, None, 0
         if not kept:
             return
         client = self._client
@@ -153,7 +151,9 @@ class Requests(DialogueState):
         if self._client_torn and text is not None:
             self._client_torn = False
             # The end of a line may be the end of a password; a known command is most likely a whole line.
-            return grammar.command(*_split(text)) is grammar.UNKNOWN
+            if grammar.command(*_split(text)) is grammar.UNKNOWN:
+                self._secret_of_unknown(text)
+                return True
         return False
 
     def _client_limit(self) -> int:
@@ -179,14 +179,13 @@ class Requests(DialogueState):
         else:
             if row.name in COUNTED:
                 self._count(row.name)
+            secret = self._secret_of(row, arg)
             if Request in self._wants:
-                secret = row.secret
-                if row.role is _AUTH and not is_mechanism(arg.split()[0]):
-                    secret = Secret.ARGUMENT
                 self._out.append(Request(self.connection, self.ts, row.name, decode(arg), secret))
             if row.needs_argument and not arg.strip():
                 self._odd(Oddity.BAD_ARGUMENTS, True, text)
         if self._client.truncated:
+            self._secrets_lost()
             self._odd(Oddity.LINE_TOO_LONG, True, text, row.secret)
         self._owe(row, arg)
         if self._guards_login:
@@ -225,18 +224,10 @@ class Requests(DialogueState):
         self.tally[name] = self.tally.get(name, 0) + 1
 
     def _unknown(self, text: bytes) -> None:
-        """Raise the events of a line that is no command: its first letters are shown, and no more.
-
-        What a client sends for a refused AUTH becomes a command at the server, so a line that may be base64
-        is a secret as a whole then.
-        """
+        """Raise the events of a line that is no command."""
         letters = _LETTERS.match(text)[0]  # type: ignore[index]  # it matches every line
         arg = text[len(letters) :]
-        secret = Secret.ARGUMENT
-        if self._auth_refused and MAYBE_BASE64.match(text):
-            secret = Secret.LINE
-            self._remember(text)
-        self._remember(arg.strip())
+        secret = self._secret_of_unknown(text)
         if Request in self._wants:
             shown = decode(arg[1:] if arg[:1] == b" " else arg)
             self._out.append(
@@ -251,7 +242,6 @@ class Requests(DialogueState):
     def _request_pass(self, row: Command, arg: bytes) -> Owed:
         """RFC 1939 section 7: the password is the rest of the line, blanks included."""
         password = decode(arg)
-        self._remember(arg)
         self._attempt(
             self._user if self._user is not None else self._user_last, password, USER_PASS
         )
@@ -265,10 +255,9 @@ class Requests(DialogueState):
         parts = _NAME_AND_DIGEST.match(arg.rstrip())
         if parts is None:
             return OwedToLogin(row, "APOP", decode(arg), complete=False)
-        user, digest = parts.groups()
+        user = parts[1]
         if self._guards_login and _DIGEST.search(user):
             self._lose("out_of_step")
-        self._remember(digest)
         self._attempt(decode(user), "", "APOP")
         return OwedToLogin(row, "APOP", decode(user))
 
@@ -288,7 +277,6 @@ class Requests(DialogueState):
         self._client_expects = ANSWER
         initial = initials[0].strip() if initials else b""
         if initial:
-            self._remember(initial)
             if self._guards_login and not readable(initial):
                 self._lose("out_of_step")
             exchange.initial(initial)
@@ -307,8 +295,9 @@ class Requests(DialogueState):
         owed = self._owed[-1]
         assert isinstance(owed, OwedToExchange)
         if self._client.truncated:
+            self._secrets_lost()
             self._odd(Oddity.LINE_TOO_LONG, True, text, Secret.LINE)
-        self._remember(text)
+        self._remember_line(text)
         if self._guards_login and (b"\r" in text or not readable(text)):
             # It is several lines to some servers, or carries a login to those that decode it somehow.
             self._lose("out_of_step")
@@ -362,9 +351,13 @@ class Requests(DialogueState):
 
     def _client_cut(self, head: bytes) -> None:
         """Report a client line that has no end; what would be secret of it as a whole is so of a part."""
-        blob = self._auth_refused and MAYBE_BASE64.match(head) is not None
-        secret = self._client_expects is SASL or blob
-        self._odd(Oddity.CUT_LINE, True, head, Secret.LINE if secret else NOT_SECRET)
+        secret = NOT_SECRET
+        if self._client_expects is SASL:
+            secret = Secret.LINE
+        elif self._client_expects is COMMAND:
+            secret = self._secret_of_any(head)
+        self._remember_unread()
+        self._odd(Oddity.CUT_LINE, True, head, secret)
 
 
 _READ_CLIENT: Mapping[Expect, Callable[[Requests, bytes], None]] = {

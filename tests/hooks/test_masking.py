@@ -48,15 +48,15 @@ FORMS: dict[str, tuple[Event, str]] = {
         TOKEN,
     ),
     "APOP digest": (
-        Request(KNOWN, TS, "APOP", f"bob {DIGEST}", Secret.AFTER_LAST_BLANK),
+        Request(KNOWN, TS, "APOP", f"bob {DIGEST}", Secret.AFTER_NAME),
         DIGEST,
     ),
     "APOP digest before a blank": (
-        Request(KNOWN, TS, "APOP", f"bob {DIGEST} ", Secret.AFTER_LAST_BLANK),
+        Request(KNOWN, TS, "APOP", f"bob {DIGEST} ", Secret.AFTER_NAME),
         DIGEST,
     ),
     "APOP digest without a name": (
-        Request(KNOWN, TS, "APOP", DIGEST, Secret.AFTER_LAST_BLANK),
+        Request(KNOWN, TS, "APOP", DIGEST, Secret.AFTER_NAME),
         DIGEST,
     ),
     "base64 after a refused AUTH, the word": (
@@ -132,10 +132,10 @@ def test_every_form_of_a_secret_is_seen_where_the_mask_is_off(event: Event, secr
         ("AUTH", "PLAIN =", Secret.AFTER_FIRST_WORD, ("AUTH", f"PLAIN {MASK}")),
         ("AUTH", "PLAIN", Secret.AFTER_FIRST_WORD, ("AUTH", "PLAIN")),
         ("AUTH", "", Secret.AFTER_FIRST_WORD, ("AUTH", "")),
-        ("APOP", f"bob {DIGEST}", Secret.AFTER_LAST_BLANK, ("APOP", f"bob {MASK}")),
-        ("APOP", f"bob smith {DIGEST}", Secret.AFTER_LAST_BLANK, ("APOP", f"bob smith {MASK}")),
-        ("APOP", f"bob\t{DIGEST}", Secret.AFTER_LAST_BLANK, ("APOP", MASK)),
-        ("APOP", "", Secret.AFTER_LAST_BLANK, ("APOP", "")),
+        ("APOP", f"bob {DIGEST}", Secret.AFTER_NAME, ("APOP", f"bob {MASK}")),
+        ("APOP", f"bob smith {DIGEST}", Secret.AFTER_NAME, ("APOP", f"bob smith {MASK}")),
+        ("APOP", f"bob\t{DIGEST}", Secret.AFTER_NAME, ("APOP", MASK)),
+        ("APOP", "", Secret.AFTER_NAME, ("APOP", "")),
         ("AGJVYG", "+x", Secret.LINE, (MASK, MASK)),
         ("AGJVYG", "", Secret.LINE, (MASK, "")),
     ],
@@ -283,5 +283,5 @@ def test_masking_what_is_masked_changes_nothing(command: str, arg: str, secret: 
     head=st.sampled_from(["bob", " bob", "bob smith", "bob ", ""]), tail=st.sampled_from(["", " "])
 )
 def test_a_digest_is_masked_wherever_blanks_are(head: str, tail: str) -> None:
-    event = Request(KNOWN, TS, "APOP", f"{head} {DIGEST}{tail}", Secret.AFTER_LAST_BLANK)
+    event = Request(KNOWN, TS, "APOP", f"{head} {DIGEST}{tail}", Secret.AFTER_NAME)
     assert DIGEST not in masked(event).arg
