@@ -280,7 +280,7 @@ def _said_of_failure(event: LogEvent) -> str:
     """
     if "log_text" in event:
         return str(event.get("why") or "an error that was not expected")
-    return formatEvent({**event, "log_failure": event["log_failure"].type.__name__})
+    return formatEvent({**event, "log_failure": type(event["log_failure"].value).__name__})
 
 
 _DESCRIPTORS_PER_SESSION = 2

@@ -23,4 +23,4 @@ def traced(failure: Failure) -> str:
     What it would say besides, and what caused it, may hold what a client sent, and with it a password.
     """
     calls = traceback.format_tb(failure.getTracebackObject())
-    return f"{''.join(calls)}{failure.type.__name__}\n"
+    return f"{''.join(calls)}{type(failure.value).__name__}\n"

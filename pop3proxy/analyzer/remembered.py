@@ -53,32 +53,27 @@ def _folded_bytes(data: bytes) -> bytes:
 class _Pieces:
     """Finds ``size`` bytes in a row of any of some secrets; of a shorter secret, all of it.
 
-    Whatever it finds holds a probe: ``probe`` bytes from every so many places of a secret.
+    Whatever it finds holds one of ``probes``: ``probe`` bytes from every so many places of a secret.
     """
 
-    __slots__ = ("_few", "_many", "_probe", "_secrets", "_size")
+    __slots__ = ("_probe", "_secrets", "_size", "probes")
 
     def __init__(self, secrets: Iterable[bytes], size: int, probe: int) -> None:
         self._secrets = tuple(secrets)
         self._size = size
         self._probe = probe
-        probes = {
+        found = {
             secret[at : at + probe]
             for secret in self._secrets
             for at in (*range(0, len(secret) - probe, size - probe + 1), len(secret) - probe)
         }
-        few = len(probes) <= _FEW
-        self._few = tuple(probes) if few else ()
-        self._many: set[bytes] | None = None if few else probes
+        self.probes: set[bytes] | tuple[bytes, ...] = tuple(found) if len(found) <= _FEW else found
 
     def may_be_in(self, text: bytes) -> bool:
         """Return whether a probe is in the text."""
-        if self._many is not None:
-            return not self._many.isdisjoint(_runs(text, self._probe))
-        for probe in self._few:  # noqa: SIM110  # a generator would take as long as four probes
-            if probe in text:
-                return True
-        return False
+        if isinstance(self.probes, tuple):
+            return any(probe in text for probe in self.probes)
+        return not self.probes.isdisjoint(_runs(text, self._probe))
 
     def found_in(self, text: bytes) -> bool:
         """Return whether the text holds a piece."""
@@ -99,9 +94,13 @@ def _runs(text: bytes, size: int) -> list[bytes]:
 
 
 class _Index:
-    """What is looked for in a text, made once for what a session has said so far."""
+    """What is looked for in a text, made once for what a session has said so far.
 
-    __slots__ = ("_long", "_mail", "_pieces", "_secrets", "_words")
+    ``quick`` is what a text in ASCII and in small letters holds some of if it repeats a secret, if that is
+    little; else None.
+    """
+
+    __slots__ = ("_long", "_mail", "_pieces", "_secrets", "_words", "quick")
 
     def __init__(self, secrets: tuple[bytes, ...]) -> None:
         self._secrets = secrets
@@ -109,6 +108,10 @@ class _Index:
         self._pieces = _Pieces(_between(secrets, WORD, LONG), PIECE, WORD)
         self._long = _Pieces(_between(secrets, LONG + 1), LONG_PIECE, MAIL_PIECE)
         self._mail: _Pieces | None = None
+        self.quick: tuple[str, ...] | None = None
+        probes = (*self._words, *self._pieces.probes, *self._long.probes)
+        if len(probes) <= _FEW:
+            self.quick = tuple(probe.decode("ascii") for probe in probes if probe.isascii())
 
     def repeated_in(self, text: bytes) -> bool:
         """Return whether a line of the server repeats a secret."""
@@ -166,9 +169,8 @@ class Remembered:
     def add(self, secret: bytes) -> None:
         """Remember a secret, and its parts between control characters, which end a line for some servers."""
         self._add(secret)
-        parts = _SEPARATORS.split(secret)
-        if len(parts) > 1:
-            for part in parts:
+        if _SEPARATORS.search(secret) is not None:
+            for part in _SEPARATORS.split(secret):
                 self._add(part)
 
     def _add(self, secret: bytes) -> None:
@@ -193,7 +195,16 @@ class Remembered:
         """Return whether a line of the server repeats a secret, or may do so."""
         if self.lost:
             return bool(text)
-        return bool(self._secrets) and self._indexed().repeated_in(folded(text))
+        # It is asked for each reply, and nearly always ends here.
+        index = self._index or self._indexed()
+        if index.quick is not None and text.isascii():
+            small = text.lower()
+            for probe in index.quick:
+                if probe in small:
+                    break
+            else:
+                return False
+        return index.repeated_in(folded(text))
 
     def repeated_in_mail(self, text: str | bytes) -> bool:
         """Return whether lines of mail repeat a secret; those not remembered are not looked for."""

@@ -29,7 +29,8 @@ WORDS: Final[Mapping[str, str]] = {
 """The verbs of mail protocols, and of those whose clients try the port: no secret, where they are a whole
 word at the beginning of a line."""
 
-_PUBLIC: Final = frozenset(word for words in WORDS.values() for word in words.split())
+PUBLIC: Final = frozenset(word for words in WORDS.values() for word in words.split())
+"""All of them."""
 
 MECHANISMS: Final = frozenset(
     {
@@ -94,16 +95,6 @@ _NUMBERS: Final = re.compile(rb"[ \t]*(?:\d{1,10}[ \t]*){0,2}\Z")
 _LANGUAGE: Final = re.compile(rb"[ \t]*(?:\*|[a-z]{2,3}(?:-[a-z0-9]{1,8})*)?[ \t]*\Z", re.I)
 
 
-def is_public_word(word: str) -> bool:
-    """Return whether a client line's first word, in any case, is a verb that is no secret."""
-    return word.upper() in _PUBLIC
-
-
-def is_public_mechanism(name: str) -> bool:
-    """Return whether a mechanism's name, in any case, is a known one; else it may be a password."""
-    return name.upper() in MECHANISMS
-
-
 def password_behind(name: bytes) -> bytes:
     """Return what follows the word PASS behind a user's name, or nothing."""
     found = _AND_PASS.search(name)
@@ -115,7 +106,9 @@ def _nothing(arg: bytes) -> Secret:
 
 
 def _numbers(arg: bytes) -> Secret:
-    return Secret.NOTHING if _NUMBERS.match(arg) else Secret.ODD_ARGUMENT
+    if (arg.isdigit() and len(arg) <= 10) or _NUMBERS.match(arg):
+        return Secret.NOTHING
+    return Secret.ODD_ARGUMENT
 
 
 def _language(arg: bytes) -> Secret:
@@ -145,8 +138,10 @@ _SECRET_OF: Final[Mapping[str, Callable[[bytes], Secret]]] = {
 
 def secret_of(row: Command, arg: bytes) -> Secret:
     """Return which part of a known command's line is secret."""
+    if not arg:
+        return row.secret
     judge = _SECRET_OF.get(row.name)
-    return row.secret if judge is None or not arg else judge(arg)
+    return row.secret if judge is None else judge(arg)
 
 
 def secret_of_unknown(line: bytes) -> Secret:
@@ -154,7 +149,7 @@ def secret_of_unknown(line: bytes) -> Secret:
     if not line[:1].isalpha():
         return Secret.ARGUMENT
     word = _WORD.match(line)
-    public = word is not None and is_public_word(word[1].decode("ascii"))
+    public = word is not None and word[1].upper().decode("ascii") in PUBLIC
     return Secret.ARGUMENT if public else Secret.LINE
 
 
@@ -164,7 +159,7 @@ def secrets_of(secret: Secret, arg: bytes) -> Iterator[bytes]:
         yield password_behind(arg)
     elif secret is Secret.AFTER_FIRST_WORD:
         mechanism, *response = arg.split(None, 1)
-        if not is_public_mechanism(mechanism.decode("ascii", "replace")):
+        if mechanism.upper().decode("ascii", "replace") not in MECHANISMS:
             yield mechanism
         yield from secrets_of_response(response[0].strip() if response else b"")
     elif secret is Secret.AFTER_NAME:
