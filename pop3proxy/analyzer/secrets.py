@@ -91,7 +91,7 @@ _BLANKS: Final = bytes(range(0x21))
 # A password behind the name, as of a person who types both on one line.
 _AND_PASS: Final = re.compile(rb"[\0-\x20,;](?:PASS|PASSWORD)[\0-\x20:=]+(?=.)", re.I | re.S)
 _STUCK: Final = re.compile(rb"PASS|APOP|AUTH|USER", re.I)
-_NUMBERS: Final = re.compile(rb"[ \t]*(?:\d{1,10}[ \t]*){0,2}\Z")
+_NUMBERS: Final = re.compile(rb"[ \t]*(?:\d{1,10}(?:[ \t]+\d{1,10})?[ \t]*)?\Z")
 _LANGUAGE: Final = re.compile(rb"[ \t]*(?:\*|[a-z]{2,3}(?:-[a-z0-9]{1,8})*)?[ \t]*\Z", re.I)
 
 
