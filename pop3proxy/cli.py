@@ -265,22 +265,20 @@ def log_to(stream: TextIO, level: str) -> None:
 
 def _log_line(event: LogEvent) -> str:
     """Write time, level and text; the traceback follows only where a failure was not expected."""
-    failure = event.get("log_failure")
-    said = formatEvent(event) if failure is None else _said_of_failure(event)
+    # Twisted's older way to log has another name for it, and its text in the format.
+    failure = event.get("log_failure", event.get("failure"))
+    said = formatEvent(event) if failure is None else _said_of_failure(event, failure)
     # Text may come from a peer: it must not be able to begin a line of its own.
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in said)
     line = f"{formatTime(event['log_time'])} {event['log_level'].name} {text}\n"
     return line if failure is None else f"{line}{traced(failure)}"
 
 
-def _said_of_failure(event: LogEvent) -> str:
-    """Return what is said of a failure without its own text, which may hold what a client sent.
-
-    Twisted's older way to log has that in ``log_text``; a format may have it in ``log_failure``.
-    """
-    if "log_text" in event:
+def _said_of_failure(event: LogEvent, failure: Failure) -> str:
+    """Return what is said of a failure but its own text, which may hold what a client sent."""
+    if "failure" in event:
         return str(event.get("why") or "an error that was not expected")
-    return formatEvent({**event, "log_failure": type(event["log_failure"].value).__name__})
+    return formatEvent({**event, "log_failure": type(failure.value).__name__})
 
 
 _DESCRIPTORS_PER_SESSION = 2
