@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pop3proxy.analyzer import sasl
 from pop3proxy.analyzer.events import ALL, Oddity, Reason
 from pop3proxy.analyzer.limits import Limits
+from pop3proxy.analyzer.secrets import WORDS
 from pop3proxy.config import Config
 from pop3proxy.hooks.api import VERDICTS, Hook, Verdict
 from pop3proxy.hooks.dispatcher import Dispatcher
@@ -94,10 +95,16 @@ def _rules() -> Iterator[tuple[str, ...]]:
         yield f"`{rule.name}`", f"{rule.counts} by {rule.by}", limits, f"`{rule.action}`"
 
 
+def _words() -> Iterator[tuple[str, ...]]:
+    for protocol, words in WORDS.items():
+        yield protocol, ", ".join(f"`{word}`" for word in words.split())
+
+
 GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "events": ("events.md", lambda: _table(("event", "parameters", "what it says"), _events())),
     "oddities": ("events.md", lambda: _table(("`msg`", "what it says"), _oddities())),
     "keys": ("operating.md", lambda: _table(("key", "default", "what it says"), _keys(Config))),
+    "words": ("events.md", lambda: _table(("protocol", "words that are shown"), _words())),
     "rules": ("policy.md", lambda: _table(("rule", "counts", "limits", "action"), _rules())),
     "verdicts": ("hooks.md", lambda: _table(_verdict_heads(), _verdicts())),
     **{path.name: ("hooks.md", _example(path.name)) for path in sorted(EXAMPLES.glob("*.py"))},

@@ -170,7 +170,7 @@ class Remembered:
         """Remember a secret, and its parts between control characters, which end a line for some servers."""
         self._add(secret)
         if _SEPARATORS.search(secret) is not None:
-            for part in _SEPARATORS.split(secret):
+            for part in _SEPARATORS.split(secret, self._room or 1):
                 self._add(part)
 
     def _add(self, secret: bytes) -> None:

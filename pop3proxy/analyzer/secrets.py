@@ -88,6 +88,9 @@ _WORD: Final = re.compile(rb"([A-Za-z]{1,16})(?:[\0-\x20]|\Z)")
 _LETTERS: Final = re.compile(rb"[A-Za-z]*")
 _BLANKS: Final = bytes(range(0x21))
 
+_MOST_WORDS: Final = 4
+"""Words of a line that are looked at as base64: AUTH, a mechanism and a response, and one before them."""
+
 # A password behind the name, as of a person who types both on one line.
 _AND_PASS: Final = re.compile(rb"[\0-\x20,;](?:PASS|PASSWORD)[\0-\x20:=]+(?=.)", re.I | re.S)
 _STUCK: Final = re.compile(rb"PASS|APOP|AUTH|USER", re.I)
@@ -181,7 +184,7 @@ def secrets_of_unknown(line: bytes) -> Iterator[bytes]:
     else:
         yield line[len(_LETTERS.match(line)[0]) :].strip(_BLANKS)  # type: ignore[index]  # it matches all
     yield rest
-    for word in line.split():
+    for word in line.split(None, _MOST_WORDS)[:_MOST_WORDS]:
         data = _decoded(word)
         if data.isascii() and data.decode("ascii").isprintable():
             # What AUTH LOGIN asks for is nothing but the password.

@@ -157,3 +157,9 @@ def test_what_was_not_read_whole_is_taken_to_be_repeated() -> None:
     remembered = remembering(b"hunter2")
     remembered.lose()
     assert remembered.repeated_in("Logged in.")
+
+
+def test_a_secret_of_very_many_parts_is_lost_beyond_those_that_have_room() -> None:
+    remembered = remembering(b"\r".join(b"part-%d" % number for number in range(1000)))
+    assert remembered.lost
+    assert remembered.repeated_in_mail("this is part-999")
