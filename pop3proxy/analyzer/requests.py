@@ -104,7 +104,7 @@ class Requests(DialogueState):
 
     def _read_undecided(self) -> None:
         """Read what passed behind a barrier, now that the server has said what it is."""
-        kept, self._undecided, self._unread = self._undecided, None, 0
+        kept, self._undecided = self._undecided, None
         if not kept:
             return
         client = self._client
@@ -116,6 +116,8 @@ class Requests(DialogueState):
             self._client_line()
         if client.waiting and not self.blind:
             self._undecided = bytearray(client.take(client.waiting))
+            # What was searched for secrets need not be once more.
+            self._unread = max(0, len(self._undecided) - len(kept) + self._unread)
         client.feed(later)
 
     def _client_line(self) -> None:

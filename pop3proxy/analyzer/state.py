@@ -339,10 +339,10 @@ class DialogueState:
             for line in bytes(undecided[begin:]).split(b"\n"):
                 self._remember_line(line)
         client = self._client
-        if client.unfinished and (
-            client.holds(b"\r") or client.length > grammar.LONG or CLIENT in self._ended
-        ):
-            self._remember_line(client.head(self._limits.sasl_line))
+        if not client.unfinished or self.connection.secrets.lost:
+            return
+        if client.holds(b"\r") or client.length > grammar.LONG or CLIENT in self._ended:
+            self._remember_line(client.head(self._limits.secret_bytes + 1))
             if client.truncated:
                 self._secrets_lost()
 

@@ -6,7 +6,9 @@ import pytest
 
 from pop3proxy.analyzer.dialogue import Analyzer
 from pop3proxy.analyzer.events import Event, Request, Secret, Side, Tls, Unexpected
+from pop3proxy.analyzer.limits import Limits
 from pop3proxy.analyzer.remembered import NOTHING_REMEMBERED
+from pop3proxy.analyzer.state import DialogueState
 
 from .player import Player, new_connection
 
@@ -257,3 +259,21 @@ def test_the_end_of_a_line_behind_a_gap_is_remembered(player: Player) -> None:
     player.analyzer.gap(C, 1.0)
     player.say(C, b"SecretTail\r\n")
     assert _knows(player, "cretTail")
+
+
+def test_what_stays_undecided_is_searched_once(
+    player: Player, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reply makes room for one command more, and what is behind it is not searched again."""
+    searched: list[bytes] = []
+    search = DialogueState._remember_line
+
+    def counted(self: DialogueState, line: bytes) -> None:
+        searched.append(line)
+        search(self, line)
+
+    monkeypatch.setattr(DialogueState, "_remember_line", counted)
+    lines = Limits().pending + 50
+    player.say(C, b"AUTH FOO\r\n" + b"NOOP\r\n" * lines)
+    player.say(S, b"-ERR no\r\n" + b"+OK\r\n" * lines)
+    assert lines <= len(searched) <= lines + 2
