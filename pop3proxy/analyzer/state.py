@@ -10,6 +10,7 @@ from enum import Enum
 from .doubt import Doubt
 from .events import (
     ALL,
+    AUTHORIZATION,
     SERVER,
     Connection,
     Event,
@@ -30,6 +31,7 @@ from .owed import GREETING, Owed
 from .refusals import DEFAULT_REFUSALS, Refusals
 from .status import Status, may_become_status
 from .steps import (
+    COMMAND_BEHIND_LOGIN_MAY,
     COMMAND_MAY,
     DATA_MAY,
     HOLDS_CLIENT,
@@ -87,6 +89,7 @@ class DialogueState:
         "_client_fresh",
         "_client_torn",
         "_credentials",
+        "_denied",
         "_doubt",
         "_ended",
         "_ends",
@@ -181,6 +184,7 @@ class DialogueState:
         self._row: Command | None = None
         self._before: str | None = None
         self._attempted: tuple[LoginAttempt, Reason] | None = None  # how it fails if it is refused
+        self._denied: tuple[LoginAttempt, Reason] | None = None  # the one that was refused
         self._cancelling = False  # an exchange whose cancellation was not the client's
         self._unsent: Step | None = None  # the client's last step, while the server has not got it
         self._stale = False  # the exchange of that step is over
@@ -255,7 +259,10 @@ class DialogueState:
             return DATA_MAY
         if self._client_fresh or self._guard.strictness is not Strictness.NONE:
             return ALL
-        return SASL_MAY if self._client_expects is SASL else COMMAND_MAY
+        if self._client_expects is SASL:
+            return SASL_MAY
+        behind_login = self.connection.state is not AUTHORIZATION
+        return COMMAND_BEHIND_LOGIN_MAY if behind_login else COMMAND_MAY
 
     def _too_much_owed(self) -> bool:
         if self._client_expects is MESSAGE:
