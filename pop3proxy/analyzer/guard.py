@@ -204,8 +204,9 @@ class Guard:
         if row.role is Role.AUTH:
             mechanism, _, initial = arg.partition(b" ")
             form = sasl_form(mechanism.decode("ascii").upper())
-            long_initial = form.long_initial if form else self._options.unknown_mechanisms
-            return long_initial and _is_safe_when_long(initial)
+            if form is None and self._options.unknown_mechanisms:
+                form = opaque_form()
+            return form is not None and form.long_initial and _is_safe_when_long(initial, form)
         return False
 
     def _refusal_of_order(self, text: bytes, row: Command, arg: bytes) -> Refusal | None:
@@ -261,7 +262,7 @@ class Guard:
         message = _decoded(text)
         if message is None or not form.fits(self._turn, message):
             return MALFORMED
-        if len(text) > LINE and not _is_safe_when_long(text):
+        if len(text) > LINE and not _is_safe_when_long(text, form):
             return MALFORMED
         self._turn += 1
         return None
@@ -304,17 +305,16 @@ def _decoded(text: bytes) -> bytes | None:
     return binascii.a2b_base64(text) if is_strict_base64(text) else None
 
 
-def _is_safe_when_long(text: bytes) -> bool:
-    """Return whether what a small buffer leaves of a long base64 text is neither a command nor a response.
+def _is_safe_when_long(text: bytes, form: SaslForm) -> bool:
+    """Return whether what a small buffer leaves of a long base64 text is neither a command nor a login.
 
-    The rest may begin at any of its characters, so it is decoded from each of the four offsets.
+    The rest may begin at any of its characters, so it is decoded from each of the offsets at which it is
+    another message. A server reads it as one of the same mechanism. Tokens are binary and have any bytes.
     """
     if grammar.ends_in_command(text):
         return False
+    if form.alone is None:
+        return True
     padded = (text.rstrip(b"=")[offset:] for offset in (1, 2, 3))
     shifted = (base64.b64decode(part[: len(part) - len(part) % 4]) for part in padded)
-    return not any(_HIDDEN.search(message) for message in shifted)
-
-
-# PLAIN, XOAUTH2 and OAUTHBEARER; of the other mechanisms a message alone is no login.
-_HIDDEN: Final = re.compile(rb"\0[^\0]{1,255}\0|auth=bearer", re.I)
+    return not any(form.alone.search(message) for message in shifted)

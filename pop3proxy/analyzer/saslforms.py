@@ -29,6 +29,7 @@ class SaslForm:
     ``initial``: the first may stand on the AUTH line. ``report``: the server may say why it refuses in a
     further challenge, or send its own proof, which a response of the form ``report`` answers.
     ``long_initial``: an initial response may make the AUTH line longer than a command may be, as tokens do.
+    ``alone``: how a message is known that logs in alone, if a server takes the rest of a long one for it.
     """
 
     responses: tuple[Reads, ...]
@@ -36,6 +37,7 @@ class SaslForm:
     report: Reads | None = None
     endless: bool = False
     long_initial: bool = False
+    alone: re.Pattern[bytes] | None = None
 
     @property
     def challenges(self) -> int:
@@ -93,7 +95,8 @@ def _digest_md5(message: bytes) -> bool:
 # RFC 5802 section 7.
 _SASLNAME = rb"(?:[^\0-\x1f\x7f,=]|=2C|=3D)+"
 _PRINTABLE = rb"[!-+\--~]+"
-_EXTENSIONS = rb"(?:,[a-bd-oq-z]=[^\0,]*)*"
+# Of the letters that the RFC has given no meaning: no attribute comes twice.
+_EXTENSIONS = rb"(?:,[bdfghj-loqtuw-z]=[^\0,]*)*"
 _SCRAM_FIRST = _form(
     rb"(?:n|y|p=[A-Za-z0-9.-]+),(?:a=%s)?,n=%s,r=%s%s"
     % (_SASLNAME, _SASLNAME, _PRINTABLE, _EXTENSIONS)
@@ -121,16 +124,21 @@ _TRACE = _form(rb"[^\0-\x1f\x7f]{0,255}")
 _NTLM_NEGOTIATE = _form(rb"NTLMSSP\0\x01\0\0\0.*")
 _NTLM_AUTHENTICATE = _form(rb"NTLMSSP\0\x03\0\0\0.{52}.*")
 
+_PLAIN_ALONE = re.compile(rb"\0[^\0]{1,255}\0")
+_BEARER_ALONE = re.compile(rb"auth=bearer", re.I)
+
 _SCRAM: Final = SaslForm((_SCRAM_FIRST, _SCRAM_FINAL), report=_EMPTY)
 _OPAQUE: Final = SaslForm((_ANYTHING,), endless=True, long_initial=True)
 
 _FORMS: Final[Mapping[str, SaslForm]] = {
-    "PLAIN": SaslForm((_PLAIN,)),
+    "PLAIN": SaslForm((_PLAIN,), alone=_PLAIN_ALONE),
     "LOGIN": SaslForm((_form(_NAME), _form(_NO_NUL))),
     "CRAM-MD5": SaslForm((_CRAM_MD5,), initial=False),
     "DIGEST-MD5": SaslForm((_digest_md5,), initial=False, report=_EMPTY),
-    "XOAUTH2": SaslForm((_XOAUTH2,), report=_OAUTH_REPORT, long_initial=True),
-    "OAUTHBEARER": SaslForm((_OAUTHBEARER,), report=_OAUTH_REPORT, long_initial=True),
+    "XOAUTH2": SaslForm((_XOAUTH2,), report=_OAUTH_REPORT, long_initial=True, alone=_BEARER_ALONE),
+    "OAUTHBEARER": SaslForm(
+        (_OAUTHBEARER,), report=_OAUTH_REPORT, long_initial=True, alone=_BEARER_ALONE
+    ),
     "EXTERNAL": SaslForm((_IDENTITY,)),
     "ANONYMOUS": SaslForm((_TRACE,)),
     "NTLM": SaslForm((_NTLM_NEGOTIATE, _NTLM_AUTHENTICATE)),
