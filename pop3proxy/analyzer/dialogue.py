@@ -4,7 +4,7 @@ It follows the session's state and raises the events; it decides nothing. What h
 mechanisms is here and in those two: the order of replies, what may be read when, and what is certain.
 """
 
-from . import verdict
+from . import refusals
 from .doubt import Doubt
 from .events import (
     AUTHORIZATION,
@@ -12,6 +12,7 @@ from .events import (
     SERVER,
     Oddity,
     Reason,
+    Reply,
     Side,
     StartTLS,
     Tls,
@@ -23,9 +24,11 @@ from .protocols import TLS_HEAD
 from .replies import Replies
 from .requests import COUNTED
 from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, SASL, STATUS
-from .status import parse_status
+from .status import Status, parse_status
 from .steps import NO_KINDS, NONE, SPENT, Events, Kinds, Step
+from .text import decode
 
+_CAPA = Role.CAPA
 _STLS = Role.STLS
 
 
@@ -39,6 +42,7 @@ class Analyzer(Replies):
     (AUTH, STLS, XTND XMIT) stays unpulled until the server has answered. With nothing gated it passes at once
     in steps without events, a bounded copy is kept, and its events come with the answer that decides what it
     is. ``auth_resp_code``: this server marks wrong credentials with [AUTH] even if its CAPA was not seen.
+    ``refusals`` is the table by which refused logins are read.
 
     No input raises an exception, and no decision depends on time or on how the bytes were cut.
     """
@@ -75,7 +79,8 @@ class Analyzer(Replies):
         undecided = len(self._undecided) if self._undecided else 0
         doubtful = self._doubt.after_dot if self._doubt is not None else None
         answers = sum(len(status.text) for status in doubtful) if doubtful else 0
-        return lines + undecided + answers + 4 * self._credentials + 128 * len(self._owed)
+        pending = 4 * self._credentials + 128 * len(self._owed)
+        return lines + undecided + answers + pending + self.summary.kept
 
     def feed(self, side: Side, data: bytes, ts: float) -> None:
         """Take bytes of one side, read at ``ts`` (seconds). Nothing is parsed before ``next`` asks."""
@@ -102,6 +107,8 @@ class Analyzer(Replies):
         self._out = []
         listing = self._listing
         if side is SERVER:
+            if self._gated and self._capa_due:
+                listing = Role.CAPA
             withheld = self._cancelling and self._answers_cancellation
             in_exchange = False
             size = self._server_step()
@@ -128,6 +135,12 @@ class Analyzer(Replies):
             self._name(side, step, listing)
         return step
 
+    @property
+    def _capa_due(self) -> bool:
+        """Whether the server's next line, or the rest of it, should answer CAPA."""
+        owed = self._owed
+        return bool(owed) and owed[0].command.role is _CAPA and self._server_expects is STATUS
+
     def _name(self, side: Side, step: Step, listing: Role | None) -> None:
         """Note on a step what the caller decides by: its command, and what the guard says of it."""
         step.readings, self._readings = self._readings, SPENT
@@ -137,7 +150,8 @@ class Analyzer(Replies):
             step.refusal, self._refusal = self._refusal, None
         elif listing or self._listing:
             step.listing = listing or self._listing
-            step.listing_ends = self._listing is None
+            step.listing_ends = not (step.open or self._listing)
+            step.capa_refused, self._capa_refused = self._capa_refused, False
 
     def gap(self, side: Side, ts: float) -> Events:
         """Take it that bytes of a side are missing here; return the events. All that was fed is pulled.
@@ -211,10 +225,13 @@ class Analyzer(Replies):
     def sent(self) -> bool:
         """Know that the client's last step goes to the server; return whether it still may.
 
-        It may not if it is the response of an exchange that the server has ended meanwhile.
+        It may not if it is the response of an exchange that the server has ended meanwhile, or if the server
+        has said farewell.
         """
-        self._unsent = None
         stale, self._stale = self._stale, False
+        if self._farewell is not None:
+            return False
+        self._unsent = None
         return not stale
 
     def refused(self, step: Step) -> bytes:
@@ -266,20 +283,38 @@ class Analyzer(Replies):
     def answered(self, reply: bytes, ts: float) -> Step:
         """Take the line that the client gets for the step that was refused, and return its events.
 
-        The login that the step would have completed has failed; else a line of ours raises nothing.
+        The login that the step would have completed has failed; then comes the reply itself.
         """
         self.ts = ts
         self._out = []
+        status = parse_status(reply.rstrip(b"\r\n"))
         denied, self._denied = self._denied, None
         if denied is not None:
             attempt, reason = denied
-            status = parse_status(reply)
-            code = verdict.response_code(status.text) if status is not None else ""
+            code = refusals.response_code(status.text) if status is not None else ""
             self._failed(attempt, attempt.user, reason, code)
+        # A +OK answers an STLS, which is no denial.
+        if status is not None and not status.ok:
+            self._raise_denial(status)
         step = Step(0, self._out)
         self._out = SPENT
         step.readings, self._readings = self._readings, SPENT
         return step
+
+    def overruled(self, reply: bytes, ts: float) -> Events:
+        """Take the -ERR that the client gets instead of what the server has said, and return its event."""
+        self.ts = ts
+        self._out = []
+        status = parse_status(reply.rstrip(b"\r\n"))
+        if status is not None:
+            self._raise_denial(status)
+        events, self._out = self._out, SPENT
+        return events
+
+    def _raise_denial(self, status: Status) -> None:
+        self.summary.denied += 1
+        if Reply in self._wants:
+            self._out.append(Reply(self.connection, self.ts, "ERR", decode(status.text), True))
 
     # --- TLS whose keys are ours ------------------------------------------------------------------------
 
@@ -357,7 +392,7 @@ class Analyzer(Replies):
 
     def _cut_login(self, owed: OwedToLogin | OwedToExchange) -> None:
         greeted = self._owed[0] is not GREETING
-        by_server = greeted and CLIENT not in self._ended
+        by_server = greeted and CLIENT not in self._ended and self._unsent is None
         if isinstance(owed, OwedToLogin):
             attempt, user = owed.attempt, owed.named
             if user is None:
@@ -371,7 +406,7 @@ class Analyzer(Replies):
         attempt = self._of(exchange)
         if exchange.announced and CLIENT in self._ended:
             # The server has said no, and the client did not wait for its -ERR.
-            why, code = verdict.reason(b"", True, self.auth_resp_code)
+            why, code = self._refusals.reason(b"", "", "", True, self.auth_resp_code)
             self._failed(attempt, attempt.user, why, code)
         elif exchange.cancelled:
             self._came_to_nothing(Oddity.LOGIN_CANCELLED, exchange.attempt)

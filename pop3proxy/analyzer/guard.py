@@ -74,22 +74,26 @@ DEFAULT_OPTIONS: Final = GuardOptions()
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """How a line that does not pass is answered; with a ``reason``, a login fails by it."""
+class LocalReply:
+    """How a line that does not pass is answered; with a ``reason``, a login fails by it.
+
+    ``needs_login``: it is a command for which the client must have logged in.
+    """
 
     reply: bytes
     reason: Reason | None = None
+    needs_login: bool = False
 
 
-_UNKNOWN: Final = Refusal(b"-ERR Unknown command.\r\n")
-_FORM: Final = Refusal(b"-ERR Malformed command.\r\n")
-_LOG_IN_FIRST: Final = Refusal(b"-ERR Log in first.\r\n")
-_TOO_LONG: Final = Refusal(b"-ERR Line too long.\r\n")
-_USER_FIRST: Final = Refusal(b"-ERR Send USER first.\r\n")
-_NO_BLANKS: Final = Refusal(b"-ERR [AUTH] User names with blanks are not accepted.\r\n")
-_NO_MECHANISM: Final = Refusal(b"-ERR Unsupported authentication mechanism.\r\n")
-_NO_INITIAL: Final = Refusal(b"-ERR This mechanism takes no initial response.\r\n")
-MALFORMED: Final = Refusal(b"-ERR Malformed authentication response.\r\n", Reason.MALFORMED)
+_UNKNOWN: Final = LocalReply(b"-ERR Unknown command.\r\n")
+_FORM: Final = LocalReply(b"-ERR Malformed command.\r\n")
+_LOG_IN_FIRST: Final = LocalReply(b"-ERR Log in first.\r\n", needs_login=True)
+_TOO_LONG: Final = LocalReply(b"-ERR Line too long.\r\n")
+_USER_FIRST: Final = LocalReply(b"-ERR Send USER first.\r\n")
+_NO_BLANKS: Final = LocalReply(b"-ERR [AUTH] User names with blanks are not accepted.\r\n")
+_NO_MECHANISM: Final = LocalReply(b"-ERR Unsupported authentication mechanism.\r\n")
+_NO_INITIAL: Final = LocalReply(b"-ERR This mechanism takes no initial response.\r\n")
+MALFORMED: Final = LocalReply(b"-ERR Malformed authentication response.\r\n", Reason.MALFORMED)
 
 _CONTROL: Final = re.compile(rb"[\0-\x1f\x7f]")
 _TWO_LINES: Final = re.compile(rb"[\0\r]")
@@ -104,7 +108,7 @@ class Guard:
     """The guard of one session, in the order of its client's lines.
 
     ``strictness`` follows from what is decided about and from the session's state. The caller asks
-    ``refusal`` or ``refusal_of_response`` for each line, and reports what becomes of the lines that pass.
+    ``refusal`` or ``passes_response`` for each line, and reports what becomes of the lines that pass.
     """
 
     __slots__ = (
@@ -172,7 +176,7 @@ class Guard:
                 return grammar.UNKNOWN_BODY if kind == "body" else grammar.UNKNOWN_LINE
         return row
 
-    def refusal(self, text: bytes, row: Command, arg: bytes) -> Refusal | None:
+    def refusal(self, text: bytes, row: Command, arg: bytes) -> LocalReply | None:
         """Return how a command line is answered that does not pass; None if it passes."""
         self.long_line = len(text) > LINE
         if self.strictness is Strictness.WHOLE:
@@ -186,7 +190,7 @@ class Guard:
             self.not_passed += 1
         return refusal
 
-    def _refusal_of_line(self, text: bytes, row: Command, arg: bytes) -> Refusal | None:
+    def _refusal_of_line(self, text: bytes, row: Command, arg: bytes) -> LocalReply | None:
         if row is grammar.UNKNOWN:
             word = text.partition(b" ")[0]
             if self.lock_step or not _WORD.match(word):
@@ -204,15 +208,17 @@ class Guard:
         if row.role is Role.AUTH:
             mechanism, _, initial = arg.partition(b" ")
             form = sasl_form(mechanism.decode("ascii").upper())
-            if form is None and self._options.unknown_mechanisms:
+            if form is None:
                 form = opaque_form()
-            return form is not None and form.long_initial and _is_safe_when_long(initial, form)
+            return form.long and _is_safe_when_long(initial, form)
         return False
 
-    def _refusal_of_order(self, text: bytes, row: Command, arg: bytes) -> Refusal | None:
+    def _refusal_of_order(self, text: bytes, row: Command, arg: bytes) -> LocalReply | None:
         if not (row.before_login or self._is_added(text)):
             preauthenticated = row.role is Role.MAILBOX and self._options.mailbox_before_login
-            return None if preauthenticated else _LOG_IN_FIRST
+            if preauthenticated:
+                return None
+            return _UNKNOWN if AUTHORIZATION in row.states else _LOG_IN_FIRST
         if row.role is Role.PASS:
             return None if self._named else _USER_FIRST
         if row.role is Role.AUTH:
@@ -228,7 +234,7 @@ class Guard:
 
     # --- exchanges ----------------------------------------------------------------------------------------
 
-    def _refusal_of_auth(self, arg: bytes) -> Refusal | None:
+    def _refusal_of_auth(self, arg: bytes) -> LocalReply | None:
         mechanism, blank, initial = arg.partition(b" ")
         form = sasl_form(mechanism.decode("ascii").upper())
         if form is None:
@@ -251,21 +257,23 @@ class Guard:
         """Count a challenge of the server."""
         self._challenges -= 1
 
-    def refusal_of_response(self, text: bytes) -> Refusal | None:
-        """Return how a SASL response is answered that does not pass; None if it passes, as ``*`` does."""
+    def passes_response(self, text: bytes) -> bool:
+        """Return whether a SASL response passes, as ``*`` does."""
         self.long_line = len(text) > SASL_LINE
         if text == b"*":
-            return None
+            return True
         form = self._form
         if form is None or (self._challenges < 0 and not form.endless):
-            return MALFORMED
+            return False
         message = _decoded(text)
         if message is None or not form.fits(self._turn, message):
-            return MALFORMED
+            return False
+        if self.long_line and not form.long:
+            return False
         if len(text) > LINE and not _is_safe_when_long(text, form):
-            return MALFORMED
+            return False
         self._turn += 1
-        return None
+        return True
 
     # --- what becomes of lines ----------------------------------------------------------------------------
 
@@ -273,14 +281,9 @@ class Guard:
         """Know the server's answer to USER."""
         self._named = ok
 
-    def readings(self, mechanism: str, user: str) -> tuple[str, ...]:
+    def readings(self, user: str) -> tuple[str, ...]:
         """Return the names besides ``user`` that some servers read in it: they stop at a blank, or trim."""
-        if not (
-            self.lock_step
-            and " " in user
-            and mechanism in _NAMED_IN_CLEAR
-            and self._options.blanks_in_names == "both"
-        ):
+        if not (self.lock_step and " " in user and self._options.blanks_in_names == "both"):
             return ()
         trimmed = user.rstrip(" ")
         others = dict.fromkeys((trimmed, trimmed.partition(" ")[0]))
@@ -295,8 +298,6 @@ class Guard:
 USER_PASS: Final = "USER/PASS"
 """The mechanism of a login by USER and PASS (RFC 1939 section 7)."""
 
-_NAMED_IN_CLEAR: Final = frozenset({USER_PASS, "APOP", "CRAM-MD5"})
-
 _FORGETS_NAME: Final = frozenset({Role.AUTH, Role.APOP, Role.STLS, Role.PASS, Role.RPOP})
 
 
@@ -306,15 +307,14 @@ def _decoded(text: bytes) -> bytes | None:
 
 
 def _is_safe_when_long(text: bytes, form: SaslForm) -> bool:
-    """Return whether what a small buffer leaves of a long base64 text is neither a command nor a login.
+    """Return whether what a small buffer leaves of a long base64 text is neither a command nor a response.
 
-    The rest may begin at any of its characters, so it is decoded from each of the offsets at which it is
-    another message. A server reads it as one of the same mechanism. Tokens are binary and have any bytes.
+    The rest may begin at any of its characters, so it is decoded from each of the four offsets.
     """
     if grammar.ends_in_command(text):
         return False
-    if form.alone is None:
+    if form.mark is None:
         return True
     padded = (text.rstrip(b"=")[offset:] for offset in (1, 2, 3))
     shifted = (base64.b64decode(part[: len(part) - len(part) % 4]) for part in padded)
-    return not any(form.alone.search(message) for message in shifted)
+    return not any(form.mark in message.lower() for message in shifted)

@@ -45,18 +45,25 @@ class OwedToLogin(Owed):
     """The reply to a login in one line: PASS, APOP or RPOP.
 
     ``attempt`` has what it tries, with the number 0 if the client was logged in already. ``named`` is the
-    user that the line itself names, None for PASS. ``complete`` is False for an APOP without a digest.
+    user that the line itself names, None for PASS. ``complete`` is False for an APOP without a digest,
+    ``malformed`` is True for one whose digest is none.
     """
 
-    __slots__ = ("attempt", "complete", "named")
+    __slots__ = ("attempt", "complete", "malformed", "named")
 
     def __init__(
-        self, command: Command, attempt: LoginAttempt, named: str | None, complete: bool = True
+        self,
+        command: Command,
+        attempt: LoginAttempt,
+        named: str | None,
+        complete: bool = True,
+        malformed: bool = False,
     ) -> None:
         super().__init__(command)
         self.attempt = attempt
         self.named = named
         self.complete = complete
+        self.malformed = malformed
 
     @property
     def octets(self) -> int:
@@ -67,6 +74,16 @@ class OwedToLogin(Owed):
     def login(self) -> int:
         """The number of the login attempt that it answers, or 0."""
         return self.attempt.attempt
+
+
+class OwedToDele(Owed):
+    """The reply to a DELE; ``number`` is the message's (RFC 1939 section 5)."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, command: Command, number: int) -> None:
+        super().__init__(command)
+        self.number = number
 
 
 class OwedToExchange(Owed):

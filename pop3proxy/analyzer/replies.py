@@ -1,11 +1,10 @@
 """Reads the server's side of a dialogue: pairs replies with requests, skips bodies, doubts; no commands.
 
-What the text of a refusal means stands in ``verdict``.
+What the text of a refusal means stands in ``refusals``.
 """
 
 from collections.abc import Callable, Mapping
 
-from . import verdict
 from .doubt import Doubt
 from .events import (
     AUTHORIZATION,
@@ -16,6 +15,7 @@ from .events import (
     LoginAttempt,
     LoginSuccess,
     Oddity,
+    Reason,
     Reply,
     StartTLS,
 )
@@ -28,6 +28,7 @@ from .requests import Requests
 from .sasl import LAYERED, Exchange
 from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, MESSAGE, SASL, STATUS, Expect
 from .status import Kind, Status, parse_status
+from .summary import DELETING
 from .text import decode
 
 _PLUS_ERR = Kind.PLUS_ERR
@@ -110,7 +111,7 @@ class Replies(Requests):
         waits = self._client_expects is ANSWER and self._unsent is None
         if not isinstance(owed, OwedToExchange) or not waits:
             self._odd(Oddity.STRAY_CHALLENGE, False, b"+ " + text)
-            if self.guarded and not (isinstance(owed, OwedToExchange) or self._cancelling):
+            if self.guarded:
                 # The client's next line may be a response to it, and no command.
                 self._lose("out_of_step")
             return
@@ -130,7 +131,13 @@ class Replies(Requests):
             return
         if self.guarded and self._waits_for_more(status):
             return
-        if not self._owed or self._answers_unsent or self._is_farewell(status):
+        speaks_out_of_turn = self.guarded and self._client_expects is SASL
+        if (
+            not self._owed
+            or speaks_out_of_turn
+            or self._answers_unsent
+            or self._is_farewell(status)
+        ):
             self._unsolicited(status)
         else:
             self._pair(status, certain)
@@ -147,10 +154,10 @@ class Replies(Requests):
         misplaced = self.connection.state not in row.states
         answer = _ON_REPLY.get(row.role)
         if answer is not None and answer(self, owed, status, certain):
-            # The reply did not end the command.
-            self._owed.insert(0, owed)
-            self._credentials += owed.octets
+            # The reply did not end the command, which waits for another.
             return
+        if row in DELETING and certain:
+            self.summary.answered(owed, status.ok)
         if misplaced:
             self._misplaced(row, status.ok)
         if status.kind is _PLUS_ERR:
@@ -213,7 +220,16 @@ class Replies(Requests):
     def _is_farewell(self, status: Status) -> bool:
         """Return whether an -ERR announces the end of the connection; a greeting may be worded like that."""
         greeting = bool(self._owed) and self._owed[0] is GREETING
-        return not (status.ok or greeting) and verdict.is_farewell(status.text)
+        if status.ok or greeting:
+            return False
+        waits = self._owed[0] if self._owed else None
+        if isinstance(waits, OwedToLogin):
+            tried = waits.attempt
+            return self._refusals.is_farewell(status.text, tried.user, tried.password)
+        if isinstance(waits, OwedToExchange):
+            tried = self._of(waits.exchange)
+            return self._refusals.is_farewell(status.text, tried.user, tried.password)
+        return self._refusals.is_farewell(status.text)
 
     def _misplaced(self, row: Command, ok: bool) -> None:
         """Report a command that the state does not allow, now that the state is certain."""
@@ -255,13 +271,14 @@ class Replies(Requests):
         else:
             user = owed.named
         if owed.complete or status.ok:
-            self._judge(attempt, user, status, True, certain)
+            self._judge(attempt, user, status, True, certain, owed.malformed)
 
     def _answer_auth(self, owed: Owed, status: Status, certain: bool) -> bool:
         assert isinstance(owed, OwedToExchange)
         exchange = owed.exchange
-        if status.ok and not exchange.responded:
-            return self._accepted_nothing(exchange)
+        authorizing = self.connection.state is AUTHORIZATION
+        if status.ok and authorizing and not exchange.attempt:
+            return self._accepted_nothing(owed)
         self._client_expects = COMMAND
         self._auth_refused = self._auth_refused or not status.ok
         if self._unsent is not None:
@@ -272,22 +289,20 @@ class Replies(Requests):
             if status.ok:
                 self._lose("out_of_step")
             return False
-        if self.connection.state is not AUTHORIZATION or not (status.ok or exchange.judged):
+        if not (authorizing and (status.ok or exchange.judged)):
             self._came_to_nothing(Oddity.LOGIN_CANCELLED, exchange.attempt)
-            return False
-        if self.guarded and status.ok and not exchange.attempt:
-            self._lose("out_of_step")
             return False
         self._judge(self._of(exchange), exchange.user, status, exchange.complete, certain)
         return False
 
-    def _accepted_nothing(self, exchange: Exchange) -> bool:
-        """Take a +OK to an AUTH by which the client has not said who it is; return whether it goes on.
+    def _accepted_nothing(self, owed: OwedToExchange) -> bool:
+        """Take a +OK to an AUTH without credentials, which is no login; return whether it goes on.
 
         Exchange 2000 to 2007 begins an NTLM exchange so. Others list their mechanisms.
         """
-        if exchange.mechanism == "NTLM" and self._client_expects is ANSWER:
-            self._challenged(exchange, b"")
+        if owed.exchange.mechanism == "NTLM" and not owed.exchange.responded:
+            self._owed.insert(0, owed)
+            self._challenged(owed.exchange, b"")
             return True
         self._client_expects = COMMAND
         self._after_unknown = True
@@ -297,7 +312,13 @@ class Replies(Requests):
         return False
 
     def _judge(
-        self, attempt: LoginAttempt, user: str, status: Status, complete: bool, certain: bool
+        self,
+        attempt: LoginAttempt,
+        user: str,
+        status: Status,
+        complete: bool,
+        certain: bool,
+        malformed: bool = False,
     ) -> None:
         """Raise the login event of an attempt that the server has judged.
 
@@ -313,8 +334,14 @@ class Replies(Requests):
             # Whatever it says, it cannot have judged a password without a name.
             self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
         else:
-            reason, code = verdict.reason(status.text, complete, self.auth_resp_code)
-            self._failed(attempt, user, reason, code)
+            reason, code = self._refusals.reason(
+                status.text, user, attempt.password, complete, self.auth_resp_code
+            )
+            if reason is Reason.MALFORMED and attempt.mechanism == USER_PASS:
+                # The server says that it knows no name, and has judged nothing.
+                self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
+                return
+            self._failed(attempt, user, Reason.MALFORMED if malformed else reason, code)
             if self.guarded and self._guard.long_line:
                 # A server with a smaller buffer answers the rest of the line, too.
                 self._ends = "long_login"
@@ -323,6 +350,7 @@ class Replies(Requests):
         self.connection.state = TRANSACTION
         self._guard.entered(TRANSACTION)
         self.user = user
+        self.summary.attempted(user, attempt.mechanism)
         self._layer_due = attempt.mechanism in LAYERED
         if LoginSuccess in self._wants:
             number = attempt.attempt or self._number()
@@ -366,6 +394,8 @@ class Replies(Requests):
 
     def _answer_list(self, owed: Owed, status: Status, certain: bool) -> None:
         self._listing = owed.command.role if status.ok else None
+        refused = self._gated and certain and not status.ok
+        self._capa_refused = refused and owed.command.role is Role.CAPA
 
     def _answer_unknown(self, owed: Owed, status: Status, certain: bool) -> None:
         """A body may follow: kept ready as it would have to be read."""

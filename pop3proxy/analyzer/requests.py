@@ -5,6 +5,7 @@ What is particular to a command stands in ``grammar``, to a SASL mechanism in ``
 
 import re
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import replace
 
 from . import grammar
@@ -19,7 +20,7 @@ from .events import (
     Secret,
 )
 from .grammar import Command, Role
-from .guard import MAX_NOT_PASSED, USER_PASS, Refusal, Strictness
+from .guard import MALFORMED, MAX_NOT_PASSED, USER_PASS, LocalReply, Strictness
 from .lines import Body
 from .owed import GREETING, Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import is_tls
@@ -35,6 +36,7 @@ from .state import (
     DialogueState,
     Expect,
 )
+from .summary import owed_to_dele
 from .text import decode
 
 # Most commands leave nothing to remember, so one value serves all sessions.
@@ -42,9 +44,12 @@ _SINGLE = {row: Owed(row) for row in grammar.ROWS}
 _MULTI = {row: Owed(row, True) for row in grammar.ROWS}
 COUNTED = frozenset({"RETR", "TOP", "DELE"})
 _AUTH = Role.AUTH
+_DELE = grammar.COMMANDS[b"DELE"]
 
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
 _NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ](.*)\Z", re.S)
+# What RFC 1939 section 7 has of MD5; wherever it is in the line, there are servers that judge it.
+_MAYBE_DIGEST = re.compile(rb"[0-9a-f]{32}", re.I)
 _ENDS_FOR_SOME = re.compile(rb"(?:\A|\r)[ \t]*\.[ \t]*(?:\r|\Z)")
 MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
@@ -229,7 +234,7 @@ class Requests(DialogueState):
                 secret = Secret.ARGUMENT
             self._out.append(Request(self.connection, self.ts, row.name, decode(arg), secret))
 
-    def _not_passed(self, row: Command, text: bytes, arg: bytes, refusal: Refusal) -> None:
+    def _not_passed(self, row: Command, text: bytes, arg: bytes, refusal: LocalReply) -> None:
         """Raise the events of a line that the proxy answers, and the login that fails by it."""
         if self._guard.not_passed > MAX_NOT_PASSED:
             self._ends = "not_passed"
@@ -273,6 +278,8 @@ class Requests(DialogueState):
         if request is not None:
             owed = request(self, row, arg)
             self._credentials += owed.octets
+        elif row is _DELE:
+            owed = owed_to_dele(arg)
         else:
             owed = (_MULTI if row.multiline(arg) else _SINGLE)[row]
         self._owed.append(owed)
@@ -326,7 +333,9 @@ class Requests(DialogueState):
             return OwedToLogin(row, none, name, complete=False)
         user, digest = parts.groups()
         self._remember(digest)
-        return OwedToLogin(row, self._attempt(decode(user), "", "APOP"), decode(user))
+        malformed = _MAYBE_DIGEST.search(arg) is None
+        attempt = self._attempt(decode(user), "", "APOP")
+        return OwedToLogin(row, attempt, attempt.user, malformed=malformed)
 
     def _request_rpop(self, row: Command, arg: bytes) -> Owed:
         """RFC 1081: the server trusts the client's address; USER, or else the argument, names the user."""
@@ -365,14 +374,21 @@ class Requests(DialogueState):
         self._remember(text)
         self._client_expects = ANSWER
         self._attempted = None
-        if self._guard.lock_step:
-            self._refusal = self._guard.refusal_of_response(text)
-            if self._refusal is not None:
-                self._malformed(exchange, self._refusal.reason or Reason.DENIED)
-                return
         before = (exchange.user, exchange.password) if exchange.complete else None
+        if self._guard.lock_step and not self._passes(exchange, text):
+            self._refusal = MALFORMED
+            self._malformed(exchange, Reason.MALFORMED)
+            return
         exchange.respond(text)
         self._responded(exchange, before)
+
+    def _passes(self, exchange: Exchange, text: bytes) -> bool:
+        """Return whether a SASL response passes the guard: it has its form, and the analyzer can read it."""
+        if exchange.asks_again or not self._guard.passes_response(text):
+            return False
+        trial = copy(exchange)
+        trial.respond(text)
+        return not trial.malformed
 
     def _responded(self, exchange: Exchange, before: tuple[str, str] | None) -> None:
         """Raise what a response gave rise to.
@@ -394,11 +410,12 @@ class Requests(DialogueState):
         if self.connection.state is not AUTHORIZATION:
             return attempt
         attempt.attempt = self._number()
+        self.summary.attempted(user, mechanism)
         if self._gated:
             self._attempted = attempt, Reason.DENIED
         if LoginAttempt in self._wants:
             self._out.append(attempt)
-            for name in self._guard.readings(mechanism, user):
+            for name in self._guard.readings(user):
                 self._read_too(replace(attempt, user=name))
         return attempt
 

@@ -68,6 +68,11 @@ class Exchange:
         """Whether a refusal now is the server's verdict on a login."""
         return self.announced or (self.responded and not self.cancelled)
 
+    @property
+    def asks_again(self) -> bool:
+        """Whether a server that was told the user on the AUTH line asks for the user all the same."""
+        return self.early and self.mechanism == "LOGIN" and self.prompt.lower().startswith(b"user")
+
     def initial(self, data: bytes) -> None:
         """Take the initial response of the AUTH line; ``=`` stands for an empty one."""
         self.early = True

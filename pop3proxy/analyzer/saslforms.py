@@ -28,16 +28,16 @@ class SaslForm:
     ``responses`` are the forms of its messages in their order; the last may come again if ``endless``.
     ``initial``: the first may stand on the AUTH line. ``report``: the server may say why it refuses in a
     further challenge, or send its own proof, which a response of the form ``report`` answers.
-    ``long_initial``: an initial response may make the AUTH line longer than a command may be, as tokens do.
-    ``alone``: how a message is known that logs in alone, if a server takes the rest of a long one for it.
+    ``long``: a response may be longer than the buffers of servers, as tokens are; ``mark`` is then what each
+    message holds that is a login, in lower case, or None if no message alone is one.
     """
 
     responses: tuple[Reads, ...]
     initial: bool = True
     report: Reads | None = None
     endless: bool = False
-    long_initial: bool = False
-    alone: re.Pattern[bytes] | None = None
+    long: bool = False
+    mark: bytes | None = None
 
     @property
     def challenges(self) -> int:
@@ -58,13 +58,14 @@ def _form(pattern: bytes) -> Reads:
     return lambda message: match(message) is not None
 
 
-_NAME = rb"[^\0-\x1f\x7f]+"
-_NO_NUL = rb"[^\0]+"
+# RFC 4616 section 2: names have up to 255 bytes; so have passwords, which are longer in use.
+_NAME = rb"[^\0-\x1f\x7f]{1,255}"
+_PASSWORD = rb"[^\0]{0,1024}"
 _EMPTY = _form(rb"")
 _ANYTHING = _form(rb".*")
 
 # RFC 4616 section 2.
-_PLAIN = _form(rb"[^\0-\x1f\x7f]*\0" + _NAME + rb"\0[^\0]*")
+_PLAIN = _form(rb"[^\0-\x1f\x7f]{0,255}\0" + _NAME + rb"\0" + _PASSWORD)
 
 # RFC 2195 section 2.
 _CRAM_MD5 = _form(_NAME + rb" [0-9A-Fa-f]{32}")
@@ -115,30 +116,26 @@ _OAUTHBEARER = _form(
     % (_SASLNAME, _TOKEN)
 )
 _OAUTH_REPORT = _form(rb"\x01?")
+_BEARER = b"auth=bearer"
 
 # RFC 4422 appendix A and RFC 4505.
-_IDENTITY = _form(rb"[^\0-\x1f\x7f]*")
+_IDENTITY = _form(rb"[^\0-\x1f\x7f]{0,255}")
 _TRACE = _form(rb"[^\0-\x1f\x7f]{0,255}")
 
 # [MS-NLMP] 2.2.1: an AUTHENTICATE message has flags, and its user name lies behind its fixed part.
 _NTLM_NEGOTIATE = _form(rb"NTLMSSP\0\x01\0\0\0.*")
 _NTLM_AUTHENTICATE = _form(rb"NTLMSSP\0\x03\0\0\0.{52}.*")
 
-_PLAIN_ALONE = re.compile(rb"\0[^\0]{1,255}\0")
-_BEARER_ALONE = re.compile(rb"auth=bearer", re.I)
-
 _SCRAM: Final = SaslForm((_SCRAM_FIRST, _SCRAM_FINAL), report=_EMPTY)
-_OPAQUE: Final = SaslForm((_ANYTHING,), endless=True, long_initial=True)
+_OPAQUE: Final = SaslForm((_ANYTHING,), endless=True, long=True)
 
 _FORMS: Final[Mapping[str, SaslForm]] = {
-    "PLAIN": SaslForm((_PLAIN,), alone=_PLAIN_ALONE),
-    "LOGIN": SaslForm((_form(_NAME), _form(_NO_NUL))),
+    "PLAIN": SaslForm((_PLAIN,)),
+    "LOGIN": SaslForm((_form(_NAME), _form(_PASSWORD))),
     "CRAM-MD5": SaslForm((_CRAM_MD5,), initial=False),
     "DIGEST-MD5": SaslForm((_digest_md5,), initial=False, report=_EMPTY),
-    "XOAUTH2": SaslForm((_XOAUTH2,), report=_OAUTH_REPORT, long_initial=True, alone=_BEARER_ALONE),
-    "OAUTHBEARER": SaslForm(
-        (_OAUTHBEARER,), report=_OAUTH_REPORT, long_initial=True, alone=_BEARER_ALONE
-    ),
+    "XOAUTH2": SaslForm((_XOAUTH2,), report=_OAUTH_REPORT, long=True, mark=_BEARER),
+    "OAUTHBEARER": SaslForm((_OAUTHBEARER,), report=_OAUTH_REPORT, long=True, mark=_BEARER),
     "EXTERNAL": SaslForm((_IDENTITY,)),
     "ANONYMOUS": SaslForm((_TRACE,)),
     "NTLM": SaslForm((_NTLM_NEGOTIATE, _NTLM_AUTHENTICATE)),

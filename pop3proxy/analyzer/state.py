@@ -24,10 +24,11 @@ from .events import (
     Unexpected,
 )
 from .grammar import Command, Role
-from .guard import DEFAULT_OPTIONS, Guard, GuardOptions, Refusal, Strictness
+from .guard import DEFAULT_OPTIONS, Guard, GuardOptions, LocalReply, Strictness
 from .limits import Limits
 from .lines import Body, BodyEnd, LineCutter
 from .owed import GREETING, Owed
+from .refusals import DEFAULT_REFUSALS, Refusals
 from .status import Status, may_become_status
 from .steps import (
     COMMAND_BEHIND_LOGIN_MAY,
@@ -42,6 +43,7 @@ from .steps import (
     Kinds,
     Step,
 )
+from .summary import Summary
 from .text import decode
 
 DEFAULT_LIMITS = Limits()
@@ -81,6 +83,7 @@ class DialogueState:
         "_body_closed_at",
         "_body_end",
         "_cancelling",
+        "_capa_refused",
         "_client",
         "_client_expects",
         "_client_fresh",
@@ -108,6 +111,7 @@ class DialogueState:
         "_owed",
         "_readings",
         "_refusal",
+        "_refusals",
         "_row",
         "_server",
         "_server_expects",
@@ -125,6 +129,7 @@ class DialogueState:
         "connection",
         "failures",
         "inspected",
+        "summary",
         "tally",
         "ts",
         "user",
@@ -138,6 +143,7 @@ class DialogueState:
         gated: Kinds = NO_KINDS,
         auth_resp_code: bool = False,
         guard: GuardOptions = DEFAULT_OPTIONS,
+        refusals: Refusals = DEFAULT_REFUSALS,
     ) -> None:
         """Begin before the greeting, which is the first reply that the server owes."""
         self.connection = connection
@@ -146,10 +152,12 @@ class DialogueState:
         self.failures = 0  # logins that failed
         self.commands = 0
         self.tally: dict[str, int] = NO_TALLY  # how often each of RETR, TOP and DELE was sent
+        self.summary = Summary(limits.deletions)
         self.inspected = "whole"
         self.auth_resp_code = self._announced = auth_resp_code
         self.ts = 0.0
         self._limits = limits
+        self._refusals = refusals
         self._wants = wants
         self._guard = Guard(guard)
         self.gate(gated)
@@ -171,7 +179,7 @@ class DialogueState:
         self._layer_due = False
         # If gated: how the client's last line is answered that does not pass, why the session ends with the
         # step just read, its command, and what it can be taken back to.
-        self._refusal: Refusal | None = None
+        self._refusal: LocalReply | None = None
         self._ends = ""
         self._row: Command | None = None
         self._before: str | None = None
@@ -193,6 +201,7 @@ class DialogueState:
         # Commands sent when the last body was closed: what follows may be more of it (RFC 1939 section 3).
         self._body_closed_at = -1
         self._listing: Role | None = None  # the command whose list is read
+        self._capa_refused = False  # by the line just read, if gated
         # A login may be what is missing in a gap; USER and AUTH are accepted only before one.
         self._may_be_in = False
         self._after_unknown = False
@@ -274,7 +283,7 @@ class DialogueState:
             number = attempt.attempt or self._number()
             raised = (attempt.password, attempt.mechanism, reason, code, number)
             self._out.append(LoginFailure(self.connection, self.ts, user, *raised))
-            for name in self._guard.readings(attempt.mechanism, user):
+            for name in self._guard.readings(user):
                 self._read_too(LoginFailure(self.connection, self.ts, name, *raised))
 
     def _number(self) -> int:

@@ -411,7 +411,10 @@ def _refuse(analyzer: Analyzer, data: bytes) -> tuple[bytes, list[Event]]:
     "line", [b"NOOP\r\n", b"USER bob\r\n", b"STLS\r\n", b"CAPA\r\n", b"AUTH PLAIN\r\n", b"AUTH\r\n"]
 )
 def test_nothing_is_owed_for_what_was_refused(guarded: Analyzer, line: bytes) -> None:
-    assert _refuse(guarded, line) == (b"", [])
+    instead, (reply,) = _refuse(guarded, line)
+    assert instead == b""
+    assert isinstance(reply, Reply)
+    assert (reply.cmd, reply.msg, reply.denial) == ("ERR", "[AUTH] no", True)
     assert guarded.owed == 0
     # Nothing waits behind it, either.
     assert _last_step(guarded, b"NOOP\r\n").events
@@ -421,7 +424,9 @@ def test_nothing_is_owed_for_what_was_refused(guarded: Analyzer, line: bytes) ->
     "line", [b"X\r\n", b" NOOP\r\n", b"STAT\r\n", b"PASS x\r\n", b"RPOP bob\r\n"]
 )
 def test_nothing_is_owed_for_what_is_not_passed(guarded: Analyzer, line: bytes) -> None:
-    assert _refuse(guarded, line) == (b"", [])
+    instead, (reply,) = _refuse(guarded, line)
+    assert instead == b""
+    assert isinstance(reply, Reply)
     assert (guarded.owed, guarded.attempts) == (0, 0)
     assert _last_step(guarded, b"NOOP\r\n").events
 
@@ -448,8 +453,10 @@ def test_a_login_that_was_refused_has_failed(
     guarded: Analyzer, line: bytes, user: str, mechanism: str
 ) -> None:
     _settle(guarded, (C, b"USER bob\r\n"), (S, b"+OK\r\n"))
-    instead, (event,) = _refuse(guarded, line)
+    instead, (event, reply) = _refuse(guarded, line)
+    assert isinstance(reply, Reply)
     assert instead == b""
+    assert isinstance(reply, Reply)
     assert isinstance(event, LoginFailure)
     assert (event.user, event.mechanism, event.reason, event.code, event.ts) == (
         user,
@@ -463,7 +470,7 @@ def test_a_login_that_was_refused_has_failed(
 
 def test_an_exchange_that_the_server_has_begun_is_cancelled(guarded: Analyzer) -> None:
     _settle(guarded, (C, b"AUTH PLAIN\r\n"), (S, b"+ \r\n"))
-    instead, (event,) = _refuse(guarded, RESPONSE)
+    instead, (event, _) = _refuse(guarded, RESPONSE)
     assert instead == b"*\r\n"
     assert isinstance(event, LoginFailure)
     assert event.reason is Reason.DENIED
@@ -475,7 +482,7 @@ def test_a_malformed_response_cancels_the_exchange_and_fails(guarded: Analyzer) 
     assert step.refusal is not None
     assert guarded.refused(step) == b"*\r\n"
     _settle(guarded, (S, b"-ERR cancelled\r\n"))
-    (event,) = guarded.answered(step.refusal.reply, 5.0).events
+    event, _ = guarded.answered(step.refusal.reply, 5.0).events
     assert isinstance(event, LoginFailure)
     assert (event.reason, event.attempt) == (Reason.MALFORMED, 1)
 

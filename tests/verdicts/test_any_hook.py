@@ -17,7 +17,7 @@ from pop3proxy.analyzer.events import (
     StartTLS,
 )
 from pop3proxy.hooks.api import VERDICTS, Delay, Deny, Drop, Hook, Pass, Verdict
-from pop3proxy.hooks.asking import TimeLimit
+from pop3proxy.hooks.faults import TimeLimit
 from pop3proxy.testing import Play
 from tests.analyzer.player import Cut, at_random, byte_by_byte, whole
 from tests.analyzer.transcript import Transcript, Turn, read_all

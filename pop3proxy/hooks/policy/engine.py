@@ -98,10 +98,13 @@ class Charged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """An attempt that waits for the server's answer."""
+    """An attempt that waits for the server's answer.
+
+    ``number`` is the attempt's in its session: of a name with a blank there is one for each reading.
+    """
 
     who: Who
-    mechanism: str
+    number: int
     charged: tuple[Charged, ...]
     at: float
 
@@ -236,7 +239,7 @@ class Engine:
             if answer.refused:
                 self._refuse(decision, event, charged, answer)
                 return decision
-            flight = Flight(who, event.mechanism, charged if answer.charged else (), event.ts)
+            flight = Flight(who, event.attempt, charged if answer.charged else (), event.ts)
             if ban is not None and not answer.welcome:
                 self._settle_all((flight,), event.ts)
                 self._turned_away(decision, event, ban, Deny())
@@ -441,14 +444,20 @@ class Engine:
         return kept, refunded
 
     def _landed(self, event: LoginSuccess | LoginFailure, who: Who) -> Flight | None:
-        """Find the attempt that an answer is to; those before it will get none, and are taken back."""
+        """Find the attempt that an answer is to.
+
+        Those before it will get none, and are taken back; so are the other readings of a name that is in.
+        """
         flights = self._flights.get(event.c.uid)
         if flights is None:
             return None
         for index, flight in enumerate(flights):
-            if flight.who == who and flight.mechanism == event.mechanism:
-                before = [flights.popleft() for _ in range(index + 1)][:-1]
-                self._settle_all(before, event.ts)
+            if flight.who == who and flight.number == event.attempt:
+                others = [flights.popleft() for _ in range(index + 1)][:-1]
+                if isinstance(event, LoginSuccess):
+                    while flights and flights[0].number == event.attempt:
+                        others.append(flights.popleft())
+                self._settle_all(others, event.ts)
                 return flight
         return None
 
