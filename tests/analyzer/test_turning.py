@@ -275,7 +275,7 @@ def test_what_is_held_back_can_change_with_tls() -> None:
     assert analyzer.inspected == "whole"
 
 
-# --- STLS that is between client and server ------------------------------------------------------------------
+# --- STLS that is between client and server -------------------------------------------------------------
 
 CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01\x00"
 
@@ -314,7 +314,7 @@ def test_what_waited_behind_a_guarded_stls_ends_the_session() -> None:
     assert [step.ends for step in pull(analyzer, C)] == ["client_injection"]
 
 
-# --- lists of capabilities --------------------------------------------------------------------------------
+# --- lists of capabilities ------------------------------------------------------------------------------
 
 
 CAPA = b"+OK list\r\nTOP\r\nSTLS\r\n.\r\n"
