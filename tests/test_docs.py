@@ -41,7 +41,8 @@ def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 def _events() -> Iterator[tuple[str, ...]]:
     for kind in sorted(ALL, key=lambda kind: kind.name):
-        parameters = ", ".join(f"`{name}`" for name in kind.parameters) or "none"
+        flags = (f"`{name}` where it is true" for name in kind.flags)
+        parameters = ", ".join((*(f"`{name}`" for name in kind.parameters), *flags)) or "none"
         yield f"`{kind.name}`", parameters, _markdown(inspect.getdoc(kind))
 
 
@@ -117,7 +118,7 @@ _FORMS = {
 
 
 def _guarded() -> Iterator[tuple[str, ...]]:
-    """Yield a row for each form of a command line: the commands that pass before the login, and only behind it."""
+    """Yield a row for each form of a command line: what passes before the login, and only behind it."""
     for form, text in _FORMS.items():
         rows = [row for row in COMMANDS.values() if row.form is form]
         before = ", ".join(f"`{row.name}`" for row in rows if row.before_login)

@@ -12,6 +12,7 @@ from .events import (
     SERVER,
     Oddity,
     Reason,
+    Reply,
     Side,
     StartTLS,
     Tls,
@@ -23,9 +24,11 @@ from .protocols import TLS_HEAD
 from .replies import Replies
 from .requests import COUNTED
 from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, SASL, STATUS
-from .status import parse_status
+from .status import Status, parse_status
 from .steps import NO_KINDS, NONE, SPENT, Events, Kinds, Step
+from .text import decode
 
+_CAPA = Role.CAPA
 _STLS = Role.STLS
 
 
@@ -76,7 +79,8 @@ class Analyzer(Replies):
         undecided = len(self._undecided) if self._undecided else 0
         doubtful = self._doubt.after_dot if self._doubt is not None else None
         answers = sum(len(status.text) for status in doubtful) if doubtful else 0
-        return lines + undecided + answers + 4 * self._credentials + 128 * len(self._owed)
+        pending = 4 * self._credentials + 128 * len(self._owed)
+        return lines + undecided + answers + pending + self.summary.kept
 
     def feed(self, side: Side, data: bytes, ts: float) -> None:
         """Take bytes of one side, read at ``ts`` (seconds). Nothing is parsed before ``next`` asks."""
@@ -103,6 +107,8 @@ class Analyzer(Replies):
         self._out = []
         listing = self._listing
         if side is SERVER:
+            if self._gated and self._capa_due:
+                listing = Role.CAPA
             withheld = self._cancelling and self._answers_cancellation
             in_exchange = False
             size = self._server_step()
@@ -129,6 +135,12 @@ class Analyzer(Replies):
             self._name(side, step, listing)
         return step
 
+    @property
+    def _capa_due(self) -> bool:
+        """Whether the server's next line, or the rest of it, should answer CAPA."""
+        owed = self._owed
+        return bool(owed) and owed[0].command.role is _CAPA and self._server_expects is STATUS
+
     def _name(self, side: Side, step: Step, listing: Role | None) -> None:
         """Note on a step what the caller decides by: its command, and what the guard says of it."""
         step.readings, self._readings = self._readings, SPENT
@@ -138,7 +150,8 @@ class Analyzer(Replies):
             step.refusal, self._refusal = self._refusal, None
         elif listing or self._listing:
             step.listing = listing or self._listing
-            step.listing_ends = self._listing is None
+            step.listing_ends = not (step.open or self._listing)
+            step.capa_refused, self._capa_refused = self._capa_refused, False
 
     def gap(self, side: Side, ts: float) -> Events:
         """Take it that bytes of a side are missing here; return the events. All that was fed is pulled.
@@ -269,20 +282,38 @@ class Analyzer(Replies):
     def answered(self, reply: bytes, ts: float) -> Step:
         """Take the line that the client gets for the step that was refused, and return its events.
 
-        The login that the step would have completed has failed; else a line of ours raises nothing.
+        The login that the step would have completed has failed; then comes the reply itself.
         """
         self.ts = ts
         self._out = []
+        status = parse_status(reply.rstrip(b"\r\n"))
         attempted, self._attempted = self._attempted, None
         if attempted is not None:
             attempt, reason = attempted
-            status = parse_status(reply)
             code = refusals.response_code(status.text) if status is not None else ""
             self._failed(attempt, attempt.user, reason, code)
+        # A +OK answers an STLS, which is no denial.
+        if status is not None and not status.ok:
+            self._denied(status)
         step = Step(0, self._out)
         self._out = SPENT
         step.readings, self._readings = self._readings, SPENT
         return step
+
+    def overruled(self, reply: bytes, ts: float) -> Events:
+        """Take the -ERR that the client gets instead of what the server has said, and return its event."""
+        self.ts = ts
+        self._out = []
+        status = parse_status(reply.rstrip(b"\r\n"))
+        if status is not None:
+            self._denied(status)
+        events, self._out = self._out, SPENT
+        return events
+
+    def _denied(self, status: Status) -> None:
+        self.summary.denied += 1
+        if Reply in self._wants:
+            self._out.append(Reply(self.connection, self.ts, "ERR", decode(status.text), True))
 
     # --- TLS whose keys are ours ------------------------------------------------------------------------
 

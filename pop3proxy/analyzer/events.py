@@ -231,11 +231,13 @@ class Oddity(StrEnum):
 class Event:
     """What all events have: the connection, and the time of the bytes that completed the event.
 
-    ``ts`` is in seconds since the epoch, as the caller of the analyzer stamped them.
+    ``ts`` is in seconds since the epoch, as the caller of the analyzer stamped them. ``parameters`` are in
+    every record of the event; ``flags`` are booleans that a record has only where they are true.
     """
 
     name: ClassVar[str] = ""
     parameters: ClassVar[tuple[str, ...]] = ()
+    flags: ClassVar[tuple[str, ...]] = ()
 
     c: Connection
     ts: float
@@ -263,14 +265,19 @@ class Request(Event):
 
 @dataclass(slots=True)
 class Reply(Event):
-    """The server sent a status line. ``cmd`` is ``OK`` or ``ERR``, ``msg`` the text behind it."""
+    """The server sent a status line. ``cmd`` is ``OK`` or ``ERR``, ``msg`` the text behind it.
+
+    ``denial``: the proxy denied a command, a login or the connection, and sends this in the server's place.
+    """
 
     name: ClassVar[str] = "pop3_reply"
     parameters: ClassVar[tuple[str, ...]] = ("is_orig", "cmd", "msg")
+    flags: ClassVar[tuple[str, ...]] = ("denial",)
     is_orig: ClassVar[bool] = False
 
     cmd: str
     msg: str
+    denial: bool = False
 
 
 @dataclass(slots=True)
@@ -384,19 +391,25 @@ class Unexpected(Event):
 class SessionEnd(Event):
     """The session is over: raised exactly once, whatever ended it.
 
-    ``outcome`` is ``success``, ``failure`` (logins failed and none succeeded) or ``none``; ``duration``
-    is in seconds; octets are those relayed each way; ``unexpected`` counts all oddities, those beyond
-    the limit of each kind too; ``inspected`` is ``whole``, ``until_tls`` or ``lost:`` and why.
+    ``user`` and ``mechanism`` are those of the login that succeeded, else those of the last attempt;
+    ``outcome`` is ``success``, ``failure`` (logins failed and none succeeded) or ``none``. ``retr``, ``top``
+    and ``dele`` count commands; ``deleted`` counts messages: DELE was answered +OK, no RSET undid it, and
+    QUIT was answered +OK; ``denied`` counts the replies with ``denial``. Octets are those relayed each way;
+    ``duration`` is in seconds; ``unexpected`` counts all oddities, those beyond the limit of each kind too;
+    ``inspected`` is ``whole``, ``until_tls`` or ``lost:`` and why.
     """
 
     name: ClassVar[str] = "pop3_session"
     parameters: ClassVar[tuple[str, ...]] = (
         "user",
+        "mechanism",
         "outcome",
         "commands",
         "retr",
         "top",
         "dele",
+        "deleted",
+        "denied",
         "orig_octets",
         "resp_octets",
         "duration",
@@ -417,6 +430,9 @@ class SessionEnd(Event):
     reason: str
     unexpected: int
     inspected: str
+    mechanism: str = ""
+    deleted: int = 0
+    denied: int = 0
 
 
 @dataclass(slots=True)

@@ -41,6 +41,10 @@ class Limits:
     secret: int = 24
     """Of each secret: a reply that repeats it repeats its beginning."""
 
+    deletions: int = 65535
+    """The highest message number of which is remembered whether it is marked as deleted: one bit each. Few
+    mailboxes hold more, and each DELE of a higher number counts."""
+
     unexpected: int = 20
     """``pop3_unexpected`` of each kind; more are only counted, so that a peer can't flood a log."""
 
@@ -52,4 +56,6 @@ class Limits:
         credentials = 4 * (self.credentials + 2 * self.command_line + 2 * self.sasl_line)
         doubtful = self.doubtful * (self.status_line + 128)
         pending = self.pending * 128
-        return lines + self.undecided + credentials + doubtful + pending + 65536
+        # The user of the last attempt, and one bit for each message that may be marked.
+        summary = 4 * self.sasl_line + self.deletions // 8 + 1
+        return lines + self.undecided + credentials + doubtful + pending + summary + 65536

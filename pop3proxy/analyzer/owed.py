@@ -76,6 +76,16 @@ class OwedToLogin(Owed):
         return self.attempt.attempt
 
 
+class OwedToDele(Owed):
+    """The reply to a DELE; ``number`` is the message's (RFC 1939 section 5)."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, command: Command, number: int) -> None:
+        super().__init__(command)
+        self.number = number
+
+
 class OwedToExchange(Owed):
     """The reply that ends a SASL exchange."""
 

@@ -28,6 +28,7 @@ from .requests import Requests
 from .sasl import LAYERED, Exchange
 from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, MESSAGE, SASL, STATUS, Expect
 from .status import Kind, Status, parse_status
+from .summary import DELETING
 from .text import decode
 
 _PLUS_ERR = Kind.PLUS_ERR
@@ -155,6 +156,8 @@ class Replies(Requests):
         if answer is not None and answer(self, owed, status, certain):
             # The reply did not end the command, which waits for another.
             return
+        if row in DELETING and certain:
+            self.summary.answered(owed, status.ok)
         if misplaced:
             self._misplaced(row, status.ok)
         if status.kind is _PLUS_ERR:
@@ -347,6 +350,7 @@ class Replies(Requests):
         self.connection.state = TRANSACTION
         self._guard.entered(TRANSACTION)
         self.user = user
+        self.summary.attempted(user, attempt.mechanism)
         self._layer_due = attempt.mechanism in LAYERED
         if LoginSuccess in self._wants:
             number = attempt.attempt or self._number()
@@ -390,6 +394,8 @@ class Replies(Requests):
 
     def _answer_list(self, owed: Owed, status: Status, certain: bool) -> None:
         self._listing = owed.command.role if status.ok else None
+        refused = self._gated and certain and not status.ok
+        self._capa_refused = refused and owed.command.role is Role.CAPA
 
     def _answer_unknown(self, owed: Owed, status: Status, certain: bool) -> None:
         """A body may follow: kept ready as it would have to be read."""

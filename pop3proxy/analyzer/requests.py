@@ -36,6 +36,7 @@ from .state import (
     DialogueState,
     Expect,
 )
+from .summary import owed_to_dele
 from .text import decode
 
 # Most commands leave nothing to remember, so one value serves all sessions.
@@ -43,6 +44,7 @@ _SINGLE = {row: Owed(row) for row in grammar.ROWS}
 _MULTI = {row: Owed(row, True) for row in grammar.ROWS}
 COUNTED = frozenset({"RETR", "TOP", "DELE"})
 _AUTH = Role.AUTH
+_DELE = grammar.COMMANDS[b"DELE"]
 
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
 _NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ](.*)\Z", re.S)
@@ -276,6 +278,8 @@ class Requests(DialogueState):
         if request is not None:
             owed = request(self, row, arg)
             self._credentials += owed.octets
+        elif row is _DELE:
+            owed = owed_to_dele(arg)
         else:
             owed = (_MULTI if row.multiline(arg) else _SINGLE)[row]
         self._owed.append(owed)
@@ -406,6 +410,7 @@ class Requests(DialogueState):
         if self.connection.state is not AUTHORIZATION:
             return attempt
         attempt.attempt = self._number()
+        self.summary.attempted(user, mechanism)
         if self._gated:
             self._attempted = attempt, Reason.DENIED
         if LoginAttempt in self._wants:

@@ -41,6 +41,7 @@ from .steps import (
     Kinds,
     Step,
 )
+from .summary import Summary
 from .text import decode
 
 DEFAULT_LIMITS = Limits()
@@ -80,6 +81,7 @@ class DialogueState:
         "_body_closed_at",
         "_body_end",
         "_cancelling",
+        "_capa_refused",
         "_client",
         "_client_expects",
         "_client_fresh",
@@ -124,6 +126,7 @@ class DialogueState:
         "connection",
         "failures",
         "inspected",
+        "summary",
         "tally",
         "ts",
         "user",
@@ -146,6 +149,7 @@ class DialogueState:
         self.failures = 0  # logins that failed
         self.commands = 0
         self.tally: dict[str, int] = NO_TALLY  # how often each of RETR, TOP and DELE was sent
+        self.summary = Summary(limits.deletions)
         self.inspected = "whole"
         self.auth_resp_code = self._announced = auth_resp_code
         self.ts = 0.0
@@ -193,6 +197,7 @@ class DialogueState:
         # Commands sent when the last body was closed: what follows may be more of it (RFC 1939 section 3).
         self._body_closed_at = -1
         self._listing: Role | None = None  # the command whose list is read
+        self._capa_refused = False  # by the line just read, if gated
         # A login may be what is missing in a gap; USER and AUTH are accepted only before one.
         self._may_be_in = False
         self._after_unknown = False

@@ -46,10 +46,12 @@ class Step:
     answers a client's line that does not pass the guard; ``ends`` the reason for which the session ends
     behind the run, or empty: a client's run does not pass then. ``readings`` are the login events again,
     under the other names that some servers read; only those who decide are asked about them. ``listing`` is
-    the role of the command whose list the run belongs to, the +OK included, and ``listing_ends`` its end.
+    the role of the command whose list the run belongs to, the status line included, and ``listing_ends`` its
+    end; ``capa_refused``: the status line is a -ERR.
     """
 
     __slots__ = (
+        "capa_refused",
         "command",
         "ends",
         "events",
@@ -75,7 +77,7 @@ class Step:
         self.ends = ""
         self.readings: Events = NONE
         self.listing: Role | None = None
-        self.listing_ends = False
+        self.listing_ends = self.capa_refused = False
 
     @property
     def stls(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from twisted.internet.interfaces import IReactorTime
 
-from ..analyzer.events import ALL, Event
+from ..analyzer.events import ALL, Event, Reply
 from ..problems import in_one_line, text_in_one_line
 from .api import VERDICTS, EndSession, Hook, Verdict
 from .asking import Asker, Pending, Question, discard
@@ -42,6 +42,11 @@ class WrongSignature(UnusableHook):
 
 class HookNotStarted(Exception):
     """A hook's ``start`` has failed, which is the cause; the text is one line for the operator."""
+
+
+def _of_peers(events: Iterable[Event]) -> Iterator[Event]:
+    """Yield what a peer gave rise to: no hook decides about the reply of a denial, which is a verdict."""
+    return (event for event in events if not (type(event) is Reply and event.denial))
 
 
 def _label(hook: Hook) -> str:
@@ -290,12 +295,12 @@ class Dispatcher:
         for event in events:
             if type(event) in self.blocking:
                 assert self._clock is not None, "hooks are started before they are asked"
-                return Question(self._clock, self._askers, events)
+                return Question(self._clock, self._askers, _of_peers(events))
         return None
 
     def inform(self, events: Iterable[Event]) -> None:
         """Tell the blocking hooks what nobody can decide about any more, such as the end of a session."""
-        for event in events:
+        for event in _of_peers(events):
             for asker in self._askers.get(type(event), ()):
                 answer = asker.ask(event)
                 if not isinstance(answer, Verdict):

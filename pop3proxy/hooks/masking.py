@@ -89,7 +89,7 @@ _MASKED_LINE: Final[dict[Secret, Callable[[str, str], tuple[str, str]]]] = {
 
 def _reply(event: Reply) -> Reply:
     if _repeats(event.msg, event.c.secrets):
-        return Reply(event.c, event.ts, event.cmd, MASK)
+        return Reply(event.c, event.ts, event.cmd, MASK, event.denial)
     return event
 
 

@@ -9,7 +9,8 @@ client's is not pulled either, so that no login overtakes the verdict on the one
 Without blocking hooks no flow ever waits, and a chunk goes on as it came.
 
 Where the proxy has a part in TLS (``terms``), a client's line is withheld and answered here, too: STLS, and a
-login before TLS where that is required. A list of capabilities that must be edited is held until it is whole.
+login before TLS where that is required. A list of capabilities that must be edited is held until it is whole;
+where clients are to find STLS in it, a server that has none is answered for.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ from ..analyzer.steps import DATA_MAY, Kinds, Step
 from ..hooks.api import PASS, Delay, Deny, Drop, EndSession, Pass, Verdict
 from ..hooks.asking import Question
 from ..problems import described
-from .capabilities import Edits, edited, edited_mechanisms
+from .capabilities import Edits, edited, edited_mechanisms, listed
 from .terms import BEGIN_TLS, TOO_LATE, Terms
 
 HELD = 64 * 1024
@@ -473,19 +474,25 @@ class Relay:
             flow.clear = flow.stepped
         elif step.listing_ends:
             begin, end = flow.capa, flow.stepped
-            edit = edited if step.listing is Role.CAPA else edited_mechanisms
-            shown = edit(flow.held[begin:end], self._edits)
+            shown = self._shown(step, flow.held[begin:end])
             flow.held = flow.held[:begin] + shown + flow.held[end:]
             flow.clear = flow.stepped = begin + len(shown)
             flow.capa = -1
         else:
             flow.clear = min(flow.clear, flow.capa)
 
-    @property
-    def _edits(self) -> Edits:
-        """What is changed in a list."""
+    def _shown(self, step: Step, reply: bytes) -> bytes:
+        """Return what the client gets of a list, or of the refusal of one."""
         edits = Edits() if self._terms is None else self._terms.edits(self._secure)
-        return replace(edits, unreadable=self._analyzer.hides_unreadable)
+        edits = replace(edits, unreadable=self._analyzer.hides_unreadable)
+        if step.capa_refused:
+            shown = listed(reply, edits)
+            if shown is not reply:
+                self._surroundings.count("capa_answered")
+            return shown
+        return (
+            edited(reply, edits) if step.listing is Role.CAPA else edited_mechanisms(reply, edits)
+        )
 
     def _capa_too_long(self) -> None:
         count = self._surroundings.count("capa_too_long")
@@ -618,8 +625,9 @@ class Relay:
         self._surroundings.count("denied")
         if flow is self._server:
             self._flush(flow)
-            self._owner.say(verdict.line)
-            self._end("denied")
+            if self._tell(self._analyzer.overruled(verdict.line, self._surroundings.now())):
+                self._owner.say(verdict.line)
+                self._end("denied")
         else:
             self._withhold(step, verdict.line)
 
@@ -692,7 +700,8 @@ class Relay:
         client = self._client
         if self._analyzer.state is not AUTHORIZATION:
             self._surroundings.count("denied")
-            return self._say_denied(TOO_LATE.line, PASS)
+            client.denial = TOO_LATE.line
+            return self._answer_denied()
         events = self._analyzer.turned(self._surroundings.now())
         if client.held:
             self._injected(events)

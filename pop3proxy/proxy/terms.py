@@ -75,6 +75,7 @@ class Terms:
             user=before,
             sasl=before,
             bound=self.ends_tls,
+            answers=self.offers,
         )
 
 

@@ -320,7 +320,7 @@ class Session:
         summary = SessionEnd(
             c=analyzer.connection,
             ts=self._ts,
-            user=analyzer.user or "",
+            user=analyzer.summary.user,
             outcome=analyzer.outcome,
             commands=analyzer.commands,
             retr=analyzer.tally.get("RETR", 0),
@@ -332,6 +332,9 @@ class Session:
             reason=self._reason,
             unexpected=analyzer.unexpected,
             inspected=analyzer.inspected,
+            mechanism=analyzer.summary.mechanism,
+            deleted=analyzer.summary.deleted,
+            denied=analyzer.summary.denied,
         )
         self._sessions.over(self)
         self._sessions.counts[f"inspected_{analyzer.inspected.partition(':')[0]}"] += 1

@@ -275,7 +275,10 @@ def _refuse(analyzer: Analyzer, data: bytes) -> tuple[bytes, list[Event]]:
     "line", [b"NOOP\r\n", b"USER bob\r\n", b"STLS\r\n", b"XTND XMIT\r\n", b"X\r\n"]
 )
 def test_nothing_is_owed_for_what_was_refused(gated: Analyzer, line: bytes) -> None:
-    assert _refuse(gated, line) == (b"", [])
+    instead, (reply,) = _refuse(gated, line)
+    assert instead == b""
+    assert isinstance(reply, Reply)
+    assert (reply.cmd, reply.msg, reply.denial) == ("ERR", "[AUTH] no", True)
     assert gated.owed == 0
     # Nothing waits behind it, either.
     assert _last_step(gated, b"NOOP\r\n").events
@@ -294,8 +297,9 @@ def test_a_login_that_was_refused_has_failed(
     gated: Analyzer, line: bytes, user: str, mechanism: str
 ) -> None:
     _settle(gated, (C, b"USER bob\r\n"), (S, b"+OK\r\n"))
-    instead, (event,) = _refuse(gated, line)
+    instead, (event, reply) = _refuse(gated, line)
     assert instead == b""
+    assert isinstance(reply, Reply)
     assert isinstance(event, LoginFailure)
     assert (event.user, event.mechanism, event.reason, event.code, event.ts) == (
         user,
@@ -309,7 +313,7 @@ def test_a_login_that_was_refused_has_failed(
 
 def test_an_exchange_that_the_server_has_begun_is_cancelled(gated: Analyzer) -> None:
     _settle(gated, (C, b"AUTH PLAIN\r\n"), (S, b"+ \r\n"))
-    instead, (event,) = _refuse(gated, RESPONSE)
+    instead, (event, _) = _refuse(gated, RESPONSE)
     assert instead == b"*\r\n"
     assert isinstance(event, LoginFailure)
     assert event.reason is Reason.DENIED

@@ -264,16 +264,17 @@ def test_they_say_so_however_they_are_cut() -> None:
         analyzer = made()
         say(analyzer, C, b"CAPA\r\nNOOP\r\n")
         steps = say(analyzer, S, CAPA[:at]) + say(analyzer, S, CAPA[at:] + b"+OK\r\n")
-        # The beginning of a status line cannot be known for one.
-        begun = at if at < 10 else 0
-        assert sum(step.size for step in steps if step.capa) == len(CAPA) - begun
+        assert sum(step.size for step in steps if step.capa) == len(CAPA)
         assert [step.capa_ends for step in steps] == [False] * (len(steps) - 2) + [True, False]
 
 
-def test_a_refused_capa_has_no_list() -> None:
-    analyzer = made()
-    say(analyzer, C, b"CAPA\r\n")
-    assert flags(say(analyzer, S, b"-ERR\r\n")) == [(6, False, False)]
+def test_a_refused_capa_says_so_where_it_ends() -> None:
+    for at in range(1, 6):
+        analyzer = made()
+        say(analyzer, C, b"CAPA\r\n")
+        steps = say(analyzer, S, b"-ERR\r\n"[:at]) + say(analyzer, S, b"-ERR\r\n"[at:])
+        assert flags(steps) == [(at, True, False), (6 - at, True, True)]
+        assert [step.capa_refused for step in steps] == [False, True]
 
 
 def test_another_list_is_no_list_of_capabilities() -> None:

@@ -670,6 +670,21 @@ def test_who_fails_when_informed_is_counted_and_keeps_it_from_nobody(
     assert "hunter2" not in str(quiet)
 
 
+def test_blocking_hooks_neither_decide_about_the_reply_of_a_denial_nor_hear_of_it(
+    started: Start,
+) -> None:
+    gate, listener = Gate(gives(Drop()), Reply), Listener(gives(None), Reply)
+    dispatcher = started(gate, listener)
+    denial, server_s = Reply(C, TS, "ERR", "no", denial=True), Reply(C, TS, "ERR", "no")
+    assert Asked(dispatcher, denial).at_once is PASS
+    dispatcher.inform([denial])
+    assert gate.asked == []
+    dispatcher.dispatch([denial])
+    assert listener.asked == [denial]
+    assert Asked(dispatcher, denial, server_s).at_once == Drop()
+    assert gate.asked == [server_s]
+
+
 # --- listening hooks with coroutines ------------------------------------------------------------------
 
 

@@ -218,6 +218,11 @@ def test_a_reply_that_repeats_no_secret_is_shown(msg: str, secret: str) -> None:
     assert masked(Reply(connection(secret), TS, "OK", msg)).msg == msg
 
 
+@pytest.mark.parametrize("msg", ["no", "you said hunter2"])
+def test_a_denial_stays_one(msg: str) -> None:
+    assert masked(Reply(connection("hunter2"), TS, "ERR", msg, denial=True)).denial
+
+
 def test_each_of_the_secrets_is_looked_for() -> None:
     event = Reply(connection("first1", "second", "third3"), TS, "ERR", "you said third3")
     assert masked(event).msg == MASK

@@ -96,6 +96,23 @@ def test_the_listener_is_in_records_of_connections_logins_and_sessions(
         assert values == [c.listener, c.listener_h, c.listener_p]
 
 
+def test_the_reply_of_a_denial_says_so_and_no_other_reply_does() -> None:
+    assert record(Reply(C, TS, "ERR", "no", denial=True))["denial"] is True
+    assert "denial" not in record(Reply(C, TS, "ERR", "no"))
+
+
+def test_the_last_record_counts_deletions_and_denials() -> None:
+    none = (0, 0, 0, 0, 0, 0)
+    end = SessionEnd(
+        *(C, TS, "bob", "failure", *none, 1.0, "quit", 0, "whole"),
+        mechanism="PLAIN",
+        deleted=3,
+        denied=2,
+    )
+    shown = record(end)
+    assert (shown["mechanism"], shown["deleted"], shown["denied"]) == ("PLAIN", 3, 2)
+
+
 def test_a_record_is_one_line_of_compact_json() -> None:
     assert line(Request(C, TS, "USER", "bob")) == (
         b'{"v":1,"ts":1764000000.123456,"event":"pop3_request","uid":"CHhAvVGS1DHFjwGM9",'

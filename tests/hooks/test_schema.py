@@ -72,6 +72,16 @@ def test_a_record_that_says_more_is_not_valid(
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_a_flag_is_valid_only_where_it_is_true(
+    kind: type[Event], validator: jsonschema.Draft202012Validator
+) -> None:
+    for name in kind.flags:
+        validator.validate(record_of(kind) | {name: True})
+        assert not validator.is_valid(record_of(kind) | {name: False})
+    assert validator.is_valid(record_of(kind) | {"denial": True}) == ("denial" in kind.flags)
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
 def test_a_record_that_says_less_is_not_valid(
     kind: type[Event], validator: jsonschema.Draft202012Validator
 ) -> None:

@@ -114,10 +114,10 @@ def test_what_is_held_for_the_sake_of_tls() -> None:
         ("none", "plain", False, Edits(stls=False)),
         ("none", "tls", False, Edits(stls=False, bound=True)),
         ("implicit", "plain", True, Edits(stls=False, bound=True)),
-        ("terminate", "plain", False, Edits(stls=True, bound=True)),
-        ("terminate", "starttls", True, Edits(stls=False, bound=True)),
-        ("require", "plain", False, Edits(stls=True, user=True, sasl=True, bound=True)),
-        ("require", "plain", True, Edits(stls=False, bound=True)),
+        ("terminate", "plain", False, Edits(stls=True, bound=True, answers=True)),
+        ("terminate", "starttls", True, Edits(stls=False, bound=True, answers=True)),
+        ("require", "plain", False, Edits(True, user=True, sasl=True, bound=True, answers=True)),
+        ("require", "plain", True, Edits(stls=False, bound=True, answers=True)),
     ],
 )
 def test_what_capa_shows(mode: str, upstream: str, secure: bool, edits: Edits) -> None:

@@ -137,23 +137,30 @@ def _request(event: Request) -> str:
 
 
 def _reply(event: Reply) -> str:
-    return f',"is_orig":false,"cmd":{_text(event.cmd)},"msg":{_text(event.msg)}'
+    denial = ',"denial":true' if event.denial else ""
+    return f',"is_orig":false,"cmd":{_text(event.cmd)},"msg":{_text(event.msg)}{denial}'
 
 
 def _data(event: Data) -> str:
     return f',"is_orig":{_flag(event.is_orig)},"data":{_text(event.data)}'
 
 
-def _login(event: LoginAttempt | LoginSuccess | LoginFailure) -> str:
+def _credentials(event: LoginAttempt | LoginSuccess | LoginFailure) -> str:
     return (
         f',"is_orig":{_flag(event.is_orig)},"user":{_text(event.user)},'
-        f'"password":{_text(event.password)},"mechanism":{_text(event.mechanism)},'
-        f'"attempt":{event.attempt}'
+        f'"password":{_text(event.password)},"mechanism":{_text(event.mechanism)}'
     )
 
 
+def _login(event: LoginAttempt | LoginSuccess) -> str:
+    return f'{_credentials(event)},"attempt":{event.attempt}'
+
+
 def _login_failure(event: LoginFailure) -> str:
-    return f'{_login(event)},"reason":{_text(event.reason)},"code":{_text(event.code)}'
+    return (
+        f'{_credentials(event)},"reason":{_text(event.reason)},"code":{_text(event.code)},'
+        f'"attempt":{event.attempt}'
+    )
 
 
 def _unexpected(event: Unexpected) -> str:
@@ -166,8 +173,10 @@ def _unexpected(event: Unexpected) -> str:
 
 def _session_end(event: SessionEnd) -> str:
     return (
-        f',"user":{_text(event.user)},"outcome":{_text(event.outcome)},'
-        f'"commands":{event.commands},"retr":{event.retr},"top":{event.top},"dele":{event.dele},'
+        f',"user":{_text(event.user)},"mechanism":{_text(event.mechanism)},'
+        f'"outcome":{_text(event.outcome)},"commands":{event.commands},'
+        f'"retr":{event.retr},"top":{event.top},"dele":{event.dele},'
+        f'"deleted":{event.deleted},"denied":{event.denied},'
         f'"orig_octets":{event.orig_octets},"resp_octets":{event.resp_octets},'
         f'"duration":{event.duration:.6f},"reason":{_text(event.reason)},'
         f'"unexpected":{event.unexpected},"inspected":{_text(event.inspected)}'

@@ -42,10 +42,17 @@ def _record(kind: type[Event]) -> dict[str, Any]:
     common = _common(kind)
     listener = _LISTENER if kind in LISTENED else {}
     parameters = {name: _parameter(kind, name, hints[name]) for name in kind.parameters}
+    flags = {name: {"const": True} for name in kind.flags}
     return {
         "description": inspect.getdoc(kind),
         "type": "object",
-        "properties": common | _TLS | listener | parameters | _fingerprint(kind) | _outcome(kind),
+        "properties": common
+        | _TLS
+        | listener
+        | parameters
+        | flags
+        | _fingerprint(kind)
+        | _outcome(kind),
         "required": [*common, *parameters],
         "dependentRequired": {name: ["tls_version", "tls_cipher"] for name in _TLS}
         | {name: [*listener] for name in listener},
