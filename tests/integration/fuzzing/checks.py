@@ -55,6 +55,8 @@ def judge(dialogue: Dialogue, runs: Sequence[Run], normal: Normal) -> list[Breac
             Way.DENIED: lambda run=run: _denied(run),
         }
         found += checks[run.way]()
+        if run.recorded is None or run.recorded.end is None:
+            found.append(Breach(run.way, "no end", "the session does not end behind its client's"))
     return found
 
 

@@ -219,7 +219,8 @@ async def _tapped(reactor: Any, socket: Path, oracle: Oracle) -> AsyncIterator[N
 def _furnish(root: Path, port: int) -> Path:
     root.chmod(0o755)
     identities = Identities.possible()
-    (root / "users").write_text("".join(f"{user}:{{PLAIN}}{right_password(user)}\n" for user in users()))
+    lines = (f"{user}:{{PLAIN}}{right_password(user)}\n" for user in users())
+    (root / "users").write_text("".join(lines))
     (root / "run").mkdir()
     (root / "mail").mkdir()
     (root / "mail").chmod(0o777)

@@ -47,7 +47,7 @@ class Stage:
         runs = [await self._straight(dialogue)]
         for way, proxied in self.proxies.items():
             played = await play(self.reactor, dialogue, proxied.port)
-            recorded = await proxied.recorder.collect(played.port)
+            recorded = await proxied.recorder.collect(self.reactor, played.port)
             tapped = await self.tap.collect(played.port)
             await self.server.settle(tapped.server_port)
             judged = self.oracle.collect(tapped.server_port)

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-LANES = 12
+LANES = 80
 """Dialogues that are played at a time; each lane has users of its own, since some servers lock a mailbox."""
 
 NAMES = ("alice", "bob", "carol")

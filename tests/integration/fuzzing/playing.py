@@ -20,10 +20,13 @@ from .dialogues import END, Begin, Dialogue, Respond, Sent
 QUIET = 0.004
 """Seconds without a byte behind which an answer is taken to be whole; only the pace hangs on it."""
 
-ANSWER = 0.25
+ANSWER = 0.1
 """Seconds for an answer to begin; where none comes the client goes on."""
 
-END_LIMIT = 30.0
+CHALLENGE = 2.0
+"""Seconds for a challenge, without which there is no response."""
+
+END_LIMIT = 20.0
 """Seconds for the server to close behind the end; a dialogue that takes longer is one that hangs."""
 
 
@@ -65,6 +68,24 @@ class Peer(Protocol):
         if limit.active():
             limit.cancel()
         return len(self.received) > before or bool(self.ending)
+
+
+async def within(reactor: Any, seconds: float, what: Deferred[None]) -> bool:
+    """Wait for something; return False if it did not come in so many seconds."""
+    if what.called:
+        return True
+    late: Deferred[None] = Deferred()
+    limit = reactor.callLater(seconds, late.callback, None)
+
+    def came(_: object) -> None:
+        if not late.called:
+            late.callback(None)
+
+    what.addBoth(came)
+    await late
+    if limit.active():
+        limit.cancel()
+    return what.called
 
 
 async def pause(reactor: Any, seconds: float) -> None:
@@ -131,7 +152,7 @@ class _Playing:
             await (self._answer() if step.waits else pause(self._reactor, 0))
             return
         self._write(self._begun(step) if isinstance(step, Begin) else self._response())
-        await self._answer()
+        await self._answer(CHALLENGE)
 
     def _write(self, data: bytes) -> None:
         if not self._peer.ending:
@@ -275,7 +296,7 @@ class Tap:
         """Return what was tapped of a client that has ended, once the server's side has too."""
         tapped = self._by_port.pop(client_port, None) or Tapped()
         if tapped.server_port:
-            await tapped.over
+            await within(self._reactor, END_LIMIT, tapped.over)
         return tapped
 
 

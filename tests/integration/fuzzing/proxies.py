@@ -22,6 +22,7 @@ from pop3proxy.hooks.api import Deny, Hook, Verdict
 from pop3proxy.proxy.service import ProxyService
 
 from .oracle import Oracle
+from .playing import END_LIMIT, within
 
 
 class Way(Enum):
@@ -74,10 +75,10 @@ class Recorder(Hook):
         recorded.end = event
         recorded.over.callback(None)
 
-    async def collect(self, client_port: int) -> Recorded:
-        """Return what was heard of a client, once its session is over."""
+    async def collect(self, reactor: Any, client_port: int) -> Recorded:
+        """Return what was heard of a client, once its session is over; ``end`` is None if it does not end."""
         recorded = self._by_port.setdefault(client_port, Recorded())
-        await recorded.over
+        await within(reactor, END_LIMIT, recorded.over)
         return self._by_port.pop(client_port)
 
 
