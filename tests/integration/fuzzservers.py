@@ -19,11 +19,20 @@ from typing import Any
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import react
 
-from .fuzzing import dovecot
+from .fuzzing import courier, cyrus, dovecot, twistedmail
 from .fuzzing.hunt import Found, described, hunt, staged
 from .fuzzing.oracle import Oracle
+from .fuzzing.unpacked import enter_private_mounts
 
-SERVERS = {"dovecot": dovecot.running}
+SERVERS = {
+    "dovecot": dovecot.running,
+    "courier": courier.running,
+    "cyrus": cyrus.running,
+    "twisted": twistedmail.running,
+}
+
+COVERING = frozenset({"courier"})
+"""Servers whose back end is found at a place of the whole machine; ours is laid over it."""
 
 MOST = 20
 """Failures behind which a hunt ends; ``--most`` sets another number."""
@@ -58,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", type=int, help="the number of one dialogue to play")
     parser.add_argument("--most", type=int, default=MOST, help="failures behind which it ends")
     options = parser.parse_args(arguments)
+    if options.server in COVERING:
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        enter_private_mounts(["-m", "tests.integration.fuzzservers", *given])
     with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as folder:
 
         def begin(reactor: Any) -> Deferred[int]:

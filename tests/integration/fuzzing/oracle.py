@@ -46,6 +46,11 @@ def right_password(account: str) -> str:
 _USERS = frozenset(users())
 
 
+def is_known(account: str) -> bool:
+    """Return whether there is such a user."""
+    return account in _USERS
+
+
 def proves(account: str, password: str) -> bool:
     """Return whether a password is right."""
     return account in _USERS and password == right_password(account)

@@ -1,0 +1,61 @@
+"""Servers that Debian does not install beside Dovecot: unpacked packages, and mounts that only the fuzzer sees.
+
+Debian's POP3 servers exclude each other, so that ``make pop3-servers`` unpacks them into a folder.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ..processes import program, unavailable
+from ..proxy import CHECKOUT
+
+FOLDER = Path(os.environ.get("POP3PROXY_SERVERS", CHECKOUT / ".pop3-servers"))
+_INSIDE = "POP3PROXY_PRIVATE_MOUNTS"
+
+
+def unpacked(path: str) -> Path:
+    """Return where a file of an unpacked package is."""
+    found = FOLDER / path.lstrip("/")
+    if not found.exists():
+        unavailable(f"{path} is not in {FOLDER}; run make pop3-servers")
+    return found
+
+
+def enter_private_mounts(arguments: list[str]) -> None:
+    """Run this module again, with mounts that no other process sees; for other users than root, too."""
+    if _INSIDE in os.environ:
+        return
+    options = ["--mount"] if os.geteuid() == 0 else ["--mount", "--user", "--map-root-user"]
+    command = [program("unshare"), *options, sys.executable, *arguments]
+    os.execve(command[0], command, {**os.environ, _INSIDE: "1"})
+
+
+def cover(folder: str) -> Path:
+    """Lay an empty folder over one of the machine's, for this process and what it starts."""
+    if _INSIDE not in os.environ:
+        raise AssertionError("mounts would be seen by all")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    subprocess.run([program("mount"), "-t", "tmpfs", "tmpfs", folder], check=True)
+    return Path(folder)
+
+
+def cover_file(path: str, content: str, scratch: Path) -> None:
+    """Lay a file over one of the machine's, for this process and what it starts."""
+    if _INSIDE not in os.environ:
+        raise AssertionError("mounts would be seen by all")
+    made = scratch / path.strip("/").replace("/", "-")
+    made.write_text(content)
+    made.chmod(0o644)
+    subprocess.run([program("mount"), "--bind", str(made), path], check=True)
+
+
+def without_sleep(binary: Path, folder: Path) -> Path:
+    """Copy a program so that it does not sleep behind a failed login: it calls ``abs`` instead of ``sleep``."""
+    data = binary.read_bytes()
+    assert data.count(b"\0sleep\0") == 1, f"{binary} imports no sleep"
+    copy = folder / binary.name
+    copy.write_bytes(data.replace(b"\0sleep\0", b"\0abs\0\0\0"))
+    copy.chmod(0o755)
+    return copy
