@@ -68,8 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--most", type=int, default=MOST, help="failures behind which it ends")
     options = parser.parse_args(arguments)
     if options.server in COVERING:
-        given = sys.argv[1:] if arguments is None else list(arguments)
-        enter_private_mounts(["-m", "tests.integration.fuzzservers", *given])
+        enter_private_mounts()
     with tempfile.TemporaryDirectory(prefix="fuzz-", ignore_cleanup_errors=True) as folder:
 
         def begin(reactor: Any) -> Deferred[int]:

@@ -4,7 +4,6 @@ import hmac
 import os
 import socket
 import struct
-import subprocess
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol
 from ..dovecot import Identities
 from ..processes import eventually, free_port, program, stopped_at_the_end
 from .oracle import Oracle, is_known, right_password
-from .servers import Fuzzed
+from .servers import Fuzzed, started
 from .unpacked import cover, unpacked, without_sleep
 
 MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5")
@@ -69,16 +68,27 @@ class Authdaemon(Protocol):
             user = _text(first)
             accepted = self._oracle.judge(port, user, _text(second))
         elif kind == b"cram-md5":
-            name, _, digest = b64decode(second + b"==").rpartition(b" ")
-            user = _text(name)
-            right = hmac.new(right_password(user).encode(), b64decode(first + b"=="), "md5").hexdigest()
-            accepted = is_known(user) and digest == right.encode()
-            self._oracle.note(port, user, None, accepted)
+            accepted = self._judge_proof(port, first, second)
         else:
             return b"FAIL\n"
-        return self._account(first) if accepted else b"FAIL\n"
+        return self._account() if accepted else b"FAIL\n"
 
-    def _account(self, user: bytes) -> bytes:
+    def _judge_proof(self, port: int, challenge: bytes, response: bytes) -> bool:
+        try:
+            name, blank, digest = b64decode(response).rpartition(b" ")
+            stamp = b64decode(challenge)
+        except ValueError:
+            blank = b""
+        if not blank:
+            # There is no user in it, so that nothing can be judged.
+            return False
+        user = _text(name)
+        right = hmac.new(right_password(user).encode("utf-8", "surrogateescape"), stamp, "md5")
+        accepted = is_known(user) and digest == right.hexdigest().encode()
+        self._oracle.note(port, user, None, accepted)
+        return accepted
+
+    def _account(self) -> bytes:
         identities = Identities.possible()
         home = str(self._maildir.parent).encode()
         return b"UID=%d\nGID=%d\nHOME=%b\nADDRESS=mail\nMAILDIR=%b\nNAME=x\nOPTIONS=\n.\n" % (
@@ -121,11 +131,9 @@ async def running(reactor: Any, root: Path, oracle: Oracle) -> AsyncIterator[Fuz
         "POP3_TLS": "0",
         "POP3_TLS_REQUIRED": "0",
     }
-    with (root / "output").open("wb") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-    with stopped_at_the_end(process):
+    with stopped_at_the_end(started(command, root, environment)):
         eventually(lambda: listens(port), "Courier listens")
-        yield Fuzzed("Courier", port, MECHANISMS)
+        yield Fuzzed("Courier", port, MECHANISMS, patience=0.5)
     await daemon.stopListening()
 
 

@@ -3,7 +3,6 @@
 import os
 import pwd
 import re
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from twisted.internet.protocol import Factory, Protocol
 from ..processes import eventually, free_port, stopped_at_the_end, unavailable
 from .courier import asking_process, listens
 from .oracle import Oracle
-from .servers import Fuzzed
+from .servers import Fuzzed, started
 from .unpacked import unpacked
 
 MECHANISMS = ("PLAIN", "LOGIN")
@@ -146,12 +145,10 @@ async def running(reactor: Any, root: Path, oracle: Oracle) -> AsyncIterator[Fuz
     factory: Any = Factory()
     factory.buildProtocol = lambda _: Saslauthd(oracle, port)
     daemon: Any = await UNIXServerEndpoint(reactor, str(root / "mux/mux"), mode=0o666).listen(factory)
-    command = [MASTER, "-C", settings, "-M", services, "-p", root / "master.pid"]
-    with (root / "output").open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
-    with stopped_at_the_end(process):
+    command = [str(MASTER), "-C", str(settings), "-M", str(services), "-p", str(root / "master.pid")]
+    with stopped_at_the_end(started(command, root)):
         eventually(lambda: listens(port), "Cyrus listens")
-        yield Fuzzed("Cyrus", port, MECHANISMS)
+        yield Fuzzed("Cyrus", port, MECHANISMS, at_a_time=12)
     await daemon.stopListening()
 
 

@@ -4,7 +4,6 @@ What is read there is Dovecot's own authentication protocol (``AUTH``, ``CONT``,
 each attempt with its port, its mechanism, its user and how it was judged, whatever the client was told.
 """
 
-import subprocess
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +23,7 @@ from twisted.python.failure import Failure
 from ..dovecot import Identities
 from ..processes import eventually, free_port, program, stopped_at_the_end
 from .oracle import Oracle, right_password, users
-from .servers import Fuzzed
+from .servers import Fuzzed, started
 
 MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "APOP")
 
@@ -105,8 +104,10 @@ class _Asked:
 
     @property
     def is_judged(self) -> bool:
-        """Whether it came to a password or a proof: SCRAM names its user a step before."""
-        return len(self.sent) > 1 or not self.mechanism.startswith("SCRAM")
+        """Whether it came to a password or a proof: SCRAM and LOGIN name the user a step before."""
+        if self.mechanism == "LOGIN":
+            return len(self.sent) > 1
+        return not self.mechanism.startswith("SCRAM") or any(b",p=" in each for each in self.sent)
 
 
 class _Side(Protocol):
@@ -246,10 +247,7 @@ async def running(reactor: Any, root: Path, oracle: Oracle) -> AsyncIterator[Fuz
     program("pop3-login")
     port = free_port()
     configuration = _furnish(root, port)
-    with (root / "output").open("wb") as output:
-        process = subprocess.Popen(
-            [program("dovecot"), "-F", "-c", configuration], stdout=output, stderr=output
-        )
+    process = started([program("dovecot"), "-F", "-c", str(configuration)], root)
     with stopped_at_the_end(process):
         socket = root / "run" / "login" / "login"
         eventually(

@@ -46,7 +46,7 @@ class Stage:
         """Play a dialogue on each way, one after the other."""
         runs = [await self._straight(dialogue)]
         for way, proxied in self.proxies.items():
-            played = await play(self.reactor, dialogue, proxied.port)
+            played = await play(self.reactor, dialogue, proxied.port, self.server.patience)
             recorded = await proxied.recorder.collect(self.reactor, played.port)
             tapped = await self.tap.collect(played.port)
             await self.server.settle(tapped.server_port)
@@ -55,7 +55,7 @@ class Stage:
         return runs
 
     async def _straight(self, dialogue: Dialogue) -> Run:
-        played = await play(self.reactor, dialogue, self.server.port)
+        played = await play(self.reactor, dialogue, self.server.port, self.server.patience)
         await self.server.settle(played.port)
         return Run(Way.STRAIGHT, played, self.oracle.collect(played.port))
 
@@ -118,10 +118,13 @@ async def hunt(
     """Play the dialogues of these numbers; return how many failed. It ends early behind ``most`` of them."""
     failed = 0
 
-    async def lane(mine: int) -> None:
+    at_a_time = stage.server.at_a_time
+
+    async def lanes_of(worker: int) -> None:
         nonlocal failed
         for number in numbers:
-            if number % LANES != mine or failed >= most:
+            # Never two dialogues of one lane at a time: they have the same users.
+            if number % LANES % at_a_time != worker or failed >= most:
                 continue
             dialogue = drawn(seed, number, stage.server.mechanisms)
             found = await stage.examine(number, dialogue, shrink=True)
@@ -129,8 +132,8 @@ async def hunt(
                 failed += 1
                 report(found)
 
-    lanes: list[Deferred[None]] = [ensureDeferred(lane(mine)) for mine in range(LANES)]
-    await gatherResults(lanes, consumeErrors=True)
+    workers: list[Deferred[None]] = [ensureDeferred(lanes_of(n)) for n in range(at_a_time)]
+    await gatherResults(workers, consumeErrors=True)
     return failed
 
 

@@ -23,11 +23,16 @@ QUIET = 0.004
 ANSWER = 0.1
 """Seconds for an answer to begin; where none comes the client goes on."""
 
-CHALLENGE = 2.0
-"""Seconds for a challenge, without which there is no response."""
+CHALLENGE = 1.0
+"""Seconds without a byte behind which no challenge is expected, so that there is no response.
 
-END_LIMIT = 20.0
+Dovecot tells failures, which may have to come before it, every half second."""
+
+END_LIMIT = 12.0
 """Seconds for the server to close behind the end; a dialogue that takes longer is one that hangs."""
+
+AGAIN = 3.0
+"""Seconds behind which the end is sent again: Courier loses what was sent behind a login."""
 
 
 class Peer(Protocol):
@@ -108,8 +113,9 @@ class Played:
 class _Playing:
     """A dialogue as it is played."""
 
-    def __init__(self, reactor: Any, peer: Peer) -> None:
+    def __init__(self, reactor: Any, peer: Peer, patience: float) -> None:
         self._reactor = reactor
+        self._patience = patience
         self._peer = peer
         transport: Any = peer.transport
         self._transport = transport
@@ -128,7 +134,7 @@ class _Playing:
             self._transport.loseConnection()
             played.ending = "left"
         elif not peer.ending:
-            self._write(END)
+            self._end()
         limit = self._reactor.callLater(END_LIMIT, self._give_up)
         await peer.over
         if limit.active():
@@ -136,6 +142,11 @@ class _Playing:
         played.received = bytes(peer.received)
         played.ending = played.ending or peer.ending
         return played
+
+    def _end(self) -> None:
+        if not self._peer.ending:
+            self._write(END)
+            self._reactor.callLater(AGAIN, self._end)
 
     def _give_up(self) -> None:
         self.played.ending = "hangs"
@@ -149,10 +160,17 @@ class _Playing:
                 start = cut
                 if cut < len(step.data):
                     await pause(self._reactor, 0.001)
-            await (self._answer() if step.waits else pause(self._reactor, 0))
+            if step.waits or self._patience:
+                await self._answer(self._patience or ANSWER)
+            else:
+                await pause(self._reactor, 0)
             return
-        self._write(self._begun(step) if isinstance(step, Begin) else self._response())
-        await self._answer(CHALLENGE)
+        if isinstance(step, Begin):
+            self._write(self._begun(step))
+            return
+        while not self._challenges() and await self._peer.news(self._reactor, CHALLENGE):
+            pass
+        self._write(self._response())
 
     def _write(self, data: bytes) -> None:
         if not self._peer.ending:
@@ -160,7 +178,7 @@ class _Playing:
             self.played.sent += data
             self._transport.write(data)
 
-    async def _answer(self, seconds: float = ANSWER) -> None:
+    async def _answer(self, seconds: float) -> None:
         if await self._peer.news(self._reactor, seconds):
             while await self._peer.news(self._reactor, QUIET):
                 pass
@@ -170,13 +188,18 @@ class _Playing:
             found = re.search(rb"<[^>\r\n]*>", self._peer.received)
             stamp = found[0] if found else b"<none@none>"
             digest = md5(stamp + step.password.encode()).hexdigest()
+            self._exchange = None
             return f"APOP {step.user} {digest}\r\n".encode()
         self._exchange = MECHANISMS[step.mechanism](step.user, step.password)
         next(self._exchange)
         return f"AUTH {step.mechanism}\r\n".encode()
 
+    def _challenges(self) -> list[bytes]:
+        """Return the challenges since the last write."""
+        return _CHALLENGE.findall(self._peer.received, self._mark)
+
     def _response(self) -> bytes:
-        challenges = re.findall(rb"^\+ ?([A-Za-z0-9+/=]*)\r?\n", self._peer.received[self._mark :], re.M)
+        challenges = self._challenges()
         if self._exchange is None or not challenges:
             return b"*\r\n"
         try:
@@ -187,10 +210,13 @@ class _Playing:
             return b"*\r\n"
 
 
-async def play(reactor: Any, dialogue: Dialogue, port: int) -> Played:
-    """Play a dialogue to a port of 127.0.0.1."""
+_CHALLENGE = re.compile(rb"^\+ ?([A-Za-z0-9+/=]*)\r?\n", re.MULTILINE)
+
+
+async def play(reactor: Any, dialogue: Dialogue, port: int, patience: float) -> Played:
+    """Play a dialogue to a port of 127.0.0.1; with ``patience`` every write waits so long for an answer."""
     peer = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), Peer())
-    return await _Playing(reactor, peer).play(dialogue)
+    return await _Playing(reactor, peer, patience).play(dialogue)
 
 
 # --- the tap --------------------------------------------------------------------------------------------

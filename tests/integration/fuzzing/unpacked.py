@@ -23,12 +23,12 @@ def unpacked(path: str) -> Path:
     return found
 
 
-def enter_private_mounts(arguments: list[str]) -> None:
-    """Run this module again, with mounts that no other process sees; for other users than root, too."""
+def enter_private_mounts() -> None:
+    """Begin this program again, with mounts that no other process sees; other users than root can, too."""
     if _INSIDE in os.environ:
         return
     options = ["--mount"] if os.geteuid() == 0 else ["--mount", "--user", "--map-root-user"]
-    command = [program("unshare"), *options, sys.executable, *arguments]
+    command = [program("unshare"), *options, sys.executable, *sys.orig_argv[1:]]
     os.execve(command[0], command, {**os.environ, _INSIDE: "1"})
 
 
