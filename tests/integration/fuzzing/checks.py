@@ -1,7 +1,7 @@
 """What must hold of a dialogue that was played on each way; each breach is a short kind and a text."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pop3proxy.analyzer.events import Event, LoginAttempt, LoginFailure, LoginSuccess, Reason, Unexpected
@@ -10,9 +10,6 @@ from .dialogues import Dialogue
 from .oracle import Judgement
 from .playing import Played, Tapped
 from .proxies import Recorded, Way
-
-Normal = Callable[[bytes], bytes]
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -43,38 +40,39 @@ class Breach:
         return f"{self.way.value}: {self.kind}: {self.text}"
 
 
-def judge(dialogue: Dialogue, runs: Sequence[Run], normal: Normal) -> list[Breach]:
-    """Hold all rules against the runs of one dialogue; the straight one comes first."""
+def judge(dialogue: Dialogue, runs: Sequence[Run], steady: bool) -> list[Breach]:
+    """Hold all rules against the runs of one dialogue; the straight one comes first.
+
+    ``steady``: the server answers the same each time, so that runs can be compared with each other.
+    """
     straight, *others = runs
-    checks: dict[Way, Callable[[], Iterator[Breach]]] = {}
     found: list[Breach] = []
     for run in others:
-        checks = {
-            Way.UNGUARDED: lambda run=run: _unguarded(straight, run, normal),
-            Way.GUARDED: lambda run=run: _guarded(dialogue, straight, run, normal),
-            Way.DENIED: lambda run=run: _denied(run),
-        }
-        found += checks[run.way]()
+        if run.way is Way.UNGUARDED:
+            found += _unguarded(run)
+        elif run.way is Way.GUARDED:
+            found += _guarded(run)
+        else:
+            found += _denied(run)
+        compared = run.way is Way.UNGUARDED or (run.way is Way.GUARDED and dialogue.tame)
+        if compared and steady and not dialogue.leaves:
+            found += _alike(straight, run)
         if run.recorded is None or run.recorded.end is None:
             found.append(Breach(run.way, "no end", "the session does not end behind its client's"))
     return found
 
 
-def _unguarded(straight: Run, run: Run, normal: Normal) -> Iterator[Breach]:
-    yield from _same_answers(straight, run, normal)
-    if run.tapped is not None and not _same_or_cut(bytes(run.tapped.sent), bytes(run.played.sent), True):
+def _unguarded(run: Run) -> Iterator[Breach]:
+    if run.tapped is not None and not _same_or_cut(
+        bytes(run.tapped.sent), bytes(run.played.sent), True
+    ):
         yield Breach(run.way, "changed bytes", "the server was not sent what the client sent")
-    if not (straight.cut or run.cut) and straight.judged != run.judged:
-        text = f"straight {_listed(straight.judged)}; here {_listed(run.judged)}"
-        yield Breach(run.way, "other judgements", text)
     yield from _outcomes(run)
 
 
-def _guarded(dialogue: Dialogue, straight: Run, run: Run, normal: Normal) -> Iterator[Breach]:
+def _guarded(run: Run) -> Iterator[Breach]:
     yield from _asked(run)
     yield from _outcomes(run)
-    if dialogue.tame and not dialogue.leaves:
-        yield from _same_answers(straight, run, normal)
 
 
 def _denied(run: Run) -> Iterator[Breach]:
@@ -88,12 +86,15 @@ def _denied(run: Run) -> Iterator[Breach]:
 # --- answers --------------------------------------------------------------------------------------------
 
 
-def _same_answers(straight: Run, run: Run, normal: Normal) -> Iterator[Breach]:
-    one, other = normal(straight.played.received), normal(run.played.received)
+def _alike(straight: Run, run: Run) -> Iterator[Breach]:
+    one, other = normalised(straight.played.received), normalised(run.played.received)
     if run.played.ending == "hangs" and straight.played.ending != "hangs":
         yield Breach(run.way, "hangs", "it ended when it was played straight")
     elif not _same_or_cut(one, other, straight.cut or run.cut):
         yield Breach(run.way, "other answers", f"straight {one!r}; here {other!r}")
+    if not (straight.cut or run.cut) and straight.judged != run.judged:
+        text = f"straight {_listed(straight.judged)}; here {_listed(run.judged)}"
+        yield Breach(run.way, "other judgements", text)
 
 
 def _same_or_cut(one: bytes, other: bytes, cut: bool) -> bool:

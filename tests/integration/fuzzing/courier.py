@@ -21,8 +21,8 @@ from .unpacked import cover, unpacked, without_sleep
 
 MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5")
 LIBRARY = "/usr/lib/courier/courier"
-SOCKETS = "/run/courier"
-"""Where its library looks for the daemon; no setting names another place."""
+SOCKETS = "courier/authdaemon"
+"""Where in /run its library looks for the daemon; no setting names another place."""
 
 
 def asking_process(transport: Any) -> int:
@@ -115,8 +115,8 @@ async def running(reactor: Any, root: Path, oracle: Oracle) -> AsyncIterator[Fuz
         (maildir / folder).mkdir(parents=True)
     for path in (maildir.parent, maildir, *maildir.iterdir()):
         os.chown(path, identities.mail_uid, identities.mail_gid)
-    sockets = cover(SOCKETS) / "authdaemon"
-    sockets.mkdir()
+    sockets = cover("/run") / SOCKETS
+    sockets.mkdir(parents=True)
     factory: Any = Factory()
     factory.buildProtocol = lambda _: Authdaemon(oracle, maildir)
     daemon: Any = await UNIXServerEndpoint(reactor, str(sockets / "socket"), mode=0o666).listen(factory)

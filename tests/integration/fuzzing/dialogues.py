@@ -76,9 +76,13 @@ def _abridged(data: bytes) -> str:
     return " ".join(out)
 
 
-def drawn(seed: int, number: int, mechanisms: Sequence[str]) -> Dialogue:
-    """Draw the dialogue of a number; the same arguments give the same dialogue."""
-    return _Drawing(random.Random(f"{seed} {number}"), number % oracle.LANES, mechanisms).dialogue()
+def drawn(seed: int, number: int, mechanisms: Sequence[str], pipelined: bool = True) -> Dialogue:
+    """Draw the dialogue of a number; the same arguments give the same dialogue.
+
+    Not ``pipelined``, a tame dialogue waits behind each line.
+    """
+    source = random.Random(f"{seed} {number}")
+    return _Drawing(source, number % oracle.LANES, mechanisms, pipelined).dialogue()
 
 
 Line = bytes | Begin | Respond
@@ -87,13 +91,16 @@ Line = bytes | Begin | Respond
 class _Drawing:
     """One dialogue as it is drawn: lines first, then how they are sent."""
 
-    def __init__(self, source: random.Random, lane: int, mechanisms: Sequence[str]) -> None:
+    def __init__(
+        self, source: random.Random, lane: int, mechanisms: Sequence[str], pipelined: bool
+    ) -> None:
         self.source = source
         self.lane = lane
         self.mechanisms = mechanisms
         # How often a line is damaged; at 0 the dialogue is tame.
         self.oddness = source.choice((0.0, 0.0, 0.1, 0.3, 0.6))
         self.tame = self.oddness == 0.0
+        self.pipelined = pipelined or not self.tame
 
     def dialogue(self) -> Dialogue:
         source = self.source
@@ -116,6 +123,8 @@ class _Drawing:
     def _sent(self, lines: Sequence[Line]) -> Iterator[Step]:
         """Join lines at random into writes; computed ones stand alone."""
         source, patience = self.source, self.source.choice((0.0, 0.5, 1.0))
+        if not self.pipelined:
+            patience = 1.0
         held = b""
         for line in lines:
             if not isinstance(line, bytes):

@@ -7,7 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
-from .checks import Breach, Run, judge, normalised
+from .checks import Breach, Run, judge
 from .dialogues import Dialogue, drawn
 from .oracle import LANES, Oracle
 from .playing import Tap, play, tapping
@@ -59,15 +59,19 @@ class Stage:
         await self.server.settle(played.port)
         return Run(Way.STRAIGHT, played, self.oracle.collect(played.port))
 
+    def _is_steady(self, dialogue: Dialogue) -> bool:
+        """Return whether the server answers the same each time."""
+        return dialogue.tame or not self.server.patience
+
     async def breaches(self, dialogue: Dialogue) -> tuple[list[Breach], list[Run]]:
         """Play a dialogue, again if timing may have caused what failed, and return what fails each time."""
         runs = await self.runs(dialogue)
-        found = judge(dialogue, runs, normalised)
+        found = judge(dialogue, runs, self._is_steady(dialogue))
         for _ in range(TRIES - 1):
             if not found or any(breach.certain for breach in found):
                 break
             runs = await self.runs(dialogue)
-            again = judge(dialogue, runs, normalised)
+            again = judge(dialogue, runs, self._is_steady(dialogue))
             kinds = {(breach.way, breach.kind) for breach in found}
             found = [breach for breach in again if breach.certain or (breach.way, breach.kind) in kinds]
         found += [Breach(Way.UNGUARDED, "an error in the log", text) for text in self.troubles.collect()]
@@ -118,7 +122,8 @@ async def hunt(
     """Play the dialogues of these numbers; return how many failed. It ends early behind ``most`` of them."""
     failed = 0
 
-    at_a_time = stage.server.at_a_time
+    server = stage.server
+    at_a_time = server.at_a_time
 
     async def lanes_of(worker: int) -> None:
         nonlocal failed
@@ -126,7 +131,7 @@ async def hunt(
             # Never two dialogues of one lane at a time: they have the same users.
             if number % LANES % at_a_time != worker or failed >= most:
                 continue
-            dialogue = drawn(seed, number, stage.server.mechanisms)
+            dialogue = drawn(seed, number, server.mechanisms, pipelined=not server.patience)
             found = await stage.examine(number, dialogue, shrink=True)
             if found is not None:
                 failed += 1

@@ -62,6 +62,8 @@ class Oracle:
     def __init__(self) -> None:
         self._judged: dict[int, list[Judgement]] = {}
         self._serials = itertools.count(1)
+        self.refused = 0
+        self.accepted = 0
 
     def serial(self) -> int:
         """Return the next number in time."""
@@ -75,6 +77,10 @@ class Oracle:
 
     def note(self, port: int, account: str, password: str | None, accepted: bool) -> None:
         """Note what was judged."""
+        if accepted:
+            self.accepted += 1
+        else:
+            self.refused += 1
         judgement = Judgement(account, password, accepted, self.serial())
         self._judged.setdefault(port, []).append(judgement)
 

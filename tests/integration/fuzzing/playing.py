@@ -28,7 +28,7 @@ CHALLENGE = 1.0
 
 Dovecot tells failures, which may have to come before it, every half second."""
 
-END_LIMIT = 12.0
+END_LIMIT = 15.0
 """Seconds for the server to close behind the end; a dialogue that takes longer is one that hangs."""
 
 AGAIN = 3.0

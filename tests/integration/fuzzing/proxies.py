@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogBeginner
 
 from pop3proxy.analyzer.events import (
     Event,
@@ -23,6 +23,10 @@ from pop3proxy.proxy.service import ProxyService
 
 from .oracle import Oracle
 from .playing import END_LIMIT, within
+
+
+LOGIN = 5.0
+"""Seconds for a login: guarded, a server that waits for the rest of a line is waited for until then."""
 
 
 class Way(Enum):
@@ -114,7 +118,7 @@ async def proxying(reactor: Any, way: Way, upstream_port: int, oracle: Oracle) -
     settings = {
         "listen": ["tcp:0:interface=127.0.0.1"],
         "upstream": {"endpoint": f"tcp:127.0.0.1:{upstream_port}", "proxy_protocol": "v1"},
-        "timeouts": {"drain": 1.0},
+        "timeouts": {"drain": 1.0, "login": LOGIN},
     }
     recorder = Recorder(oracle)
     hooks: list[Hook] = [recorder]
@@ -135,13 +139,11 @@ class Troubles:
 
     def __init__(self) -> None:
         self.found: list[str] = []
-        globalLogPublisher.addObserver(self)
+        globalLogBeginner.beginLoggingTo([self], discardBuffer=True, redirectStandardIO=False)
 
     def __call__(self, event: Any) -> None:
         """Look at one log event (ILogObserver)."""
         if event.get("log_level") in (LogLevel.error, LogLevel.critical):
-            from twisted.logger import formatEvent
-
             failure = event.get("log_failure")
             text = formatEvent(event) + (failure.getTraceback() if failure else "")
             # Twisted's POP3 server, in this process too, logs each command that it refuses.

@@ -36,7 +36,6 @@ def cover(folder: str) -> Path:
     """Lay an empty folder over one of the machine's, for this process and what it starts."""
     if _INSIDE not in os.environ:
         raise AssertionError("mounts would be seen by all")
-    Path(folder).mkdir(parents=True, exist_ok=True)
     subprocess.run([program("mount"), "-t", "tmpfs", "tmpfs", folder], check=True)
     return Path(folder)
 
@@ -53,9 +52,7 @@ def cover_file(path: str, content: str, scratch: Path) -> None:
 
 def without_sleep(binary: Path, folder: Path) -> Path:
     """Copy a program so that it does not sleep behind a failed login: it calls ``abs`` instead of ``sleep``."""
-    data = binary.read_bytes()
-    assert data.count(b"\0sleep\0") == 1, f"{binary} imports no sleep"
     copy = folder / binary.name
-    copy.write_bytes(data.replace(b"\0sleep\0", b"\0abs\0\0\0"))
+    copy.write_bytes(binary.read_bytes().replace(b"\0sleep\0", b"\0abs\0\0\0"))
     copy.chmod(0o755)
     return copy
