@@ -5,7 +5,7 @@ From the top of the checkout::
     python -m tests.integration.fuzzservers --server dovecot --dialogues 10000 --seed 7
 
 What the server's authentication back end was asked is the truth. A dialogue that fails is made smaller and
-printed, with how to see it again. Exit status 0, or 1 if one failed.
+printed, with how to see it again. Exit status 0, 1 if one failed, or 3 if the server is not installed.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import react
 
@@ -41,21 +42,44 @@ MOST = 20
 """Failures behind which a hunt ends; ``--most`` sets another number."""
 
 
+NOT_INSTALLED = 3
+"""The exit status where a server is not installed."""
+
+
 async def _hunted(reactor: Any, options: argparse.Namespace, root: Path) -> int:
+    try:
+        return await _hunt(reactor, options, root)
+    except pytest.skip.Exception as reason:
+        print(reason)
+        return NOT_INSTALLED
+    except pytest.fail.Exception as reason:
+        print(reason)
+        return 1
+
+
+async def _hunt(reactor: Any, options: argparse.Namespace, root: Path) -> int:
     oracle = Oracle()
-    replay = f"python -m tests.integration.fuzzservers --server {options.server} --seed {options.seed}"
-    numbers = range(options.dialogues) if options.only is None else range(options.only, options.only + 1)
+    replay = (
+        f"python -m tests.integration.fuzzservers --server {options.server} --seed {options.seed}"
+    )
+    numbers = (
+        range(options.dialogues) if options.only is None else range(options.only, options.only + 1)
+    )
 
     def report(found: Found) -> None:
         print(described(found, replay), flush=True)
 
-    async with SERVERS[options.server](reactor, root, oracle) as server:
-        async with staged(reactor, server, oracle) as stage:
-            began = time.monotonic()
-            failed = await hunt(stage, numbers, options.seed, report, options.most)
-            took = time.monotonic() - began
+    async with (
+        SERVERS[options.server](reactor, root, oracle) as server,
+        staged(reactor, server, oracle) as stage,
+    ):
+        began = time.monotonic()
+        failed = await hunt(stage, numbers, options.seed, report, options.most)
+        took = time.monotonic() - began
     rate = len(numbers) / took
-    print(f"{server.title}: its back end accepted {oracle.accepted} and refused {oracle.refused} attempts")
+    print(
+        f"{server.title}: its back end accepted {oracle.accepted} and refused {oracle.refused} attempts"
+    )
     if options.only is None and not (oracle.accepted and oracle.refused):
         print(f"{server.title}: its back end is not asked, so that nothing was compared")
         failed += 1

@@ -1,1 +1,1 @@
-"""Dialogues drawn at random, played to real servers straight and through the proxy; the rooms of the fuzzer."""
+"""Dialogues drawn at random, played to real servers straight and through the proxy."""

@@ -4,12 +4,20 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pop3proxy.analyzer.events import Event, LoginAttempt, LoginFailure, LoginSuccess, Reason, Unexpected
+from pop3proxy.analyzer.events import (
+    Event,
+    LoginAttempt,
+    LoginFailure,
+    LoginSuccess,
+    Reason,
+    Unexpected,
+)
 
 from .dialogues import Dialogue
 from .oracle import Judgement
 from .playing import Played, Tapped
 from .proxies import Recorded, Way
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -24,7 +32,7 @@ class Run:
     @property
     def cut(self) -> bool:
         """Whether the end may have kept something from one side."""
-        return self.played.ending != "closed"
+        return self.played.ending != "closed" or (self.tapped is not None and self.tapped.reset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +170,18 @@ def _tells(outcome: _Outcome, judgement: Judgement) -> bool:
 
 def _numbered(run: Run) -> Iterator[Breach]:
     """Each attempt that was told has exactly one outcome, by its number."""
-    attempts = [e.attempt for e in _events(run) if isinstance(e, LoginAttempt) and hasattr(e, "attempt")]
+    attempts = [
+        e.attempt for e in _events(run) if isinstance(e, LoginAttempt) and hasattr(e, "attempt")
+    ]
     if not attempts:
         return
-    ends = [event.attempt for event in _events(run) if _outcome(event) and hasattr(event, "attempt")]
+    ends = [
+        event.attempt for event in _events(run) if _outcome(event) and hasattr(event, "attempt")
+    ]
     if sorted(attempts) != sorted(number for number in ends if number):
-        yield Breach(run.way, "attempts without one outcome", f"attempts {attempts}, outcomes of {ends}")
+        yield Breach(
+            run.way, "attempts without one outcome", f"attempts {attempts}, outcomes of {ends}"
+        )
 
 
 # --- questions ------------------------------------------------------------------------------------------
@@ -176,7 +190,9 @@ def _numbered(run: Run) -> Iterator[Breach]:
 def _asked(run: Run) -> Iterator[Breach]:
     """Each judgement was asked about before, under the judged name and password, in order."""
     asked = [] if run.recorded is None else list(run.recorded.asked)
-    told = ", ".join(f"{event.user!r} with {event.password!r:.40}" for _, event in asked) or "nothing"
+    told = (
+        ", ".join(f"{event.user!r} with {event.password!r:.40}" for _, event in asked) or "nothing"
+    )
     start = 0
     for judgement in run.judged:
         at = next(

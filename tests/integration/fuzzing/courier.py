@@ -27,7 +27,9 @@ SOCKETS = "courier/authdaemon"
 
 def asking_process(transport: Any) -> int:
     """Return the process at the other end of a UNIX socket."""
-    found = transport.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    found = transport.socket.getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+    )
     process: int = struct.unpack("3i", found)[0]
     return process
 
@@ -53,7 +55,7 @@ class Authdaemon(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._held += data
         # A line says where the client is, and the next begins the question.
-        head, found, rest = self._held.partition(b"AUTH ")
+        _, found, rest = self._held.partition(b"AUTH ")
         size, end, body = rest.partition(b"\n")
         if not found or not end or len(body) < int(size):
             return
@@ -119,7 +121,9 @@ async def running(reactor: Any, root: Path, oracle: Oracle) -> AsyncIterator[Fuz
     sockets.mkdir(parents=True)
     factory: Any = Factory()
     factory.buildProtocol = lambda _: Authdaemon(oracle, maildir)
-    daemon: Any = await UNIXServerEndpoint(reactor, str(sockets / "socket"), mode=0o666).listen(factory)
+    daemon: Any = await UNIXServerEndpoint(reactor, str(sockets / "socket"), mode=0o666).listen(
+        factory
+    )
     port = free_port()
     command = [program("couriertcpd"), "-address=127.0.0.1", "-maxprocs=400", "-maxperip=400"]
     command += ["-nodnslookup", "-noidentlookup", str(port), str(login), str(server), "Maildir"]

@@ -120,7 +120,14 @@ def _furnish(root: Path, port: int) -> tuple[Path, Path]:
     except KeyError:
         unavailable("Cyrus's user is not there: install cyrus-common")
     root.chmod(0o755)
-    for folder in ("config", "config/db", "config/socket", "config/log", "config/proc", "config/msg"):
+    for folder in (
+        "config",
+        "config/db",
+        "config/socket",
+        "config/log",
+        "config/proc",
+        "config/msg",
+    ):
         (root / folder).mkdir()
     for folder in ("proc", "lock", "spool", "mux"):
         (root / folder).mkdir()
@@ -144,11 +151,19 @@ async def running(reactor: Any, root: Path, oracle: Oracle) -> AsyncIterator[Fuz
     settings, services = _furnish(root, port)
     factory: Any = Factory()
     factory.buildProtocol = lambda _: Saslauthd(oracle, port)
-    daemon: Any = await UNIXServerEndpoint(reactor, str(root / "mux/mux"), mode=0o666).listen(factory)
-    command = [str(MASTER), "-C", str(settings), "-M", str(services), "-p", str(root / "master.pid")]
+    daemon: Any = await UNIXServerEndpoint(reactor, str(root / "mux/mux"), mode=0o666).listen(
+        factory
+    )
+    command = [
+        str(MASTER),
+        "-C",
+        str(settings),
+        "-M",
+        str(services),
+        "-p",
+        str(root / "master.pid"),
+    ]
     with stopped_at_the_end(started(command, root)):
         eventually(lambda: listens(port), "Cyrus listens")
         yield Fuzzed("Cyrus", port, MECHANISMS, at_a_time=12)
     await daemon.stopListening()
-
-

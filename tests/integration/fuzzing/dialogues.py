@@ -1,4 +1,4 @@
-"""Dialogues drawn from a seed: what a client sends, in which groups, and whether it waits; the grammar of trouble."""
+"""Dialogues drawn from a seed: what a client sends, in which groups, and whether it waits for answers."""
 
 import random
 from base64 import b64encode
@@ -7,7 +7,25 @@ from dataclasses import dataclass
 
 from . import oracle
 
-BORDERS = (40, 100, 128, 250, 254, 255, 256, 300, 512, 1000, 1024, 1030, 2048, 4096, 8190, 8191, 8192)
+BORDERS = (
+    40,
+    100,
+    128,
+    250,
+    254,
+    255,
+    256,
+    300,
+    512,
+    1000,
+    1024,
+    1030,
+    2048,
+    4096,
+    8190,
+    8191,
+    8192,
+)
 """Sizes of buffers that servers are known to have, and their neighbours: commands are hidden behind them."""
 
 END = b"\r\n*\r\nQUIT\r\n"
@@ -52,7 +70,7 @@ Step = Sent | Begin | Respond
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """What a client does. ``leaves``: it does not wait for the last answers. ``tame``: each line is strict."""
+    """What a client does. ``leaves``: it does not wait for the last answers. ``tame``: all is strict."""
 
     lane: int
     steps: tuple[Step, ...]
@@ -143,7 +161,9 @@ class _Drawing:
     def _write(self, data: bytes, waits: bool) -> Sent:
         cuts: tuple[int, ...] = ()
         if self.source.random() < 0.15 and len(data) > 1:
-            points = {self.source.randrange(1, len(data)) for _ in range(self.source.choice((1, 3)))}
+            points = {
+                self.source.randrange(1, len(data)) for _ in range(self.source.choice((1, 3)))
+            }
             cuts = tuple(sorted(points))
         return Sent(data, waits, cuts)
 
@@ -154,7 +174,11 @@ class _Drawing:
 
     def _password(self, user: str) -> str:
         wrong = ("guess", "guess two", "right-", "gü€ss", "tail ")
-        return oracle.right_password(user) if self.source.random() < 0.35 else self.source.choice(wrong)
+        return (
+            oracle.right_password(user)
+            if self.source.random() < 0.35
+            else self.source.choice(wrong)
+        )
 
     # --- logins ---------------------------------------------------------------------------------------
 
@@ -242,7 +266,11 @@ class _Drawing:
 
     def _second_user(self, user: str, password: str) -> list[Line]:
         other = self._name()
-        return [self._line(f"USER {other}"), self._line(f"USER {user}"), self._line(f"PASS {password}")]
+        return [
+            self._line(f"USER {other}"),
+            self._line(f"USER {user}"),
+            self._line(f"PASS {password}"),
+        ]
 
     def _twice(self, user: str, password: str) -> list[Line]:
         again = [self._line(f"PASS {self._password(user)}")]
@@ -289,16 +317,22 @@ class _Drawing:
     def _hidden(self, user: str, password: str) -> list[Line]:
         """Hide a command behind the end of a buffer, in a line that looks like another."""
         blob = self._base64(b"\0%b\0%b" % (user.encode(), password.encode()))
-        hidden = self.source.choice((f"USER {user}".encode(), f"PASS {password}".encode(), b"AUTH PLAIN " + blob))
+        hidden = self.source.choice(
+            (f"USER {user}".encode(), f"PASS {password}".encode(), b"AUTH PLAIN " + blob)
+        )
         size = self.source.choice(BORDERS) + self.source.choice((-2, -1, 0, 0, 1, 2))
-        first = self.source.choice((b"NOOP ", b"PASS ", b"USER ", b"AUTH PLAIN ", b"X", b"CAPA ", b""))
+        first = self.source.choice(
+            (b"NOOP ", b"PASS ", b"USER ", b"AUTH PLAIN ", b"X", b"CAPA ", b"")
+        )
         filler = self.source.choice((b"x", b"A", b" "))
         line = first + filler * max(0, size - len(first)) + hidden
         end = self.source.choice((b"\r\n", b"\r\n", b"\n", b""))
         return [self._line(f"USER {user}"), line + end, self._line(f"PASS {password}")]
 
     def _bad_exchange(self, user: str, password: str) -> list[Line]:
-        name = self.source.choice(("PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "EXTERNAL", "ANONYMOUS", "NTLM", "GSSAPI"))
+        name = self.source.choice(
+            ("PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2", "EXTERNAL", "ANONYMOUS", "NTLM", "GSSAPI")
+        )
         lines = [self._line(f"AUTH {name}")]
         for _ in range(self.source.choice((1, 2, 3))):
             answer = self.source.choice(
@@ -319,7 +353,22 @@ class _Drawing:
 
     def _interlude(self) -> list[Line]:
         tame = ("CAPA", "NOOP", "CAPA")
-        odd = ("STAT", "LIST", "UIDL", "RETR 1", "LANG", "UTF8", "AUTH", "XFOO", "", "RSET", "EHLO me", "STLS", "*", "=")
+        odd = (
+            "STAT",
+            "LIST",
+            "UIDL",
+            "RETR 1",
+            "LANG",
+            "UTF8",
+            "AUTH",
+            "XFOO",
+            "",
+            "RSET",
+            "EHLO me",
+            "STLS",
+            "*",
+            "=",
+        )
         words = tame if self.tame else tame + odd + odd
         return [self._line(self.source.choice(words)) for _ in range(self.source.choice((1, 1, 2)))]
 
@@ -329,33 +378,31 @@ class _Drawing:
         data = text.encode() if isinstance(text, str) else text
         if self.source.random() >= self.oddness:
             return data + b"\r\n"
-        damage = self.source.choice(
-            (
-                lambda: data.replace(b" ", b"  ", 1) + b"\r\n",
-                lambda: data.replace(b" ", b"\t", 1) + b"\r\n",
-                lambda: b" " + data + b"\r\n",
-                lambda: data + b" \r\n",
-                lambda: data.lower() + b"\r\n",
-                lambda: data.title() + b"\r\n",
-                lambda: data + b"\n",
-                lambda: data + b"\r",
-                lambda: data + b"\r\r\n",
-                lambda: data + b"\n\r",
-                lambda: data + b"",
-                lambda: data + b"\0\r\n",
-                lambda: self._inserted(data, b"\0") + b"\r\n",
-                lambda: self._inserted(data, b"\r") + b"\r\n",
-                lambda: self._inserted(data, b"\n") + b"\r\n",
-                lambda: self._inserted(data, b" ") + b"\r\n",
-                lambda: self._inserted(data, b"\x7f") + b"\r\n",
-                lambda: self._inserted(data, b"\x08") + b"\r\n",
-                lambda: data + b" " + b"x" * self._border(len(data)) + b"\r\n",
-                lambda: data + b" " * self._border(len(data)) + b"\r\n",
-                lambda: data + data + b"\r\n",
-                lambda: b"\r\n" + data + b"\r\n",
-            )
+        damages: tuple[Callable[[], bytes], ...] = (
+            lambda: data.replace(b" ", b"  ", 1) + b"\r\n",
+            lambda: data.replace(b" ", b"\t", 1) + b"\r\n",
+            lambda: b" " + data + b"\r\n",
+            lambda: data + b" \r\n",
+            lambda: data.lower() + b"\r\n",
+            lambda: data.title() + b"\r\n",
+            lambda: data + b"\n",
+            lambda: data + b"\r",
+            lambda: data + b"\r\r\n",
+            lambda: data + b"\n\r",
+            lambda: data + b"",
+            lambda: data + b"\0\r\n",
+            lambda: self._inserted(data, b"\0") + b"\r\n",
+            lambda: self._inserted(data, b"\r") + b"\r\n",
+            lambda: self._inserted(data, b"\n") + b"\r\n",
+            lambda: self._inserted(data, b" ") + b"\r\n",
+            lambda: self._inserted(data, b"\x7f") + b"\r\n",
+            lambda: self._inserted(data, b"\x08") + b"\r\n",
+            lambda: data + b" " + b"x" * self._border(len(data)) + b"\r\n",
+            lambda: data + b" " * self._border(len(data)) + b"\r\n",
+            lambda: data + data + b"\r\n",
+            lambda: b"\r\n" + data + b"\r\n",
         )
-        return damage()
+        return self.source.choice(damages)()
 
     def _border(self, used: int) -> int:
         return max(0, self.source.choice(BORDERS) - used + self.source.choice((-3, -2, -1, 0, 1)))
@@ -370,7 +417,15 @@ class _Drawing:
             return text
         at = self.source.randrange(len(text) + 1)
         return self.source.choice(
-            (text.rstrip(b"="), text + b"=", text[:at] + b" " + text[at:], text + b" ", text[:at] + b"\0" + text[at:], text + b"AAAA", text[:-1])
+            (
+                text.rstrip(b"="),
+                text + b"=",
+                text[:at] + b" " + text[at:],
+                text + b" ",
+                text[:at] + b"\0" + text[at:],
+                text + b"AAAA",
+                text[:-1],
+            )
         )
 
     def _damaged_message(self, message: bytes) -> bytes:

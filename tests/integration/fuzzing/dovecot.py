@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from ..dovecot import Identities
 from ..processes import eventually, free_port, program, stopped_at_the_end
 from .oracle import Oracle, right_password, users
+from .playing import LOST
 from .servers import Fuzzed, started
 
 MECHANISMS = ("PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256", "APOP")
@@ -137,7 +138,7 @@ class _Side(Protocol):
         for data in self.held:
             transport.write(data)
 
-    def connectionLost(self, reason: Failure = Failure(ConnectionError())) -> None:
+    def connectionLost(self, reason: Failure = LOST) -> None:
         if self.peer is not None:
             transport: Any = self.peer.transport
             transport.loseConnection()
@@ -182,7 +183,7 @@ def _decoded(text: str) -> bytes:
 
 
 def _unescaped(text: str) -> str:
-    """Take off the protocol's escapes: ``\\001`` and a digit stand for what cannot be written."""
+    """Take off the protocol's escapes: byte 1 and a letter or digit stand for what cannot be written."""
     for digit, meant in (("t", "\t"), ("n", "\n"), ("r", "\r"), ("0", "\0"), ("1", "\1")):
         text = text.replace(f"\1{digit}", meant)
     return text
@@ -203,7 +204,9 @@ async def _tapped(reactor: Any, socket: Path, oracle: Oracle) -> AsyncIterator[N
             front.join(back)
             back.join(front)
 
-        back: Any = connectProtocol(UNIXClientEndpoint(reactor, str(real)), _Side(listening.answers))
+        back: Any = connectProtocol(
+            UNIXClientEndpoint(reactor, str(real)), _Side(listening.answers)
+        )
         back.addCallback(joined)
         return front
 

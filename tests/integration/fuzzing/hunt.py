@@ -73,8 +73,12 @@ class Stage:
             runs = await self.runs(dialogue)
             again = judge(dialogue, runs, self._is_steady(dialogue))
             kinds = {(breach.way, breach.kind) for breach in found}
-            found = [breach for breach in again if breach.certain or (breach.way, breach.kind) in kinds]
-        found += [Breach(Way.UNGUARDED, "an error in the log", text) for text in self.troubles.collect()]
+            found = [
+                breach for breach in again if breach.certain or (breach.way, breach.kind) in kinds
+            ]
+        found += [
+            Breach(Way.UNGUARDED, "an error in the log", text) for text in self.troubles.collect()
+        ]
         return found, runs
 
     async def examine(self, number: int, dialogue: Dialogue, shrink: bool) -> Found | None:
@@ -104,7 +108,7 @@ async def staged(reactor: Any, server: Fuzzed, oracle: Oracle) -> AsyncIterator[
     """Lay the ways to a server."""
     async with AsyncExitStack() as stack:
         tap = await stack.enter_async_context(tapping(reactor, server.port))
-        proxies = {
+        proxies: dict[Way, Proxied] = {
             way: await stack.enter_async_context(proxying(reactor, way, tap.port, oracle))
             for way in Way
             if way is not Way.STRAIGHT
@@ -162,4 +166,6 @@ def described(found: Found, replay: str) -> str:
 
 
 def _shown(data: bytes, limit: int = 600) -> str:
-    return repr(data) if len(data) <= limit else f"{data[:limit]!r} and {len(data) - limit} bytes more"
+    return (
+        repr(data) if len(data) <= limit else f"{data[:limit]!r} and {len(data) - limit} bytes more"
+    )

@@ -22,7 +22,7 @@ from .servers import Fuzzed, started
 from .unpacked import cover, cover_file, unpacked, without_sleep
 
 ASK = r"""#!/usr/bin/perl
-# Asks the fuzzer whether a password is right: the client's port, the user, the password, each with its length.
+# Asks the fuzzer about a password: the client's port, the user and the password, each with its length.
 use strict; use Socket;
 local $/; my $password = <STDIN>; $password =~ s/\0.*//s;
 open(my $file, '<', "/proc/" . getppid() . "/environ") or exit 1;
@@ -34,7 +34,8 @@ sysread($asked, my $answer, 1);
 exit($answer eq '+' ? 0 : 1);
 """
 
-PAM = """auth required pam_exec.so expose_authtok quiet {ask}
+PAM = """auth requisite pam_exec.so expose_authtok quiet {ask}
+auth required pam_permit.so
 account required pam_permit.so
 session required pam_permit.so
 password required pam_deny.so

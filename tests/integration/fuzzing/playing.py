@@ -35,6 +35,10 @@ AGAIN = 3.0
 """Seconds behind which the end is sent again: Courier loses what was sent behind a login."""
 
 
+LOST = Failure(ConnectionDone())
+"""Why a connection ended, where nothing else is said."""
+
+
 class Peer(Protocol):
     """One end of a connection: keeps what it gets, and wakes the one who waits for more."""
 
@@ -52,7 +56,7 @@ class Peer(Protocol):
         self.received += data
         self._wake()
 
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:
+    def connectionLost(self, reason: Failure = LOST) -> None:
         self.ending = "closed" if reason.check(ConnectionDone) else "reset"
         self.over.callback(None)
         self._wake()
@@ -224,9 +228,13 @@ async def play(reactor: Any, dialogue: Dialogue, port: int, patience: float) -> 
 
 @dataclass(slots=True)
 class Tapped:
-    """What the proxy sent a server on behalf of a client, and the port from which the server was reached."""
+    """What the proxy sent a server on behalf of a client, and the port from which the server was reached.
+
+    ``reset``: the server closed although something was still to be read, which takes answers away too.
+    """
 
     server_port: int = 0
+    reset: bool = False
     sent: bytearray = field(default_factory=bytearray)
     over: Deferred[None] = field(default_factory=Deferred)
 
@@ -244,10 +252,11 @@ class _Back(Protocol):
         front: Any = self._front.transport
         front.write(data)
 
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:
+    def connectionLost(self, reason: Failure = LOST) -> None:
         front: Any = self._front.transport
-        (front.loseConnection if reason.check(ConnectionDone) else front.abortConnection)()
-        self._front.ended()
+        # Not even behind a reset: what came before it may still be on its way.
+        front.loseConnection()
+        self._front.ended(reset=not reason.check(ConnectionDone))
 
 
 _HEADER = re.compile(rb"PROXY TCP4 \S+ \S+ (\d+) \d+\r\n")
@@ -289,12 +298,18 @@ class _Front(Protocol):
         self.tapped.server_port = self._back.getHost().port
         self._back.write(self._held)
 
-    def ended(self) -> None:
-        """Say that the server's side has ended."""
+    def close(self) -> None:
+        """End the proxy's connection: there is no server."""
+        transport: Any = self.transport
+        transport.loseConnection()
+
+    def ended(self, reset: bool) -> None:
+        """Note that the server's side has ended."""
         if self.tapped is not None and not self.tapped.over.called:
+            self.tapped.reset = reset
             self.tapped.over.callback(None)
 
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:
+    def connectionLost(self, reason: Failure = LOST) -> None:
         if self._back is not None:
             self._back.loseConnection()
 
@@ -316,7 +331,7 @@ class Tap:
         """Connect a client's session to the server."""
         endpoint = TCP4ClientEndpoint(self._reactor, "127.0.0.1", self._server_port)
         connecting: Any = connectProtocol(endpoint, _Back(front))
-        connecting.addErrback(lambda _: front.transport and front.transport.loseConnection())
+        connecting.addErrback(lambda _: front.close())
 
     async def collect(self, client_port: int) -> Tapped:
         """Return what was tapped of a client that has ended, once the server's side has too."""

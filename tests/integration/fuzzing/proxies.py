@@ -1,4 +1,4 @@
-"""The proxy in this process, three times: unguarded, with a hook that passes all, and with one that denies all."""
+"""The proxy in this process: unguarded, with a hook that passes all, and with one that denies all."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -7,7 +7,8 @@ from enum import Enum
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import LogLevel, formatEvent, globalLogBeginner
+from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogBeginner
+from zope.interface import implementer
 
 from pop3proxy.analyzer.events import (
     Event,
@@ -23,7 +24,6 @@ from pop3proxy.proxy.service import ProxyService
 
 from .oracle import Oracle
 from .playing import END_LIMIT, within
-
 
 LOGIN = 5.0
 """Seconds for a login: guarded, a server that waits for the rest of a line is waited for until then."""
@@ -113,7 +113,9 @@ _HOOKS: dict[Way, Verdict | None] = {Way.GUARDED: None, Way.DENIED: Deny("-ERR [
 
 
 @asynccontextmanager
-async def proxying(reactor: Any, way: Way, upstream_port: int, oracle: Oracle) -> AsyncIterator[Proxied]:
+async def proxying(
+    reactor: Any, way: Way, upstream_port: int, oracle: Oracle
+) -> AsyncIterator[Proxied]:
     """Run a proxy in this process."""
     settings = {
         "listen": ["tcp:0:interface=127.0.0.1"],
@@ -134,8 +136,9 @@ async def proxying(reactor: Any, way: Way, upstream_port: int, oracle: Oracle) -
         await service.stopService()
 
 
+@implementer(ILogObserver)
 class Troubles:
-    """Keeps what this process logs as an error: an error of the proxy's is a failure whatever else happens."""
+    """Keeps what this process logs as an error: one of the proxy's is a failure whatever else happens."""
 
     def __init__(self) -> None:
         self.found: list[str] = []

@@ -11,10 +11,11 @@ from twisted.cred.credentials import (
     IUsernamePassword,
 )
 from twisted.cred.error import UnauthorizedLogin
-from twisted.cred.portal import Portal
+from twisted.cred.portal import IRealm, Portal
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.mail.pop3 import POP3, APOPCredentials, IMailbox, Mailbox
+from zope.interface import implementer
 
 from .oracle import Oracle, is_known, right_password
 from .servers import Fuzzed
@@ -32,10 +33,11 @@ class _Empty(Mailbox):
         raise ValueError(i)
 
 
+@implementer(IRealm)
 class _Realm:
-    """Gives everyone an empty mailbox (IRealm)."""
+    """Gives everyone an empty mailbox."""
 
-    def requestAvatar(self, avatar: object, mind: object, *interfaces: object) -> object:
+    def requestAvatar(self, avatar: object, mind: object, *interfaces: object) -> Any:
         """Return a mailbox and what to do at the end."""
         return IMailbox, _Empty(), lambda: None
 
@@ -56,7 +58,8 @@ class _Checker:
         user = credentials.username.decode("utf-8", "surrogateescape")
         if isinstance(credentials, (CramMD5Credentials, APOPCredentials)):
             right = right_password(user).encode("utf-8", "surrogateescape")
-            accepted = is_known(user) and credentials.checkPassword(right)
+            proof: Any = credentials
+            accepted = is_known(user) and proof.checkPassword(right)
             self._oracle.note(port, user, None, accepted)
         else:
             password = credentials.password.decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""Servers that Debian does not install beside Dovecot: unpacked packages, and mounts that only the fuzzer sees.
+"""Servers that Debian does not install beside Dovecot, unpacked, and mounts that only the fuzzer sees.
 
 Debian's POP3 servers exclude each other, so that ``make pop3-servers`` unpacks them into a folder.
 """
@@ -51,7 +51,7 @@ def cover_file(path: str, content: str, scratch: Path) -> None:
 
 
 def without_sleep(binary: Path, folder: Path) -> Path:
-    """Copy a program so that it does not sleep behind a failed login: it calls ``abs`` instead of ``sleep``."""
+    """Copy a program that sleeps behind a failed login: the copy calls ``abs`` instead of ``sleep``."""
     copy = folder / binary.name
     copy.write_bytes(binary.read_bytes().replace(b"\0sleep\0", b"\0abs\0\0\0"))
     copy.chmod(0o755)
