@@ -46,7 +46,7 @@ unixhierarchysep: no
 virtdomains: off
 username_tolower: no
 sasl_pwcheck_method: saslauthd
-sasl_saslauthd_path: $root/mux
+sasl_saslauthd_path: $root/mux/mux
 sasl_mech_list: PLAIN LOGIN
 sasl_auto_transition: no
 cyrus_user: cyrus
