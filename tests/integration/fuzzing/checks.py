@@ -220,10 +220,10 @@ def _listed(judged: Sequence[Judgement]) -> str:
 
 # --- what differs between two visits --------------------------------------------------------------------
 
-_STAMP = re.compile(rb"<[^>\r\n]*@[^>\r\n]*>")
+_STAMP = re.compile(rb"<[^>\r\n]+>")
 _CHALLENGE = re.compile(rb"^\+ [A-Za-z0-9+/=]{16,}", re.M)
 
 
 def normalised(data: bytes) -> bytes:
-    """Take out what a server says otherwise each time: time stamps and challenges."""
+    """Take out what a server says otherwise each time: time stamps, numbers of sessions, challenges."""
     return _CHALLENGE.sub(b"+ challenge", _STAMP.sub(b"<stamp>", data))

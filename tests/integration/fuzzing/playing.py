@@ -171,10 +171,12 @@ class _Playing:
             return
         if isinstance(step, Begin):
             self._write(self._begun(step))
+            await self._answer(self._patience)
             return
         while not self._challenges() and await self._peer.news(self._reactor, CHALLENGE):
             pass
         self._write(self._response())
+        await self._answer(self._patience)
 
     def _write(self, data: bytes) -> None:
         if not self._peer.ending:
