@@ -50,6 +50,8 @@ SMALL = Limits(
     undecided=100,
     credentials=60,
     doubtful=3,
+    secrets=4,
+    secret_bytes=64,
 )
 
 Property = Callable[[list[Run], random.Random], None]

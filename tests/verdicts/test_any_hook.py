@@ -52,51 +52,103 @@ PLAYABLE = [
 
 # Where the guard shows.
 NOT_PASSED = frozenset(
-    """
-command-behind-a-blank command-of-nul-bytes command-plus-minus-user command-word-of-an-unknown-command
-command-xclient-and-xoip framing-bare-cr-ends-no-line framing-colon-in-a-command framing-cr-cr-lf
-framing-eight-bit-names framing-empty-client-line framing-long-commands-within-the-limit
-framing-pipelined-lf-and-crlf framing-user-without-a-name login-apop-behind-a-tab
-login-apop-forgets-the-pending-user login-apop-trailing-blank login-harmless-commands-between-user-and-pass
-login-pass-behind-a-refused-user login-pass-without-any-user-accepted login-pass-without-any-user
-login-rpop-failure login-rpop-success login-second-pass-accepted login-second-pass-refused
-login-user-refused-behind-an-accepted-one not-pop3-http-client not-pop3-only-as-the-first-line
-not-pop3-tls-client-after-the-greeting not-pop3-tls-client quirk-cyrus quirk-dovecot
-sasl-blanks-of-any-kind sasl-cancelled-then-a-login sasl-challenges-without-end
-sasl-cram-md5-initial-response-ignored sasl-foo-cancelled sasl-foo-initial-response-failure
-sasl-foo-success sasl-foo-unsupported-with-initial-response sasl-login-asked-again-for-who-knows-what
-sasl-login-empty-user-asked-again sasl-login-empty-user sasl-login-malformed-user
-sasl-oauthbearer-malformed sasl-oauthbearer-without-a-user sasl-plain-empty-initial-response
-sasl-plain-malformed-initial-response-ignored sasl-plain-nul-in-password sasl-plain-one-nul
-sasl-plain-without-padding sasl-refused-mechanism-then-a-login sasl-refused-twice-then-a-login
-sasl-response-behind-a-refused-auth sasl-scram-malformed sasl-xoauth2-malformed
-state-other-command-before-login stls-and-auth-in-one-segment
-""".split()
+    [
+        "command-behind-a-blank",
+        "command-of-nul-bytes",
+        "command-plus-minus-user",
+        "command-word-of-an-unknown-command",
+        "command-xclient-and-xoip",
+        "framing-bare-cr-ends-no-line",
+        "framing-colon-in-a-command",
+        "framing-cr-cr-lf",
+        "framing-eight-bit-names",
+        "framing-empty-client-line",
+        "framing-long-commands-within-the-limit",
+        "framing-pipelined-lf-and-crlf",
+        "framing-user-without-a-name",
+        "login-apop-behind-a-tab",
+        "login-apop-forgets-the-pending-user",
+        "login-apop-trailing-blank",
+        "login-harmless-commands-between-user-and-pass",
+        "login-pass-behind-a-refused-user",
+        "login-pass-without-any-user-accepted",
+        "login-pass-without-any-user",
+        "login-rpop-failure",
+        "login-rpop-success",
+        "login-second-pass-accepted",
+        "login-second-pass-refused",
+        "login-user-refused-behind-an-accepted-one",
+        "not-pop3-http-client",
+        "not-pop3-only-as-the-first-line",
+        "not-pop3-tls-client-after-the-greeting",
+        "not-pop3-tls-client",
+        "quirk-cyrus",
+        "quirk-dovecot",
+        "sasl-blanks-of-any-kind",
+        "sasl-cancelled-then-a-login",
+        "sasl-challenges-without-end",
+        "sasl-cram-md5-initial-response-ignored",
+        "sasl-foo-cancelled",
+        "sasl-foo-initial-response-failure",
+        "sasl-foo-success",
+        "sasl-foo-unsupported-with-initial-response",
+        "sasl-login-asked-again-for-who-knows-what",
+        "sasl-login-empty-user-asked-again",
+        "sasl-login-empty-user",
+        "sasl-login-malformed-user",
+        "sasl-oauthbearer-malformed",
+        "sasl-oauthbearer-without-a-user",
+        "sasl-plain-empty-initial-response",
+        "sasl-plain-malformed-initial-response-ignored",
+        "sasl-plain-nul-in-password",
+        "sasl-plain-one-nul",
+        "sasl-plain-without-padding",
+        "sasl-refused-mechanism-then-a-login",
+        "sasl-refused-twice-then-a-login",
+        "sasl-response-behind-a-refused-auth",
+        "sasl-scram-malformed",
+        "sasl-xoauth2-malformed",
+        "state-other-command-before-login",
+        "stls-and-auth-in-one-segment",
+    ]
 )
 """A line is not passed."""
 NOT_STRICT_BEHIND_LOGIN = frozenset({"framing-commands-without-their-arguments", "xmit-refused"})
 """A line is not passed if requests are decided about."""
 RESPONSE_NOT_PASSED = frozenset(
-    """
-sasl-commands-are-responses-while-challenged sasl-cram-md5-malformed sasl-digest-md5-malformed
-sasl-login-asked-again sasl-login-initial-response-ignored sasl-plain-empty-response
-sasl-plain-initial-response-ignored sasl-plain-inner-blanks sasl-plain-not-base64
-sasl-xoauth2-initial-response-ignored
-""".split()
+    [
+        "sasl-commands-are-responses-while-challenged",
+        "sasl-cram-md5-malformed",
+        "sasl-digest-md5-malformed",
+        "sasl-login-asked-again",
+        "sasl-login-initial-response-ignored",
+        "sasl-plain-empty-response",
+        "sasl-plain-initial-response-ignored",
+        "sasl-plain-inner-blanks",
+        "sasl-plain-not-base64",
+        "sasl-xoauth2-initial-response-ignored",
+    ]
 )
 """A response is malformed, or one too many, and the exchange is cancelled."""
 NEVER_IN_TURN = frozenset(
-    """
-cut-login-by-the-client login-unanswered-in-a-half-read-body not-pop3-imap-client
-not-pop3-smtp-client not-pop3-ssh-client reason-aborted-in-mid-line reason-aborted-is-the-first-of-many
-""".split()
+    [
+        "cut-login-by-the-client",
+        "login-unanswered-in-a-half-read-body",
+        "not-pop3-imap-client",
+        "not-pop3-smtp-client",
+        "not-pop3-ssh-client",
+        "reason-aborted-in-mid-line",
+        "reason-aborted-is-the-first-of-many",
+    ]
 )
 """A line waits for a reply that never comes, and the server does not get it."""
 NO_TLS_BEHIND_STLS = frozenset(
-    """
-stls-accepted-then-clear-text stls-with-bytes-behind-it stls-with-bytes-of-both-sides-behind-it
-stls-with-half-a-line-behind-it
-""".split()
+    [
+        "stls-accepted-then-clear-text",
+        "stls-with-bytes-behind-it",
+        "stls-with-bytes-of-both-sides-behind-it",
+        "stls-with-half-a-line-behind-it",
+    ]
 )
 """A session ends in which no TLS follows STLS."""
 OTHERWISE = (
