@@ -120,6 +120,7 @@ class Guard:
         "_named",
         "_options",
         "_turn",
+        "lock_step",
         "long_line",
         "not_passed",
         "strictness",
@@ -136,6 +137,7 @@ class Guard:
         self.long_line = False  # the last line may be several to a server with a small buffer
         self.not_passed = 0
         self.strictness = Strictness.NONE
+        self.lock_step = False  # whether each line waits for the reply to the one before
 
     def watch(self, decided: frozenset[type[Event]], state: State) -> None:
         """Guard for those who decide about these event types, in this state."""
@@ -156,15 +158,11 @@ class Guard:
             )
         else:
             self.strictness = Strictness.LINES if self._decides_requests else Strictness.NONE
+        self.lock_step = self.strictness is Strictness.LOCK_STEP
 
     def restarted(self) -> None:
         """Forget the dialogue before TLS (RFC 2595 section 4)."""
         self._named = False
-
-    @property
-    def lock_step(self) -> bool:
-        """Whether each line waits for the reply to the one before."""
-        return self.strictness is Strictness.LOCK_STEP
 
     # --- commands -----------------------------------------------------------------------------------------
 
