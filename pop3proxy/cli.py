@@ -28,8 +28,9 @@ from twisted.python.failure import Failure
 
 from . import __version__
 from .bans import add_bans
-from .config import Config, ConfigError, Events, load, load_apart
+from .config import AnalyzerOptions, Config, ConfigError, Events, load, load_apart
 from .policytest import add_policy
+from .problems import traced
 
 DONE = 0
 FAILED = 1
@@ -127,32 +128,33 @@ def replay(
     What blocking hooks would have decided is logged.
     """
     from .hooks.api import Hook
+    from .hooks.dispatcher import HookNotStarted
     from .loading import load_hooks
     from .replay.captures import CaptureError, CaptureFile
     from .replay.run import Replay, watched
     from .replay.writing import EventFile, WriteError
 
     hooks: Sequence[Hook] = ()
-    auth_resp_code = False
+    options = AnalyzerOptions()
     if path is not None:
         # The live proxy's file of events is not ours to write to.
         config = load_apart(path).model_copy(update={"events": Events()})
         sys.path.append(str(Path(path).resolve().parent))
         hooks = load_hooks(config, live=False)
-        auth_resp_code = config.analyzer.auth_resp_code
+        options = config.analyzer
     log_to(sys.stderr, "info")
     if events is None and not hooks:
         Logger().warn("nobody hears the events: name a file with --events, or a hook in --config")
     try:
         source = CaptureFile(capture)
         file = None if events is None else EventFile(events, not no_data, show_secrets)
-        running = Replay(source, ports, file, hooks, auth_resp_code)
+        running = Replay(source, ports, file, hooks, options.auth_resp_code, options.table())
         frames = source.frames()
         try:
             running.run(watched(source, frames) if sys.stderr.isatty() else frames)
         finally:
             running.summarize()
-    except (CaptureError, WriteError, OSError) as problem:
+    except (CaptureError, WriteError, HookNotStarted, OSError) as problem:
         _complain(str(problem))
         return FAILED
     return DONE
@@ -263,12 +265,21 @@ def log_to(stream: TextIO, level: str) -> None:
 
 
 def _log_line(event: LogEvent) -> str:
-    """Write time, level and text; the traceback follows only where a failure was not expected."""
-    # Text may come from a peer: it must not be able to begin a line of its own.
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in formatEvent(event))
-    line = f"{formatTime(event['log_time'])} {event['log_level'].name} {text}\n"
+    """Write time, level and text; the traceback follows only where a failure was not expected.
+
+    The text of the exception is left out there: it may be of a hook's timer, and hold a password.
+    """
     failure = event.get("log_failure")
-    return line if failure is None else f"{line}{failure.getTraceback()}"
+    text = formatEvent(event)
+    if failure is None and (failure := event.get("failure")) is not None:
+        # By Twisted's older way to log, whose text has the traceback in it.
+        text = str(event.get("why") or "unhandled error")
+    # Text may come from a peer: it must not be able to begin a line of its own.
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    line = f"{formatTime(event['log_time'])} {event['log_level'].name} {text}\n"
+    if failure is None:
+        return line
+    return f"{line}{traced(failure.value, failure.getTracebackObject())}"
 
 
 _DESCRIPTORS_PER_SESSION = 2
@@ -359,7 +370,9 @@ class Process:
             self.end(DONE)
 
     def _failed(self, failure: Failure) -> None:
-        if failure.check(OSError, CannotListenError, ConfigError):
+        from .hooks.dispatcher import HookNotStarted
+
+        if failure.check(OSError, CannotListenError, ConfigError, HookNotStarted):
             self._log.error("{problem}", problem=failure.getErrorMessage())
         else:
             self._log.failure("the service does not start", failure)

@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -19,6 +19,11 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 from twisted.internet.endpoints import clientFromString, serverFromString
 
+from .analyzer.events import Reason
+from .analyzer.grammar import COMMANDS
+from .analyzer.guard import GuardOptions
+from .analyzer.refusalrow import Refusal
+from .analyzer.refusals import DEFAULT_REFUSALS, Refusals
 from .hooks.policy.commands import command_name
 from .hooks.policy.config import Policy
 from .values import Count, DenialReply, Network, Seconds, SecondsOrNone, Switch, Table, shown
@@ -64,6 +69,23 @@ def _at_least_one(found: tuple[str, ...]) -> tuple[str, ...]:
 
 
 CommandName = Annotated[str, AfterValidator(command_name)]
+
+
+def _guard_word(text: str) -> str:
+    """Refuse what can be no command that the guard does not pass anyway (RFC 2449 section 4)."""
+    word = text.upper()
+    if not re.fullmatch("[A-Z][A-Z0-9]{2,15}", word):
+        raise ValueError(
+            f'{shown(text)} is no command; write 3 to 16 letters or digits like "XFOO"'
+        )
+    known = COMMANDS.get(word.encode("ascii"))
+    if known is not None and known.before_login:
+        raise ValueError(f"{word} passes the guard anyway; leave it out")
+    return word
+
+
+GuardWord = Annotated[str, AfterValidator(_guard_word)]
+"""The first word of a command line, in any case."""
 
 
 class _Place(Table):
@@ -209,11 +231,57 @@ class Timeouts(Table):
     """Until what is still on its way when a session ends, or when the proxy stops, is given up."""
 
 
+class RefusalRow(Table):
+    """What the mail server says when it refuses a login, and what it means by it."""
+
+    text: str
+    """Words of the refusal: found anywhere in it, in any case of letters; `*` stands for any others."""
+    reason: Literal[
+        "credentials",
+        "in_use",
+        "temporary",
+        "login_delay",
+        "account",
+        "tls_required",
+        "malformed",
+        "unsupported",
+        "unknown",
+    ]
+    """The `reason` of `pop3_login_failure` then."""
+    charset: str = "utf-8"
+    """The charset in which the server says it, such as `gbk`."""
+
+    @model_validator(mode="after")
+    def _can_be_looked_up(self) -> Self:
+        self.refusal()
+        return self
+
+    def refusal(self) -> Refusal:
+        """Return it as the analyzer has it. Raises ValueError with one line."""
+        return Refusal(self.text, Reason(self.reason), charset=self.charset)
+
+
+def _refusals(rows: tuple[RefusalRow, ...]) -> tuple[RefusalRow, ...]:
+    """Refuse rows that make no table."""
+    _table(rows)
+    return rows
+
+
+def _table(rows: Sequence[RefusalRow]) -> Refusals:
+    return Refusals([row.refusal() for row in rows]) if rows else DEFAULT_REFUSALS
+
+
 class AnalyzerOptions(Table):
     """What inspection cannot find out by itself."""
 
     auth_resp_code: Switch = False
     """The server announces AUTH-RESP-CODE (RFC 3206): a refusal without a code is no wrong password."""
+    refusals: Annotated[tuple[RefusalRow, ...], AfterValidator(_refusals)] = ()
+    """What refused logins mean by their words; asked before the built-in table (docs/refusals.md)."""
+
+    def table(self) -> Refusals:
+        """Return the table by which refused logins are read."""
+        return _table(self.refusals)
 
 
 class DenyRule(Table):
@@ -248,6 +316,24 @@ class Verdicts(Table):
     loaded."""
     delayed: Count = Field(default=1_000, ge=0)
     """Sessions that a Delay holds at a time; a Delay beyond that is a Drop."""
+    words: dict[GuardWord, Literal["line", "body"]] = Field(default={})
+    """Further commands that the guard passes before the login, and whether their +OK opens a body."""
+    unknown_mechanisms: Literal["deny", "pass"] = "deny"
+    """What becomes of an AUTH mechanism that cannot be read: passed, hooks are asked about an empty user."""
+    blanks_in_names: Literal["both", "whole", "deny"] = "both"
+    """How hooks are asked about a user name with a blank in it: as a whole and as servers read it that stop
+    at the blank, or only as a whole (Dovecot, Domino); or such names are denied."""
+
+    def guard(self, xclient: bool) -> GuardOptions:
+        """Return what the guard passes: XCLIENT and XOIP, too, if proxies before this one may send them."""
+        words = {word.encode("ascii"): reply for word, reply in self.words.items()}
+        claims: dict[bytes, Literal["line", "body"]] = {b"XCLIENT": "line", b"XOIP": "line"}
+        return GuardOptions(
+            words=claims | words if xclient else words,
+            unknown_mechanisms=self.unknown_mechanisms == "pass",
+            blanks_in_names=self.blanks_in_names,
+            mailbox_before_login=self.on_blind == "pass",
+        )
 
 
 class HookEntry(Table):
@@ -375,6 +461,8 @@ _EXAMPLES = {
     "endpoint": '"tcp:1110" to listen, "tcp:mail.example.org:110" for the mail server',
     "chain": '"/etc/ssl/mail.example.org.pem"',
     "commands": '["DELE"]',
+    "text": '"mailbox locked"',
+    "reason": '"in_use"',
 }
 """What could stand where a key without a default is missing."""
 

@@ -24,6 +24,7 @@ from .hooks.policy.commands import (
 from .hooks.policy.config import Policy
 from .hooks.policy.failedlogins import FailedLogins, PolicyUnusable
 from .hooks.policy.users import Passwords
+from .problems import in_one_line
 
 GROUP = "pop3proxy.hooks"
 """The entry-point group in which packages announce hooks by a short name."""
@@ -123,9 +124,11 @@ def _imported(module: str) -> object:
         raise _Unusable(
             f"there is no module {problem.name}; install it, or mend the name"
         ) from None
-    # Importing runs the module, which can fail in any way.
-    except Exception as problem:
-        raise _Unusable(f"importing {module} fails with {_in_one_line(problem)}") from None
+    except KeyboardInterrupt:
+        raise
+    # Importing runs the module, which can fail in any way, by SystemExit too.
+    except BaseException as problem:
+        raise _Unusable(f"importing {module} fails with {in_one_line(problem)}") from None
 
 
 def _made(kind: type[Hook], options: dict[str, Any]) -> Hook:
@@ -136,9 +139,11 @@ def _made(kind: type[Hook], options: dict[str, Any]) -> Hook:
         methods_of(hook)
     except UnusableHook as problem:
         raise _Unusable(str(problem)) from None
+    except KeyboardInterrupt:
+        raise
     # What its author lets the constructor raise.
-    except Exception as problem:
-        raise _Unusable(f"its options are refused with {_in_one_line(problem)}") from None
+    except BaseException as problem:
+        raise _Unusable(f"its options are refused with {in_one_line(problem)}") from None
     return hook
 
 
@@ -173,7 +178,3 @@ def _check_options(takes: Mapping[str, Parameter], options: Mapping[str, object]
         complaints += [f"there is no option {name}" for name in unknown]
     if complaints:
         raise _Unusable(f"{', '.join(complaints)}; it takes {', '.join(takes) or 'none'}")
-
-
-def _in_one_line(problem: Exception) -> str:
-    return " ".join(f"{type(problem).__name__}: {problem}".split())

@@ -26,10 +26,10 @@ from .analyzer.events import (
     Tls,
 )
 from .analyzer.events import Policy as PolicyEvent
-from .config import load_apart
+from .config import AnalyzerOptions, load_apart
 from .hooks.api import Verdict
 from .hooks.logging.records import line
-from .hooks.masking import MASK
+from .hooks.masking import MASK, masked
 from .hooks.policy.config import Policy
 from .hooks.policy.engine import MISCONFIGURED
 from .hooks.policy.failedlogins import FailedLogins
@@ -74,7 +74,7 @@ def test(source: str, path: str, partial: bool) -> int:
             unjudged = _judge_events(source, hook, rules, partial)
         else:
             unjudged = _for_one_listener(rules)
-            _judge_capture(source, hook, summary.take, config.analyzer.auth_resp_code)
+            _judge_capture(source, hook, summary.take, config.analyzer)
     except (OSError, ValueError) as problem:
         return _complain(f"{source}: {problem}")
     except _CannotJudge as problem:
@@ -98,7 +98,7 @@ class Summary:
         """Write one decision."""
         if not isinstance(event, PolicyEvent):
             return
-        sys.stdout.buffer.write(line(event))
+        sys.stdout.buffer.write(line(masked(event)))
         what = event.rule, event.action
         self._counts[what] += 1
         # Counted as a column of the table; bounded, since a log may be long.
@@ -122,14 +122,14 @@ class Summary:
 
 
 def _judge_capture(
-    source: str, hook: FailedLogins, take: Callable[[Event], None], auth_resp_code: bool
+    source: str, hook: FailedLogins, take: Callable[[Event], None], options: AnalyzerOptions
 ) -> None:
     from .replay.captures import CaptureError, CaptureFile
     from .replay.run import Replay
 
     try:
         with closing(CaptureFile(source)) as capture:
-            running = Replay(capture, (), None, (hook,), auth_resp_code)
+            running = Replay(capture, (), None, (hook,), options.auth_resp_code, options.table())
             # Set anew: whoever delivers the replay's events has put itself there.
             hook.emit = take
             running.run(capture.frames())
@@ -154,11 +154,14 @@ def _judge_events(source: str, hook: FailedLogins, rules: Policy, partial: bool)
         judge = getattr(hook, event.name)
         verdict: Verdict | None = judge(event)
         assert verdict is None or isinstance(verdict, Verdict), "memory answers at once"
-    return tuple(dict.fromkeys((*(needed if lacking else ()), *_for_one_listener(rules))))
+    unheard = _for_one_listener(rules)
+    if unheard and not _lacks_listeners(source):
+        unheard = ()
+    return tuple(dict.fromkeys((*(needed if lacking else ()), *unheard)))
 
 
 def _for_one_listener(rules: Policy) -> tuple[str, ...]:
-    """Name the rules for one listener: neither log nor capture says on which one a client was."""
+    """Name the rules for one listener: no capture says on which one a client was, nor do old logs."""
     return tuple(rule.name for rule in rules.rules if rule.listener is not None)
 
 
@@ -180,6 +183,14 @@ def _lacks_passwords(source: str) -> bool:
         record.get("event") == LoginFailure.name
         and record.get("password") == MASK
         and not record.get("password_fp")
+        for record in _records(source)
+    )
+
+
+def _lacks_listeners(source: str) -> bool:
+    """Return whether a login does not say which listener its client came to."""
+    return any(
+        record.get("event") == LoginAttempt.name and not record.get("listener")
         for record in _records(source)
     )
 
@@ -209,6 +220,7 @@ def _event(record: dict[str, Any], sessions: dict[str, Connection]) -> Event | N
         c = sessions[uid] = Connection(
             *(uid, str(record["id.orig_h"]), int(record["id.orig_p"])),
             *(str(record["id.resp_h"]), int(record["id.resp_p"])),
+            str(record.get("listener", "")),
         )
     if "tls_version" in record:
         c.tls = Tls(str(record["tls_version"]), str(record["tls_cipher"]))

@@ -59,8 +59,10 @@ from .analyzer.events import ALL, Connection, Event, Side, Tls
 from .config import Config, load
 from .hooks.api import Hook, Verdict
 from .hooks.asking import Asker
-from .hooks.dispatcher import Dispatcher
+from .hooks.dispatcher import Dispatcher, HookNotStarted
+from .hooks.faults import Faults, HookMethod
 from .loading import load_hooks
+from .problems import trace_of
 from .proxy.service import ProxyService
 from .proxy.session import Mode, Session
 from .proxy.wire import Wire
@@ -171,13 +173,29 @@ class Failed:
     problem: BaseException
 
 
+class _WatchedFaults(Faults):
+    """Notes what fails, besides."""
+
+    def __init__(self, note: Callable[[Failed], None]) -> None:
+        super().__init__()
+        self._note = note
+
+    def failed(self, method: HookMethod, event: Event, problem: Any) -> None:
+        self._note(Failed(event, method.label, problem))
+        trace = trace_of(problem)
+        super().failed(method, event, problem)
+        if trace is not None:
+            # For the author of the hook, who may want to see it.
+            problem.__traceback__ = trace
+
+
 class _WatchedAsker(Asker):
     """Notes what a method of a blocking hook is asked, and what that comes to."""
 
     __slots__ = ("_note", "_waiting")
 
     def __init__(self, asker: Asker, note: Callable[[Asked], None]) -> None:
-        super().__init__(asker.hook, asker.label, asker.method, asker.report)
+        super().__init__(asker.hook, asker.label, asker.call, asker.faults)
         self._note = note
         self._waiting: dict[int, Asked] = {}
 
@@ -215,7 +233,7 @@ class _WatchedDispatcher(Dispatcher):
     """Notes by session which events there are, what hooks are asked, and what fails."""
 
     def __init__(self, hooks: Sequence[Hook]) -> None:
-        super().__init__(hooks)
+        super().__init__(hooks, faults=_WatchedFaults(self._note_failure))
         self.wants = ALL
         self.notes: dict[str, _Notes] = {}
         self._told = self._askers
@@ -242,9 +260,8 @@ class _WatchedDispatcher(Dispatcher):
     def _note(self, asked: Asked) -> None:
         self.notes_of(asked.event.c).asked.append(asked)
 
-    def _failed(self, label: str, event: Event, problem: BaseException) -> None:
-        self.notes_of(event.c).failed.append(Failed(event, label, problem))
-        super()._failed(label, event, problem)
+    def _note_failure(self, failed: Failed) -> None:
+        self.notes_of(failed.event.c).failed.append(failed)
 
 
 # --- the stage ------------------------------------------------------------------------------------------
@@ -355,6 +372,8 @@ class _Proxy(ProxyService):
         self.started.addErrback(problems.append)
         self.startService()
         for problem in problems:
+            if isinstance(problem.value, HookNotStarted) and problem.value.__cause__ is not None:
+                raise problem.value.__cause__
             problem.raiseException()
 
     def enter(self, client: _Peer, server: _Peer, tls: Tls | None) -> Session | None:

@@ -18,6 +18,7 @@ from pop3proxy.config import (
     Events,
     HookEntry,
     Listener,
+    RefusalRow,
     Rules,
     Timeouts,
     TlsOptions,
@@ -79,7 +80,7 @@ TABLES: dict[str, type[BaseModel]] = {
         (table, key)
         for table, model in TABLES.items()
         for key in model.model_fields
-        if key not in ("deny", "certificates", "client_ca")  # out of force
+        if key not in ("deny", "certificates", "client_ca", "words", "refusals")  # out of force
     ],
 )
 def test_the_commented_example_shows_each_key_with_its_default(table: str, key: str) -> None:
@@ -98,6 +99,7 @@ def test_what_the_commented_example_has_out_of_force_can_be_put_in_force() -> No
     assert set(shown) == set(Config.model_fields)
     assert set(shown["tls"]) == set(TlsOptions.model_fields)
     assert set(shown["tls"]["certificates"][0]) == set(Certificate.model_fields)
+    assert set(shown["analyzer"]["refusals"][0]) == set(RefusalRow.model_fields)
     assert set(shown["rules"]["deny"][0]) == set(DenyRule.model_fields)
     # What is for blocking hooks only is shown in the comment above it.
     assert set(shown["hooks"][0]) == set(HookEntry.model_fields) - {"on_error"}

@@ -24,6 +24,7 @@ from .hooks.examples import TS, connection
 LEAST = 'listen = ["tcp:1110"]\nupstream = "tcp:127.0.0.1:110"\n'
 JSON_LINES = "pop3proxy.hooks.logging.jsonlines:JsonLines"
 DENY = LEAST + '[[rules.deny]]\ncommands = ["DELE"]\n'
+REFUSAL = LEAST + "[[analyzer.refusals]]\ntext = 'mailbox locked'\n"
 HOOK = LEAST + f'[[hooks]]\nname = "{JSON_LINES}"\noptions = {{path = "b"}}\n'
 
 
@@ -150,6 +151,44 @@ def relaying(options: str) -> str:
         (DENY + 'reply = "-ERR a\\nb"\n', "rules.deny[0].reply", "one printable line"),
         (DENY + f"reply = '-ERR {'x' * 510}'\n", "rules.deny[0].reply", "510 octets"),
         (DENY + "stat = 'transaction'\n", "rules.deny[0].stat", "rules.deny.state"),
+        (REFUSAL + "reason = 'denied'\n", "analyzer.refusals[0].reason", "'in_use'"),
+        (REFUSAL, "analyzer.refusals[0].reason", 'it could be "in_use"'),
+        (
+            LEAST + "[[analyzer.refusals]]\nreason = 'in_use'\n",
+            "analyzer.refusals[0].text",
+            'it could be "mailbox locked"',
+        ),
+        (
+            LEAST + "[[analyzer.refusals]]\ntext = '*'\nreason = 'in_use'\n",
+            "analyzer.refusals[0]: text",
+            'such as "mailbox locked"',
+        ),
+        (
+            REFUSAL + "reason = 'in_use'\ncharset = 'klingon'\n",
+            "analyzer.refusals[0]: charset",
+            'there is no "klingon"; write a name like "gbk"',
+        ),
+        (
+            REFUSAL + "reason = 'in_use'\ncharset = 'hex'\n",
+            "analyzer.refusals[0]: charset",
+            'there is no "hex"',
+        ),
+        (
+            REFUSAL + "reason = 'in_use'\ncharset = 'utf-16'\n",
+            "analyzer.refusals[0]: charset",
+            "does not write ASCII as ASCII",
+        ),
+        (REFUSAL + "reason = 'in_use'\ncharset = 8\n", "analyzer.refusals[0].charset", "a string"),
+        (
+            REFUSAL + "reason = 'in_use'\nsource = ''\n",
+            "analyzer.refusals[0].source",
+            "no known key",
+        ),
+        (
+            LEAST + "[[analyzer.refusals]]\ntext = 'lock busy'\nreason = 'in_use'\n" * 201,
+            "analyzer.refusals",
+            "has 201 rows; write 200 at most",
+        ),
         (LEAST + "[verdicts]\non_blind = 'deny'\n", "verdicts.on_blind", "'drop' or 'pass'"),
         (LEAST + "[verdicts]\ndelayed = -1\n", "verdicts.delayed", "at least 0"),
         (LEAST + "[verdicts]\ndelayed = 1.5\n", "verdicts.delayed", "whole number"),
@@ -276,6 +315,8 @@ def test_a_hook_is_given_its_options(tmp_path: Path, own_module: Callable[[str],
         ("class Own(Hook):\n    def pop3_logn(self, event): ...\n", "pop3_logn is no event"),
         ("import no_such_module\n", "there is no module no_such_module"),
         ("Own = 3 +\n", "SyntaxError"),
+        ("raise SystemExit('no\\nway')\n", "fails with SystemExit: no way"),
+        ("class Own(Hook):\n    def pop3_data(self): ...\n", "Own.pop3_data takes ()"),
         (
             "class Own(Hook):\n    def __init__(self):\n        raise ValueError('no\\nway')\n",
             "no way",

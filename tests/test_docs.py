@@ -13,9 +13,13 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from pop3proxy.analyzer import sasl
+from pop3proxy.analyzer import sasl, saslforms
 from pop3proxy.analyzer.events import ALL, Oddity, Reason
+from pop3proxy.analyzer.grammar import COMMANDS, Form
 from pop3proxy.analyzer.limits import Limits
+from pop3proxy.analyzer.refusalrow import WORDED
+from pop3proxy.analyzer.refusaltable import BUILT_IN
+from pop3proxy.analyzer.secrets import WORDS
 from pop3proxy.config import Config
 from pop3proxy.hooks.api import VERDICTS, Hook, Verdict
 from pop3proxy.hooks.dispatcher import Dispatcher
@@ -38,7 +42,8 @@ def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 def _events() -> Iterator[tuple[str, ...]]:
     for kind in sorted(ALL, key=lambda kind: kind.name):
-        parameters = ", ".join(f"`{name}`" for name in kind.parameters) or "none"
+        flags = (f"`{name}` where it is true" for name in kind.flags)
+        parameters = ", ".join((*(f"`{name}`" for name in kind.parameters), *flags)) or "none"
         yield f"`{kind.name}`", parameters, _markdown(inspect.getdoc(kind))
 
 
@@ -88,16 +93,80 @@ def _example(name: str) -> Callable[[], str]:
     return lambda: f"```python\n{(EXAMPLES / name).read_text(encoding='utf-8')}```\n"
 
 
+def _refusals() -> Iterator[tuple[str, ...]]:
+    for row in BUILT_IN:
+        yield f"`{row.text}`", f"`{row.reason}`", row.charset, _markdown(row.source)
+
+
 def _rules() -> Iterator[tuple[str, ...]]:
     for rule in DEFAULT_RULES:
         limits = ", ".join(f"{limit.count} in {limit.seconds:g} s" for limit in rule.limits)
         yield f"`{rule.name}`", f"{rule.counts} by {rule.by}", limits, f"`{rule.action}`"
 
 
+_FORMS = {
+    Form.ALONE: "nothing",
+    Form.NAME: "a name: 8-bit bytes and inner blanks, too",
+    Form.PASSWORD: "everything",
+    Form.NAME_AND_DIGEST: "a name, a blank, 32 hexadecimal digits",
+    Form.MECHANISM: "nothing; or a mechanism; or that, a blank, and base64 or `=`",
+    Form.LANGUAGE: "nothing; or a language tag or `*`",
+    Form.NUMBER: "a number",
+    Form.MAYBE_NUMBER: "nothing; or a number",
+    Form.TWO_NUMBERS: "two numbers",
+    Form.TEXT: "any text",
+}
+
+
+def _guarded() -> Iterator[tuple[str, ...]]:
+    """Yield a row for each form of a command line: what passes before the login, and only behind it."""
+    for form, text in _FORMS.items():
+        rows = [row for row in COMMANDS.values() if row.form is form]
+        before = ", ".join(f"`{row.name}`" for row in rows if row.before_login)
+        behind = ", ".join(f"`{row.name}`" for row in rows if not row.before_login)
+        yield text, before or "none", behind or "none"
+
+
+def _mechanisms() -> Iterator[tuple[str, ...]]:
+    """Yield a row for each mechanism that passes."""
+    for name, form in sorted(saslforms._FORMS.items()):
+        responses = "any number" if form.endless else str(len(form.responses))
+        yield (
+            f"`{name}`",
+            responses,
+            "yes" if form.initial else "no",
+            "yes" if form.report else "no",
+        )
+
+
+def _words() -> Iterator[tuple[str, ...]]:
+    for protocol, words in WORDS.items():
+        yield protocol, ", ".join(f"`{word}`" for word in words.split())
+
+
 GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "events": ("events.md", lambda: _table(("event", "parameters", "what it says"), _events())),
     "oddities": ("events.md", lambda: _table(("`msg`", "what it says"), _oddities())),
+    "guard": (
+        "guard.md",
+        lambda: _table(("argument", "passes", "passes only behind the login"), _guarded()),
+    ),
+    "mechanisms": (
+        "guard.md",
+        lambda: _table(
+            (
+                *("mechanism", "responses", "the first on the AUTH line"),
+                "a last, empty one behind the server's report or proof",
+            ),
+            _mechanisms(),
+        ),
+    ),
     "keys": ("operating.md", lambda: _table(("key", "default", "what it says"), _keys(Config))),
+    "refusals": (
+        "refusals.md",
+        lambda: _table(("text", "`reason`", "charset", "source"), _refusals()),
+    ),
+    "words": ("events.md", lambda: _table(("protocol", "words that are shown"), _words())),
     "rules": ("policy.md", lambda: _table(("rule", "counts", "limits", "action"), _rules())),
     "verdicts": ("hooks.md", lambda: _table(_verdict_heads(), _verdicts())),
     **{path.name: ("hooks.md", _example(path.name)) for path in sorted(EXAMPLES.glob("*.py"))},
@@ -128,8 +197,30 @@ def test_generated_table_is_what_the_code_says(name: str) -> None:
     assert _part(document, name)[2] == generate()
 
 
+def test_every_form_of_a_command_line_is_explained() -> None:
+    assert set(_FORMS) == set(Form)
+
+
 def test_every_reason_of_a_failure_is_explained() -> None:
     assert sorted(_rows_under("events.md", "| `reason` | when |")) == sorted(Reason)
+
+
+def test_every_reason_of_a_row_is_named() -> None:
+    text = (ROOT / "docs" / "refusals.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"^`reason` is (.*?)\. At most", text, re.M | re.S)
+    assert sorted(re.findall(r"`(\w+)`", named)) == sorted(WORDED)
+
+
+def test_rows_of_the_chapter_on_refusals_are_some() -> None:
+    text = (ROOT / "docs" / "refusals.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```toml\n(.*?)^```", text, re.M | re.S)
+    config = Config.model_validate(
+        {"listen": ["tcp:110"], "upstream": "tcp:localhost:110"} | tomllib.loads(block)
+    )
+    table = config.analyzer.table()
+    said = "登录太频繁!".encode("gbk")
+    assert table.reason(said, "bob", "x", True, False) == (Reason.LOGIN_DELAY, "")
+    assert table.reason(b"Please wait 15 minutes", "bob", "x", True, False)[0] == "login_delay"
 
 
 def test_every_mechanism_is_explained() -> None:

@@ -12,8 +12,8 @@ from pop3proxy import testing
 from pop3proxy.analyzer.events import Event, LoginFailure, Reason, Tls
 from pop3proxy.config import ConfigError
 from pop3proxy.hooks.api import PASS, Delay, Deny, Drop, Hook
-from pop3proxy.hooks.asking import NoVerdict, TimeLimit
 from pop3proxy.hooks.dispatcher import UnknownEvent
+from pop3proxy.hooks.faults import NoVerdict, TimeLimit
 from pop3proxy.testing import NotConnected, Play, TranscriptError, said
 
 LOGIN = """
@@ -270,6 +270,19 @@ def test_a_denial_is_answered_in_the_servers_place() -> None:
         (failure,) = play.raised("pop3_login_failure")
         assert isinstance(failure, LoginFailure)
         assert failure.reason is Reason.DENIED
+
+
+def test_the_configuration_says_what_a_refusal_means() -> None:
+    rows = [{"text": "m\u00f6bliert", "charset": "latin-1", "reason": "temporary"}]
+    for config, reason in (
+        ({}, Reason.CREDENTIALS),
+        ({"analyzer": {"refusals": rows}}, Reason.TEMPORARY),
+    ):
+        with Play(Listening(), config=config) as play:
+            play.say("S: +OK ready\nC: USER bob\nS: +OK\nC: PASS secret\nS: -ERR M\\xd6BLIERT")
+            (failure,) = play.raised("pop3_login_failure")
+            assert isinstance(failure, LoginFailure)
+            assert failure.reason is reason
 
 
 def test_a_delay_lasts_until_the_clock_is_turned() -> None:

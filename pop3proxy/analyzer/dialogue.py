@@ -4,7 +4,7 @@ It follows the session's state and raises the events; it decides nothing. What h
 mechanisms is here and in those two: the order of replies, what may be read when, and what is certain.
 """
 
-from . import verdict
+from . import refusals
 from .doubt import Doubt
 from .events import (
     AUTHORIZATION,
@@ -12,21 +12,24 @@ from .events import (
     SERVER,
     Oddity,
     Reason,
+    Reply,
     Side,
     StartTLS,
     Tls,
 )
 from .grammar import Role
 from .lines import LineCutter
-from .owed import CANCELLED, GREETING, OwedToExchange, OwedToLogin, OwedToUser
+from .owed import CANCELLED, GREETING, Owed, OwedToExchange, OwedToLogin, OwedToUser
+from .protocols import TLS_HEAD
 from .replies import Replies
 from .requests import COUNTED
 from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, SASL, STATUS
-from .status import parse_status
+from .status import Status, parse_status
 from .steps import NO_KINDS, NONE, SPENT, Events, Kinds, Step
+from .text import decode
 
+_CAPA = Role.CAPA
 _STLS = Role.STLS
-_NEEDS_USER = (Role.PASS, Role.RPOP)
 
 
 class Analyzer(Replies):
@@ -34,13 +37,12 @@ class Analyzer(Replies):
 
     ``wants`` are the event types that anyone listens to: the others are not built; with ``DataRun`` besides
     ``Data``, most lines of bodies come in runs. ``gated`` are those of them for which the caller holds bytes
-    back: it settles each step before it pulls the next. If there is one that the client's bytes can give rise
-    to, or the outcome of a login, what lies behind a barrier stays unpulled until the server has answered. So
-    does a login behind a login that is not answered, if commands or logins are gated, and every command
-    behind it, if commands or successes are. ``StartTLS`` is for who answers STLS in the server's place:
-    what may become STLS says so, and barriers hold. Otherwise it passes at once in steps without events, a
-    bounded copy is kept, and its events come with the answer that decides what it is.
-    ``auth_resp_code``: this server marks wrong credentials with [AUTH] even if its CAPA was not seen.
+    back: it settles each step before it pulls the next. If logins or commands are among them, the guard, with
+    its options ``guard``, decides which of the client's lines pass, and when; else what lies behind a barrier
+    (AUTH, STLS, XTND XMIT) stays unpulled until the server has answered. With nothing gated it passes at once
+    in steps without events, a bounded copy is kept, and its events come with the answer that decides what it
+    is. ``auth_resp_code``: this server marks wrong credentials with [AUTH] even if its CAPA was not seen.
+    ``refusals`` is the table by which refused logins are read.
 
     No input raises an exception, and no decision depends on time or on how the bytes were cut.
     """
@@ -56,7 +58,7 @@ class Analyzer(Replies):
     @property
     def done(self) -> bool:
         """Whether nothing that is fed from now on can raise an event."""
-        return self.inspected != "whole" and not self._handshake_due
+        return self.inspected != "whole" and not (self._handshake_due or self._tls_head >= 0)
 
     @property
     def outcome(self) -> str:
@@ -77,7 +79,8 @@ class Analyzer(Replies):
         undecided = len(self._undecided) if self._undecided else 0
         doubtful = self._doubt.after_dot if self._doubt is not None else None
         answers = sum(len(status.text) for status in doubtful) if doubtful else 0
-        return lines + undecided + answers + 4 * self._credentials + 128 * len(self._owed)
+        pending = 4 * self._credentials + 128 * len(self._owed)
+        return lines + undecided + answers + pending + self.summary.kept
 
     def feed(self, side: Side, data: bytes, ts: float) -> None:
         """Take bytes of one side, read at ``ts`` (seconds). Nothing is parsed before ``next`` asks."""
@@ -102,8 +105,10 @@ class Analyzer(Replies):
         if self.inspected != "whole":
             return self._opaque(side, cutter)
         self._out = []
-        in_capa = self._in_capa
+        listing = self._listing
         if side is SERVER:
+            if self._gated and self._capa_due:
+                listing = Role.CAPA
             withheld = self._cancelling and self._answers_cancellation
             in_exchange = False
             size = self._server_step()
@@ -126,19 +131,27 @@ class Analyzer(Replies):
             step.too_long = True
             step.may, self._too_long = self._too_long, NO_KINDS
         step.in_exchange, step.withheld = in_exchange, withheld
-        if self._gated or in_capa or self._in_capa:
-            self._name(side, step, in_capa)
+        if self._gated or listing or self._listing:
+            self._name(side, step, listing)
         return step
 
-    def _name(self, side: Side, step: Step, in_capa: bool) -> None:
-        """Say which command a step completes, or that it belongs to a list of capabilities."""
+    @property
+    def _capa_due(self) -> bool:
+        """Whether the server's next line, or the rest of it, should answer CAPA."""
+        owed = self._owed
+        return bool(owed) and owed[0].command.role is _CAPA and self._server_expects is STATUS
+
+    def _name(self, side: Side, step: Step, listing: Role | None) -> None:
+        """Note on a step what the caller decides by: its command, and what the guard says of it."""
+        step.readings, self._readings = self._readings, SPENT
+        step.ends, self._ends = self._ends, ""
         if side is CLIENT:
             step.command, self._row = self._row, None
-            step.hides_stls, self._hides_stls = self._hides_stls, False
-            if self._forgotten and step.command is not None and self._before == (None, ""):
-                step.unnamed = step.command.role in _NEEDS_USER
-        elif in_capa or self._in_capa:
-            step.capa, step.capa_ends = True, not self._in_capa
+            step.refusal, self._refusal = self._refusal, None
+        elif listing or self._listing:
+            step.listing = listing or self._listing
+            step.listing_ends = not (step.open or self._listing)
+            step.capa_refused, self._capa_refused = self._capa_refused, False
 
     def gap(self, side: Side, ts: float) -> Events:
         """Take it that bytes of a side are missing here; return the events. All that was fed is pulled.
@@ -163,13 +176,13 @@ class Analyzer(Replies):
         if side is CLIENT:
             self._client.drop()
             self._client_torn = True
-            self._user, self._user_last = None, ""
+            self._user = None
         else:
             self._server.drop()
             self._body = self._body_end = None
         # Another USER, or the answer to the one that was seen, may be what is missing.
         self._named, self._named_last = None, ""
-        self._in_capa = self._after_unknown = False
+        self._listing, self._after_unknown = None, False
         self._may_be_in = True
         self._doubt = Doubt(was_counted and side is SERVER)
         self._server_expects = DOUBT
@@ -189,13 +202,19 @@ class Analyzer(Replies):
         self._out = []
         if side is SERVER:
             self._server_ended()
-        elif self._client.unfinished:
-            self._client_cut(self._client.head(self._limits.detail))
+        else:
+            if self._client.unfinished:
+                self._client_cut(self._client.head(self._limits.detail))
+            if SERVER in self._ended:
+                self._cut_logins()
         return self._out
 
-    def give_up(self, why: str) -> None:
-        """End inspection, because the caller cannot go on with it."""
+    def give_up(self, why: str) -> Events:
+        """End inspection, because the caller cannot go on with it; return the events of that."""
+        self._out = []
         self._lose(why)
+        events, self._out = self._out, SPENT
+        return events
 
     # --- what the server does not get -----------------------------------------------------------------
 
@@ -203,9 +222,17 @@ class Analyzer(Replies):
         """Know that the client's last step has not gone to the server, which can't have answered it."""
         self._unsent = step
 
-    def sent(self) -> None:
-        """Know that the client's last step goes to the server."""
+    def sent(self) -> bool:
+        """Know that the client's last step goes to the server; return whether it still may.
+
+        It may not if it is the response of an exchange that the server has ended meanwhile, or if the server
+        has said farewell.
+        """
+        stale, self._stale = self._stale, False
+        if self._farewell is not None:
+            return False
         self._unsent = None
+        return not stale
 
     def refused(self, step: Step) -> bytes:
         """Take back the client's last step, a whole line: the server will not get it.
@@ -214,25 +241,28 @@ class Analyzer(Replies):
         whose answer will be withheld, or nothing. ``answered`` is due once ``quiet`` says so.
         """
         self._unsent = None
-        self._user, self._user_last = self._before
-        if not self._owed:
-            # The server has ended the exchange meanwhile, so there is nothing to cancel.
-            return b""
-        owed = self._owed[-1]
-        if isinstance(owed, OwedToExchange):
-            self._auth_refused = True
+        self._denied, self._attempted = self._attempted, None
         if step.in_exchange:
+            if self._stale or not self._owed:
+                # The server has ended the exchange meanwhile, so there is nothing to cancel.
+                self._stale = False
+                return b""
+            self._auth_refused = True
             self._owed[-1] = CANCELLED
             self._cancelling = True
             return b"*\r\n"
-        self._owed.pop()
-        self._credentials -= owed.octets
-        self._in_flight -= self._logins_wait and isinstance(owed, OwedToLogin)
-        if owed.command.name in COUNTED:
-            self.tally[owed.command.name] -= 1
+        self._user = self._before
+        if step.refusal is None:
+            self._take_back(self._owed.pop())
         self._client_expects = COMMAND
         self._message = None
         return b""
+
+    def _take_back(self, owed: Owed) -> None:
+        self._credentials -= owed.octets
+        self._auth_refused = self._auth_refused or isinstance(owed, OwedToExchange)
+        if owed.command.name in COUNTED:
+            self.tally[owed.command.name] -= 1
 
     @property
     def quiet(self) -> bool:
@@ -250,20 +280,41 @@ class Analyzer(Replies):
         """Whether the server's lines are out of step with the commands."""
         return self._doubt is not None
 
-    def answered(self, reply: bytes, ts: float) -> Events:
+    def answered(self, reply: bytes, ts: float) -> Step:
         """Take the line that the client gets for the step that was refused, and return its events.
 
-        The login that the step would have completed has failed; else a line of ours raises nothing.
+        The login that the step would have completed has failed; then comes the reply itself.
         """
         self.ts = ts
         self._out = []
-        attempted, self._attempted = self._attempted, None
-        if attempted is not None:
-            status = parse_status(reply)
-            code = verdict.response_code(status.text) if status is not None else ""
-            self._failed(*attempted, Reason.DENIED, code)
+        status = parse_status(reply.rstrip(b"\r\n"))
+        denied, self._denied = self._denied, None
+        if denied is not None:
+            attempt, reason = denied
+            code = refusals.response_code(status.text) if status is not None else ""
+            self._failed(attempt, attempt.user, reason, code)
+        # A +OK answers an STLS, which is no denial.
+        if status is not None and not status.ok:
+            self._raise_denial(status)
+        step = Step(0, self._out)
+        self._out = SPENT
+        step.readings, self._readings = self._readings, SPENT
+        return step
+
+    def overruled(self, reply: bytes, ts: float) -> Events:
+        """Take the -ERR that the client gets instead of what the server has said, and return its event."""
+        self.ts = ts
+        self._out = []
+        status = parse_status(reply.rstrip(b"\r\n"))
+        if status is not None:
+            self._raise_denial(status)
         events, self._out = self._out, SPENT
         return events
+
+    def _raise_denial(self, status: Status) -> None:
+        self.summary.denied += 1
+        if Reply in self._wants:
+            self._out.append(Reply(self.connection, self.ts, "ERR", decode(status.text), True))
 
     # --- TLS whose keys are ours ------------------------------------------------------------------------
 
@@ -294,11 +345,8 @@ class Analyzer(Replies):
         self._client.take(self._client.waiting)
         self._client_expects = COMMAND
         self._undecided = self._message = self._attempted = self._unsent = None
-        self._auth_refused = self._alone = self._layer_due = False
-        self._forgotten = self._forgotten or self._user is not None or bool(self._user_last)
-        self._user = self._named = None
-        self._user_last = self._named_last = ""
-        self._before = (None, "")
+        self._auth_refused = self._layer_due = False
+        self._guard.restarted()
         self.auth_resp_code = self._announced
         if gated is not None:
             self.gate(gated)
@@ -314,6 +362,8 @@ class Analyzer(Replies):
         """Report what the end of the server's bytes cuts off."""
         if self._doubt is not None and self._doubt.answered:
             self._settle_doubt(self._doubt)
+        if self._farewell is not None:
+            self._unsolicited(self._farewell)
         if self._body_end is not None and self._body_end.unfinished:
             self._odd(Oddity.CUT_LINE, False, b"")
         elif self._server.unfinished:
@@ -324,48 +374,68 @@ class Analyzer(Replies):
             self._odd(Oddity.CUT_GREETING, False, b"")
         elif self._server_expects in (BODY, BODY_END):
             self._odd(Oddity.CUT_REPLY, False, b"")
-        if self._doubt is None and self.connection.state is AUTHORIZATION:
-            self._cut_login()
+        self._cut_logins()
 
-    def _cut_login(self) -> None:
-        """Report the first login that waits: the server judged it by closing, if it closed first."""
-        greeted = not self._owed or self._owed[0] is not GREETING
-        user = self._named
+    def _cut_logins(self) -> None:
+        """Report the logins that wait: the server judged the first one by closing, if it closed first."""
+        may_judge = self._doubt is None and self.connection.state is AUTHORIZATION
         for owed in self._owed:
             if isinstance(owed, OwedToUser):
-                user = owed.user
-            elif isinstance(owed, OwedToExchange):
-                exchange = owed.exchange
-                if exchange.announced and CLIENT in self._ended:
-                    # The server has said no, and the client did not wait for its -ERR.
-                    why, code = verdict.reason(b"", True, self.auth_resp_code)
-                    self._failed(exchange.user, exchange.password, exchange.mechanism, why, code)
-                elif not exchange.cancelled:
-                    complete = exchange.complete and greeted
-                    self._aborted(exchange.user, exchange.password, exchange.mechanism, complete)
-                return
-            elif isinstance(owed, OwedToLogin):
-                if owed.command.role is Role.APOP or user is None:
-                    user = owed.user
-                complete = owed.complete and user is not None and greeted
-                self._aborted(user or "", owed.password, owed.mechanism, complete)
-                return
+                self._named = owed.user
+            elif may_judge and isinstance(owed, OwedToLogin | OwedToExchange):
+                may_judge = False
+                self._cut_login(owed)
+            else:
+                self._came_to_nothing(Oddity.CUT_LOGIN, owed.login)
+        self._owed.clear()
+        self._attempted = None
 
-    def _aborted(self, user: str, password: str, mechanism: str, complete: bool) -> None:
-        if complete and CLIENT not in self._ended:
-            self._failed(user, password, mechanism, Reason.ABORTED, "")
+    def _cut_login(self, owed: OwedToLogin | OwedToExchange) -> None:
+        greeted = self._owed[0] is not GREETING
+        by_server = greeted and CLIENT not in self._ended and self._unsent is None
+        if isinstance(owed, OwedToLogin):
+            attempt, user = owed.attempt, owed.named
+            if user is None:
+                user = self._named if self._named is not None else attempt.user
+            if owed.complete and by_server:
+                self._failed(attempt, user, Reason.ABORTED, "")
+            else:
+                self._odd(Oddity.CUT_LOGIN, False, b"", attempt=attempt.attempt)
+            return
+        exchange = owed.exchange
+        attempt = self._of(exchange)
+        if exchange.announced and CLIENT in self._ended:
+            # The server has said no, and the client did not wait for its -ERR.
+            why, code = self._refusals.reason(b"", "", "", True, self.auth_resp_code)
+            self._failed(attempt, attempt.user, why, code)
+        elif exchange.cancelled:
+            self._came_to_nothing(Oddity.LOGIN_CANCELLED, exchange.attempt)
+        elif exchange.complete and by_server:
+            self._failed(attempt, attempt.user, Reason.ABORTED, "")
         else:
-            self._odd(Oddity.CUT_LOGIN, False, b"")
+            self._odd(Oddity.CUT_LOGIN, False, b"", attempt=exchange.attempt)
 
     def _opaque(self, side: Side, cutter: LineCutter) -> Step:
         """Pass bytes that are not looked at; only who begins after STLS is noticed (RFC 2595 section 4)."""
         self._out = []
         if side is CLIENT and self._injected:
             injected, self._injected = self._injected, 0
-            return Step(len(cutter.take(injected)))
-        size = len(cutter.take(cutter.waiting))
+            step = Step(len(cutter.take(injected)))
+            step.ends = "client_injection" if self._tls_head >= 0 else ""
+            return step
+        begins = cutter.take(cutter.waiting)
+        step = Step(len(begins), self._out)
         if self._handshake_due:
             self._handshake_due = False
             if side is SERVER:
                 self._odd(Oddity.SERVER_INJECTION, False, b"")
-        return Step(size, self._out)
+        if side is CLIENT and self._tls_head >= 0 and not self._is_tls_so_far(begins):
+            step.ends = "no_tls"
+        return step
+
+    def _is_tls_so_far(self, data: bytes) -> bool:
+        """Return whether a guarded client goes on with a TLS record behind STLS, as it must."""
+        seen = self._tls_head
+        allowed = TLS_HEAD[seen : seen + len(data)]
+        self._tls_head = -1 if seen + len(data) >= len(TLS_HEAD) else seen + len(data)
+        return all(byte in octets for byte, octets in zip(data, allowed, strict=False))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import ClassVar, Final
 
+from .remembered import NOTHING_REMEMBERED, Remembered
+
 
 class Side(Enum):
     """Which of the two peers bytes come from."""
@@ -61,12 +63,14 @@ class Tls:
 class Connection:
     """Who talks to whom: the ``c`` of every event.
 
+    ``listener`` is the endpoint string of the listener that the client came to, ``listener_h`` and
+    ``listener_p`` the address that it is bound to (a UNIX socket's path and port 0); empty in a capture.
     ``state`` is the session's as far as the server has answered; ``tls`` is set while the client
     talks TLS to the proxy, which holds the keys.
     ``trusted_peer``: ``orig_h`` is a proxy before this one that named no client (PROXY LOCAL or UNKNOWN),
     so that it must be neither counted nor banned as one.
-    ``secrets`` is what the client of this session used to prove itself (bounded, long ones by their
-    beginning), kept so that whoever writes events down can mask a reply that repeats one of them.
+    ``secrets`` remembers what the client of this session used to prove itself, within bounds, so that
+    whoever writes events down can mask a reply that repeats it.
     """
 
     uid: str
@@ -75,9 +79,11 @@ class Connection:
     resp_h: str
     resp_p: int
     listener: str = ""
+    listener_h: str = ""
+    listener_p: int = 0
     tls: Tls | None = None
     state: State = State.AUTHORIZATION
-    secrets: tuple[str, ...] = ()
+    secrets: Remembered = NOTHING_REMEMBERED
     trusted_peer: bool = False
 
 
@@ -87,12 +93,17 @@ class Secret(Enum):
     NOTHING = "nothing"
     ARGUMENT = "the whole argument"
     AFTER_FIRST_WORD = "what follows the argument's first word"
-    AFTER_LAST_BLANK = "what follows the argument's last blank"
+    AFTER_NAME = "what follows the argument's first word; that too if nothing follows it"
+    AFTER_PASS = "what follows the word PASS in the argument"
+    ODD_ARGUMENT = "the whole argument, which its command does not have"
     LINE = "the whole line"
 
 
 class Reason(StrEnum):
-    """Why a login failed, from the response codes of RFC 2449, 3206 and 6856."""
+    """Why a login failed: from the response codes of RFC 2449, 3206 and 6856, or from the server's words.
+
+    ``malformed`` and ``unsupported``: the server has judged no credentials.
+    """
 
     CREDENTIALS = "credentials"
     IN_USE = "in_use"
@@ -100,6 +111,8 @@ class Reason(StrEnum):
     LOGIN_DELAY = "login_delay"
     ACCOUNT = "account"
     TLS_REQUIRED = "tls_required"
+    MALFORMED = "malformed"
+    UNSUPPORTED = "unsupported"
     ABORTED = "aborted"
     DENIED = "denied"
     UNKNOWN = "unknown"
@@ -196,7 +209,25 @@ class Oddity(StrEnum):
     )
     CUT_GREETING = "cut_greeting", "The connection ended before the greeting was complete."
     CUT_REPLY = "cut_reply", "The connection ended inside a multi-line reply."
-    CUT_LOGIN = "cut_login", "The connection ended while a login waited for its answer."
+    CUT_LOGIN = (
+        "cut_login",
+        "A login without an answer: the connection, or inspection, ended first, or the answer cannot be told"
+        " from others.",
+    )
+    LOGIN_CANCELLED = (
+        "login_cancelled",
+        "A login that the server did not judge: the client cancelled the exchange or went on in it with other"
+        " credentials, or was logged in already.",
+    )
+    NOT_PASSED = (
+        "not_passed",
+        "A client line that the guard does not pass, since servers may read it differently or it is out of"
+        " order; the proxy answers it with -ERR.",
+    )
+    AMBIGUOUS_LINE = (
+        "ambiguous_line",
+        "A command line with a bare CR or a NUL in it: some servers read it as two lines or end it there.",
+    )
     CUT_LINE = "cut_line", "The connection ended inside a line."
 
 
@@ -204,11 +235,13 @@ class Oddity(StrEnum):
 class Event:
     """What all events have: the connection, and the time of the bytes that completed the event.
 
-    ``ts`` is in seconds since the epoch, as the caller of the analyzer stamped them.
+    ``ts`` is in seconds since the epoch, as the caller of the analyzer stamped them. ``parameters`` are in
+    every record of the event; ``flags`` are booleans that a record has only where they are true.
     """
 
     name: ClassVar[str] = ""
     parameters: ClassVar[tuple[str, ...]] = ()
+    flags: ClassVar[tuple[str, ...]] = ()
 
     c: Connection
     ts: float
@@ -236,14 +269,19 @@ class Request(Event):
 
 @dataclass(slots=True)
 class Reply(Event):
-    """The server sent a status line. ``cmd`` is ``OK`` or ``ERR``, ``msg`` the text behind it."""
+    """The server sent a status line. ``cmd`` is ``OK`` or ``ERR``, ``msg`` the text behind it.
+
+    ``denial``: the proxy denied a command, a login or the connection, and sends this in the server's place.
+    """
 
     name: ClassVar[str] = "pop3_reply"
     parameters: ClassVar[tuple[str, ...]] = ("is_orig", "cmd", "msg")
+    flags: ClassVar[tuple[str, ...]] = ("denial",)
     is_orig: ClassVar[bool] = False
 
     cmd: str
     msg: str
+    denial: bool = False
 
 
 @dataclass(slots=True)
@@ -275,16 +313,20 @@ class DataRun(Event):
 class LoginAttempt(Event):
     """The client's credentials are complete; the server has not seen the bytes that complete them.
 
-    ``mechanism`` is ``USER/PASS``, ``APOP``, ``RPOP`` or the SASL mechanism in upper case.
+    ``mechanism`` is ``USER/PASS``, ``APOP``, ``RPOP`` or the SASL mechanism in upper case. ``attempt``
+    numbers the attempts of a session from 1. Each has exactly one outcome, with the same number: a success,
+    a failure, or a ``pop3_unexpected`` that says that it was not judged (``login_cancelled``) or not
+    answered (``cut_login``).
     """
 
     name: ClassVar[str] = "pop3_login_attempt"
-    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "user", "password", "mechanism")
+    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "user", "password", "mechanism", "attempt")
     is_orig: ClassVar[bool] = True
 
     user: str
     password: str
     mechanism: str
+    attempt: int = 0
 
 
 @dataclass(slots=True)
@@ -292,12 +334,13 @@ class LoginSuccess(Event):
     """The server accepted a login. ``user`` is empty where the mechanism shows none."""
 
     name: ClassVar[str] = "pop3_login_success"
-    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "user", "password", "mechanism")
+    parameters: ClassVar[tuple[str, ...]] = ("is_orig", "user", "password", "mechanism", "attempt")
     is_orig: ClassVar[bool] = False
 
     user: str
     password: str
     mechanism: str
+    attempt: int = 0
 
 
 @dataclass(slots=True)
@@ -312,6 +355,7 @@ class LoginFailure(Event):
         "mechanism",
         "reason",
         "code",
+        "attempt",
     )
     is_orig: ClassVar[bool] = False
 
@@ -320,6 +364,7 @@ class LoginFailure(Event):
     mechanism: str
     reason: Reason
     code: str = ""
+    attempt: int = 0
 
 
 @dataclass(slots=True)
@@ -331,7 +376,10 @@ class StartTLS(Event):
 
 @dataclass(slots=True)
 class Unexpected(Event):
-    """Something that the protocol does not provide for. ``detail`` is the input that caused it."""
+    """Something that the protocol does not provide for. ``detail`` is the input that caused it.
+
+    ``attempt`` is the number of the login attempt whose outcome this is; 0 of any other.
+    """
 
     name: ClassVar[str] = "pop3_unexpected"
     parameters: ClassVar[tuple[str, ...]] = ("is_orig", "msg", "detail")
@@ -340,25 +388,32 @@ class Unexpected(Event):
     msg: Oddity
     detail: str
     secret: Secret = Secret.NOTHING
+    attempt: int = 0
 
 
 @dataclass(slots=True)
 class SessionEnd(Event):
     """The session is over: raised exactly once, whatever ended it.
 
-    ``outcome`` is ``success``, ``failure`` (logins failed and none succeeded) or ``none``; ``duration``
-    is in seconds; octets are those relayed each way; ``unexpected`` counts all oddities, those beyond
-    the limit of each kind too; ``inspected`` is ``whole``, ``until_tls`` or ``lost:`` and why.
+    ``user`` and ``mechanism`` are those of the login that succeeded, else those of the last attempt;
+    ``outcome`` is ``success``, ``failure`` (logins failed and none succeeded) or ``none``. ``retr``, ``top``
+    and ``dele`` count commands; ``deleted`` counts messages: DELE was answered +OK, no RSET undid it, and
+    QUIT was answered +OK; ``denied`` counts the replies with ``denial``. Octets are those relayed each way;
+    ``duration`` is in seconds; ``unexpected`` counts all oddities, those beyond the limit of each kind too;
+    ``inspected`` is ``whole``, ``until_tls`` or ``lost:`` and why.
     """
 
     name: ClassVar[str] = "pop3_session"
     parameters: ClassVar[tuple[str, ...]] = (
         "user",
+        "mechanism",
         "outcome",
         "commands",
         "retr",
         "top",
         "dele",
+        "deleted",
+        "denied",
         "orig_octets",
         "resp_octets",
         "duration",
@@ -379,6 +434,9 @@ class SessionEnd(Event):
     reason: str
     unexpected: int
     inspected: str
+    mechanism: str = ""
+    deleted: int = 0
+    denied: int = 0
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ class Role(Enum):
     AUTH = "opens a SASL exchange"
     STLS = "turns the session to TLS"
     CAPA = "lists what the server can do"
+    MECHANISMS = "lists the mechanisms of AUTH"
     XMIT = "makes the client the sender of a message"
     AFTER_XMIT = "the reply to the message that XTND XMIT sent"
     CANCELLED = "no command: an exchange that was cancelled, but not by the client"
@@ -53,9 +54,33 @@ def _xtnd_body(arg: bytes) -> bool:
     return words[:1] == [b"XLST"] or words == [b"BBOARDS"]
 
 
+class Form(Enum):
+    """What the guard passes of a command line behind its word and one blank."""
+
+    ALONE = rb" *"
+    NAME = rb"[^\0-\x20\x7f][^\0-\x1f\x7f]*"
+    PASSWORD = rb"[^\0\r]*"
+    NAME_AND_DIGEST = rb"[^\0-\x20\x7f][^\0-\x1f\x7f]* [0-9A-Fa-f]{32}"
+    MECHANISM = rb" *|[A-Za-z0-9_-]{1,20}(?: (?:=|[A-Za-z0-9+/]+={0,2}))?"
+    LANGUAGE = rb" *|[A-Za-z0-9*-]{1,40}"
+    NUMBER = rb"[0-9]{1,10}"
+    MAYBE_NUMBER = rb" *|[0-9]{1,10}"
+    TWO_NUMBERS = rb"[0-9]{1,10} [0-9]{1,10}"
+    TEXT = rb"[^\0-\x1f\x7f]*"
+
+    __hash__ = object.__hash__
+
+
+_MATCHES = {form: re.compile(rb"(?:%s)\Z" % form.value, re.S) for form in Form}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Command:
-    """One row of the table; ``multiline`` takes the argument and says whether +OK opens a body."""
+    """One row of the table; ``multiline`` takes the argument and says whether +OK opens a body.
+
+    ``form`` is what the guard demands of the argument, ``before_login`` whether it passes the command
+    while the client is not logged in.
+    """
 
     name: str
     states: frozenset[State]
@@ -63,6 +88,12 @@ class Command:
     multiline: Callable[[bytes], bool] = _never
     needs_argument: bool = False
     secret: Secret = Secret.NOTHING
+    form: Form = Form.ALONE
+    before_login: bool = False
+
+    def has_form(self, arg: bytes) -> bool:
+        """Return whether an argument has the form that all servers read alike."""
+        return _MATCHES[self.form].match(arg) is not None
 
 
 _A = frozenset({State.AUTHORIZATION})
@@ -71,50 +102,63 @@ ANYWHERE = _A | _T
 
 _ROWS = (
     # RFC 1939 section 4 and 7: AUTHORIZATION
-    Command("USER", _A, Role.USER, needs_argument=True),
-    Command("PASS", _A, Role.PASS, secret=Secret.ARGUMENT),
-    Command("APOP", _A, Role.APOP, needs_argument=True, secret=Secret.AFTER_LAST_BLANK),
-    Command("QUIT", ANYWHERE),
+    Command("USER", _A, Role.USER, needs_argument=True, form=Form.NAME, before_login=True),
+    Command("PASS", _A, Role.PASS, secret=Secret.ARGUMENT, form=Form.PASSWORD, before_login=True),
+    Command(
+        *("APOP", _A, Role.APOP),
+        needs_argument=True,
+        secret=Secret.AFTER_NAME,
+        form=Form.NAME_AND_DIGEST,
+        before_login=True,
+    ),
+    Command("QUIT", ANYWHERE, before_login=True),
     # RFC 1939 section 5 and 7: TRANSACTION
     Command("STAT", _T, Role.MAILBOX),
-    Command("LIST", _T, Role.MAILBOX, _without_argument),
-    Command("RETR", _T, Role.MAILBOX, _always, needs_argument=True),
-    Command("DELE", _T, Role.MAILBOX, needs_argument=True),
+    Command("LIST", _T, Role.MAILBOX, _without_argument, form=Form.MAYBE_NUMBER),
+    Command("RETR", _T, Role.MAILBOX, _always, needs_argument=True, form=Form.NUMBER),
+    Command("DELE", _T, Role.MAILBOX, needs_argument=True, form=Form.NUMBER),
     Command("RSET", _T, Role.MAILBOX),
-    Command("TOP", _T, Role.MAILBOX, _always, needs_argument=True),
-    Command("UIDL", _T, Role.MAILBOX, _without_argument),
+    Command("TOP", _T, Role.MAILBOX, _always, needs_argument=True, form=Form.TWO_NUMBERS),
+    Command("UIDL", _T, Role.MAILBOX, _without_argument, form=Form.MAYBE_NUMBER),
     # TRANSACTION only by the RFC, but servers answer it before login as well.
-    Command("NOOP", ANYWHERE),
+    Command("NOOP", ANYWHERE, before_login=True),
     # RFC 2449 section 5
-    Command("CAPA", ANYWHERE, Role.CAPA, _always),
+    Command("CAPA", ANYWHERE, Role.CAPA, _always, before_login=True),
     # RFC 2595 section 4
-    Command("STLS", _A, Role.STLS),
+    Command("STLS", _A, Role.STLS, before_login=True),
     # RFC 1734 and 5034; without a mechanism it lists them ([MS-POP3] 2.2.1)
-    Command("AUTH", _A, Role.AUTH, _without_argument, secret=Secret.AFTER_FIRST_WORD),
+    Command(
+        *("AUTH", _A, Role.AUTH, _without_argument),
+        secret=Secret.AFTER_FIRST_WORD,
+        form=Form.MECHANISM,
+        before_login=True,
+    ),
     # RFC 6856 section 2 and 3
-    Command("UTF8", _A),
-    Command("LANG", ANYWHERE, multiline=_without_argument),
+    Command("UTF8", _A, before_login=True),
+    Command("LANG", ANYWHERE, multiline=_without_argument, form=Form.LANGUAGE, before_login=True),
     # RFC 1081, 1082, 1225 and 1460
     Command("LAST", _T, Role.MAILBOX),
-    Command("RPOP", _A, Role.RPOP),
-    Command("XTND", _T, multiline=_xtnd_body),
+    Command("RPOP", _A, Role.RPOP, form=Form.TEXT),
+    Command("XTND", _T, multiline=_xtnd_body, form=Form.TEXT),
     # Dovecot and its kin; XSENDER is Netscape's
-    Command("XCLIENT", _A),
-    Command("XOIP", _A),
-    Command("XSENDER", _T),
+    Command("XCLIENT", _A, form=Form.TEXT),
+    Command("XOIP", _A, form=Form.TEXT),
+    Command("XSENDER", _T, form=Form.MAYBE_NUMBER),
 )
 
 COMMANDS: Mapping[bytes, Command] = {row.name.encode("ascii"): row for row in _ROWS}
 
 GREETING = Command("", ANYWHERE, Role.GREETING)
-UNKNOWN = Command("", ANYWHERE, Role.UNKNOWN, secret=Secret.ARGUMENT)
-BARE_AUTH = Command("AUTH", _A, multiline=_always)
-XMIT = Command("XTND", _T, Role.XMIT)
+UNKNOWN = Command("", ANYWHERE, Role.UNKNOWN, secret=Secret.ARGUMENT, form=Form.TEXT)
+UNKNOWN_LINE = Command("", ANYWHERE, secret=Secret.ARGUMENT, form=Form.TEXT)
+UNKNOWN_BODY = Command("", ANYWHERE, multiline=_always, secret=Secret.ARGUMENT, form=Form.TEXT)
+BARE_AUTH = Command("AUTH", _A, Role.MECHANISMS, multiline=_always, before_login=True)
+XMIT = Command("XTND", _T, Role.XMIT, form=Form.TEXT)
 AFTER_XMIT = Command("XTND", _T, Role.AFTER_XMIT)
 CANCELLED = Command("AUTH", _A, Role.CANCELLED)
-XTND_OTHER = Command("XTND", _T, Role.UNKNOWN)
+XTND_OTHER = Command("XTND", _T, Role.UNKNOWN, form=Form.TEXT)
 
-ROWS = (*_ROWS, UNKNOWN, BARE_AUTH, XMIT, XTND_OTHER)
+ROWS = (*_ROWS, UNKNOWN, UNKNOWN_LINE, UNKNOWN_BODY, BARE_AUTH, XMIT, XTND_OTHER)
 
 _XTND_KNOWN = frozenset({b"", b"BBOARDS", b"ARCHIVE", b"XLST"})
 
@@ -137,73 +181,31 @@ def command(word: bytes, arg: bytes) -> Command:
     return row
 
 
-_LOGIN_WORDS = tuple(
-    name
-    for name, row in COMMANDS.items()
-    if row.role in (Role.PASS, Role.APOP, Role.RPOP, Role.AUTH)
-)
+_LOOSE = re.compile(rb"[\0-\x20]*([A-Za-z0-9]{3,8})(?:[\0-\x20]+(.*))?\Z", re.S)
 
 
-_NAMES_USER = (b"USER", *_LOGIN_WORDS)
+def loosely(line: bytes) -> tuple[Command, bytes] | None:
+    """Return the known command that some servers read in a line that is none by the RFC, and its argument.
 
-
-def may_become_command(head: bytes) -> bool:
-    """Say whether a line that begins with ``head``, up to five octets, can be a known command."""
-    word, blank, _ = head.upper().removesuffix(b"\r").partition(b" ")
-    if blank:
-        return word in COMMANDS
-    return any(name.startswith(word[:5]) for name in COMMANDS)
-
-
-def may_become_login(head: bytes) -> bool:
-    """Say whether an unfinished command line that begins with ``head`` can still carry credentials.
-
-    Blanks and control characters before and behind the word count as blanks: see ``login_to_some``.
+    Courier 1.0.16 skips blanks before the word and takes a TAB for one; others do so with control bytes.
     """
-    start = head[:5].lstrip(_BLANKS).upper()
-    word = start[:4]
-    if start[4:].strip(_BLANKS):
-        return False
-    return any(name.startswith(word.rstrip(_BLANKS)) for name in _LOGIN_WORDS)
-
-
-def may_become_stls(head: bytes) -> bool:
-    """Say whether a command line that begins with ``head`` can be STLS, or that to some servers."""
-    start = head[:5].lstrip(_BLANKS).upper()
-    word = start[:4].rstrip(_BLANKS)
-    return not start[4:].strip(_BLANKS) and b"STLS".startswith(word)
-
-
-def stls_to_some(line: bytes, row: Command) -> bool:
-    """Say whether some server may take for STLS, or find it in, a line that is not STLS to us.
-
-    The reasons are those of ``login_to_some``.
-    """
-    return row.role is not Role.STLS and bool(_HIDDEN_STLS.search(line))
-
-
-LONG = 255
-"""Octets of a command line with its CR LF by RFC 2449 section 4: servers may read more as another line."""
-
-_BLANKS = bytes(range(0x21))
-_WORDS = b"|".join(_NAMES_USER)
-_AT_THE_START = re.compile(rb"[\0-\x20]*(?:%s)(?:[\0-\x20]|\Z)" % _WORDS, re.I)
-_ANYWHERE = re.compile(rb"(?:%s)[\0-\x20]" % _WORDS, re.I)
-_HIDDEN_STLS = re.compile(rb"(?:\A|\r)[\0-\x20]*STLS(?:[\0-\x20]|\Z)", re.I)
-_SHORTEST_BUFFER = 64
-
-
-def login_to_some(line: bytes, row: Command) -> bool:
-    """Say whether some server may take part of a login in a line that is another command, or none, to us.
-
-    Courier's ``pop3login`` cuts its lines at blanks and tabs, and skips those before the word. There are
-    servers that end lines at a bare CR, and such as read what does not fit into their buffer as one more.
-    """
-    if b"\r" in line or (row is UNKNOWN and _AT_THE_START.match(line)):
-        return True
-    return len(line) > LONG - 2 and bool(_ANYWHERE.search(line, _SHORTEST_BUFFER))
+    match = _LOOSE.match(line)
+    if match is None:
+        return None
+    word, arg = match[1], match[2] or b""
+    row = command(word, arg)
+    return None if row is UNKNOWN else (row, arg)
 
 
 def may_carry_sasl(head: bytes) -> bool:
-    """Say whether a command line that begins with ``head`` may carry an initial response (RFC 5034)."""
+    """Return whether a command line that begins with ``head`` may carry an initial response (RFC 5034)."""
     return head[:5].upper() == b"AUTH "
+
+
+def ends_in_command(text: bytes) -> bool:
+    """Return whether a text ends in a command word, which a server with a small buffer may read alone."""
+    return _AT_THE_END.search(text[-_LONGEST:]) is not None
+
+
+_LONGEST = max(map(len, COMMANDS))
+_AT_THE_END = re.compile(rb"(?:%s)\Z" % b"|".join(COMMANDS), re.I)

@@ -35,11 +35,16 @@ class Limits:
     detail: int = 256
     """Of a line in ``pop3_unexpected``: enough to recognise it."""
 
-    secrets: int = 32
-    """How many secrets of a session are remembered for masking."""
+    secrets: int = 64
+    """How many secrets of a session are remembered for masking. One login has one to three, and a server
+    closes after some failures. After one more, all that the server says is masked."""
 
-    secret: int = 24
-    """Of each secret: a reply that repeats it repeats its beginning."""
+    secret_bytes: int = 16384
+    """Of all of them: an OAuth token of 4 KiB counts twice, in base64 and without. Beyond it as above."""
+
+    deletions: int = 65535
+    """The highest message number of which is remembered whether it is marked as deleted: one bit each. Few
+    mailboxes hold more, and each DELE of a higher number counts."""
 
     unexpected: int = 20
     """``pop3_unexpected`` of each kind; more are only counted, so that a peer can't flood a log."""
@@ -52,4 +57,8 @@ class Limits:
         credentials = 4 * (self.credentials + 2 * self.command_line + 2 * self.sasl_line)
         doubtful = self.doubtful * (self.status_line + 128)
         pending = self.pending * 128
-        return lines + self.undecided + credentials + doubtful + pending + 65536
+        # The user of the last attempt, and one bit for each message that may be marked.
+        summary = 4 * self.sasl_line + self.deletions // 8 + 1
+        # With what they are searched by: a probe of each fourth byte or so, which takes a hundred.
+        secrets = 128 * self.secrets + 40 * self.secret_bytes
+        return lines + self.undecided + credentials + doubtful + pending + summary + secrets + 65536

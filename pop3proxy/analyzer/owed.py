@@ -1,6 +1,7 @@
 """The replies that a server owes: what of a command is remembered until it is answered."""
 
 from . import grammar
+from .events import LoginAttempt
 from .grammar import Command
 from .sasl import Exchange
 
@@ -17,6 +18,11 @@ class Owed:
     @property
     def octets(self) -> int:
         """What it keeps of the client's line."""
+        return 0
+
+    @property
+    def login(self) -> int:
+        """The number of the login attempt that it answers, or 0."""
         return 0
 
 
@@ -38,29 +44,46 @@ class OwedToUser(Owed):
 class OwedToLogin(Owed):
     """The reply to a login in one line: PASS, APOP or RPOP.
 
-    ``user`` is what the line itself names, None for PASS. ``complete`` is False for an APOP without a digest.
+    ``attempt`` has what it tries, with the number 0 if the client was logged in already. ``named`` is the
+    user that the line itself names, None for PASS. ``complete`` is False for an APOP without a digest,
+    ``malformed`` is True for one whose digest is none.
     """
 
-    __slots__ = ("complete", "mechanism", "password", "user")
+    __slots__ = ("attempt", "complete", "malformed", "named")
 
     def __init__(
         self,
         command: Command,
-        mechanism: str,
-        user: str | None,
-        password: str = "",
+        attempt: LoginAttempt,
+        named: str | None,
         complete: bool = True,
+        malformed: bool = False,
     ) -> None:
         super().__init__(command)
-        self.mechanism = mechanism
-        self.user = user
-        self.password = password
+        self.attempt = attempt
+        self.named = named
         self.complete = complete
+        self.malformed = malformed
 
     @property
     def octets(self) -> int:
         """What it keeps of the client's line."""
-        return len(self.user or "") + len(self.password)
+        return len(self.attempt.user) + len(self.attempt.password)
+
+    @property
+    def login(self) -> int:
+        """The number of the login attempt that it answers, or 0."""
+        return self.attempt.attempt
+
+
+class OwedToDele(Owed):
+    """The reply to a DELE; ``number`` is the message's (RFC 1939 section 5)."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, command: Command, number: int) -> None:
+        super().__init__(command)
+        self.number = number
 
 
 class OwedToExchange(Owed):
@@ -71,6 +94,11 @@ class OwedToExchange(Owed):
     def __init__(self, command: Command, exchange: Exchange) -> None:
         super().__init__(command)
         self.exchange = exchange
+
+    @property
+    def login(self) -> int:
+        """The number of the login attempt that it answers, or 0."""
+        return self.exchange.attempt
 
 
 GREETING = Owed(grammar.GREETING)

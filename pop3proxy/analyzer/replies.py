@@ -1,11 +1,10 @@
 """Reads the server's side of a dialogue: pairs replies with requests, skips bodies, doubts; no commands.
 
-What the text of a refusal means stands in ``verdict``.
+What the text of a refusal means stands in ``refusals``.
 """
 
 from collections.abc import Callable, Mapping
 
-from . import verdict
 from .doubt import Doubt
 from .events import (
     AUTHORIZATION,
@@ -13,19 +12,23 @@ from .events import (
     TRANSACTION,
     Data,
     DataRun,
+    LoginAttempt,
     LoginSuccess,
     Oddity,
+    Reason,
     Reply,
     StartTLS,
 )
 from .grammar import Command, Role
+from .guard import USER_PASS
 from .lines import Body, BodyEnd
 from .owed import AFTER_XMIT, CANCELLED, GREETING, Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import foreign_server, is_tls
 from .requests import Requests
-from .sasl import LAYERED
+from .sasl import LAYERED, Exchange
 from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, MESSAGE, SASL, STATUS, Expect
 from .status import Kind, Status, parse_status
+from .summary import DELETING
 from .text import decode
 
 _PLUS_ERR = Kind.PLUS_ERR
@@ -53,7 +56,7 @@ class Replies(Requests):
     def _server_run(self) -> int:
         """Take plain lines of a body all in one, if that is asked for; return the octets taken."""
         server = self._server
-        if DataRun not in self._wants or self._in_capa:
+        if DataRun not in self._wants or self._listing is not None:
             return 0
         again = server.rejoin() if server.unfinished else 0
         if server.unfinished:
@@ -75,6 +78,8 @@ class Replies(Requests):
         text = server.cut(limits.data_line if in_body else limits.status_line)
         if text is not None and server.truncated:
             self._too_long = self._may_become(SERVER, text[:5])
+        if not in_body and (self._undecided is not None or self._client.unfinished):
+            self._remember_unread()
         if self._server_fresh:
             if is_tls(server.head(3) if text is None else text):
                 self._foreign(Oddity.TLS_FROM_FIRST_BYTE, False, b"", "tls")
@@ -108,32 +113,53 @@ class Replies(Requests):
         waits = self._client_expects is ANSWER and self._unsent is None
         if not isinstance(owed, OwedToExchange) or not waits:
             self._odd(Oddity.STRAY_CHALLENGE, False, b"+ " + text)
-            if self._guards_login and self._unsent is None and not self._cancelling:
+            if self.guarded:
                 # The client's next line may be a response to it, and no command.
                 self._lose("out_of_step")
             return
-        owed.exchange.challenge(text)
+        self._challenged(owed.exchange, text)
+
+    def _challenged(self, exchange: Exchange, text: bytes) -> None:
+        exchange.challenge(text)
+        self._guard.challenged()
         self._may_be_in = False
         self._client_expects = SASL
         self._read_undecided()
 
     def _reply(self, status: Status, certain: bool) -> None:
-        """Pair a status line with the oldest command that waits for one."""
-        text = status.text
+        """Take a status line: the reply to the oldest command that waits for one, or to none."""
         if self._cancelling and self._answers_cancellation:
             self._exchange_cancelled(status)
             return
-        if not self._owed or self._answers_unsent or self._is_farewell(status):
-            self._odd(Oddity.UNSOLICITED_REPLY, False, text)
-            self._raise_reply(status)
+        if self.guarded and self._waits_for_more(status):
             return
+        speaks_out_of_turn = self.guarded and self._client_expects is SASL
+        if (
+            not self._owed
+            or speaks_out_of_turn
+            or self._answers_unsent
+            or self._is_farewell(status)
+        ):
+            self._unsolicited(status)
+        else:
+            self._pair(status, certain)
+
+    def _pair(self, status: Status, certain: bool) -> None:
+        """Take a status line as the reply to the oldest command that waits for one."""
+        text = status.text
         owed = self._owed.pop(0)
+        if 0 <= self._body_closed_at < self.commands - len(self._owed):
+            # It was sent behind the last body, and is answered.
+            self._body_closed_at = -1
         self._credentials -= owed.octets
         row = owed.command
         misplaced = self.connection.state not in row.states
         answer = _ON_REPLY.get(row.role)
-        if answer is not None:
-            answer(self, owed, status, certain)
+        if answer is not None and answer(self, owed, status, certain):
+            # The reply did not end the command, which waits for another.
+            return
+        if row in DELETING and certain:
+            self.summary.answered(owed, status.ok)
         if misplaced:
             self._misplaced(row, status.ok)
         if status.kind is _PLUS_ERR:
@@ -145,6 +171,29 @@ class Replies(Requests):
             self._open_body()
         if self._undecided is not None and self._client_expects is not ANSWER:
             self._read_undecided()
+
+    def _unsolicited(self, status: Status) -> None:
+        self._odd(Oddity.UNSOLICITED_REPLY, False, status.text)
+        self._raise_reply(status)
+        if self.guarded and self._farewell is None:
+            # From here on replies may be paired with the wrong commands.
+            self._lose("out_of_step")
+
+    def _waits_for_more(self, status: Status) -> bool:
+        """Look whether a guarded server says farewell; return whether that is to be told by what follows.
+
+        It is one if the server then closes. If it says more, it was the reply to what the client had sent.
+        """
+        if self._farewell is None:
+            if self._is_farewell(status):
+                self._farewell = status
+            return self._farewell is not None
+        first, self._farewell = self._farewell, None
+        if self._owed and not self._answers_unsent:
+            self._pair(first, True)
+        else:
+            self._unsolicited(first)
+        return self.blind
 
     @property
     def _answers_unsent(self) -> bool:
@@ -171,70 +220,107 @@ class Replies(Requests):
             self._out.append(Reply(self.connection, self.ts, cmd, decode(status.text)))
 
     def _is_farewell(self, status: Status) -> bool:
-        """Say whether an -ERR is nobody's reply, although one is owed."""
-        return not status.ok and self._owed[0] is not GREETING and verdict.is_farewell(status.text)
+        """Return whether an -ERR announces the end of the connection; a greeting may be worded like that."""
+        greeting = bool(self._owed) and self._owed[0] is GREETING
+        if status.ok or greeting:
+            return False
+        waits = self._owed[0] if self._owed else None
+        if isinstance(waits, OwedToLogin):
+            tried = waits.attempt
+            return self._refusals.is_farewell(status.text, tried.user, tried.password)
+        if isinstance(waits, OwedToExchange):
+            tried = self._of(waits.exchange)
+            return self._refusals.is_farewell(status.text, tried.user, tried.password)
+        return self._refusals.is_farewell(status.text)
 
     def _misplaced(self, row: Command, ok: bool) -> None:
         """Report a command that the state does not allow, now that the state is certain."""
         if ok and row.role is Role.MAILBOX:
             self.connection.state = TRANSACTION
             self._odd(Oddity.NO_LOGIN_SEEN, True, row.name.encode("ascii"))
-            if self._logins_wait:
-                # Somebody should have been asked, or replies are paired with the wrong commands.
-                self._lose("out_of_step")
+            if self.guarded:
+                # The hooks were not asked about this login.
+                self._lose("no_login_seen")
+            self._guard.entered(TRANSACTION)
         else:
             self._odd(Oddity.WRONG_STATE, True, row.name.encode("ascii"))
+
+    def _answer_greeting(self, owed: Owed, status: Status, certain: bool) -> None:
+        """A client that began with TLS speaks to a POP3 server after all."""
+        if not self._owed and self._client_expects is ANSWER:
+            self._client_expects = COMMAND
 
     def _answer_user(self, owed: Owed, status: Status, certain: bool) -> None:
         assert isinstance(owed, OwedToUser)
         self._named_last = owed.user
+        self._guard.named(status.ok)
         if status.ok:
             self._named = owed.user
             self._may_be_in = False
-        elif self._user == owed.user:
+        elif self._user == owed.user and self._named is not None:
             self._user = self._named
 
     def _answer_login(self, owed: Owed, status: Status, certain: bool) -> None:
         assert isinstance(owed, OwedToLogin)
-        if self._in_flight:
-            self._in_flight -= 1
+        attempt = owed.attempt
         if self.connection.state is TRANSACTION:
+            self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
             return
-        user = self._named if owed.user is None or owed.command.role is Role.RPOP else owed.user
-        if user is None:
-            # PASS without USER: the server decides whose it is, or that it is nobody's.
-            user = (owed.user or self._named_last) if status.ok or owed.user else None
-        if user is None or not (owed.complete or status.ok):
-            return
-        self._judge(user, owed.password, owed.mechanism, status, True, certain)
+        if owed.named is None or owed.command.role is Role.RPOP:
+            # The server decides whose PASS it is.
+            user = self._named if self._named is not None else (owed.named or self._named_last)
+            self._named = None
+        else:
+            user = owed.named
+        if owed.complete or status.ok:
+            self._judge(attempt, user, status, True, certain, owed.malformed)
 
-    def _answer_auth(self, owed: Owed, status: Status, certain: bool) -> None:
+    def _answer_auth(self, owed: Owed, status: Status, certain: bool) -> bool:
         assert isinstance(owed, OwedToExchange)
         exchange = owed.exchange
+        authorizing = self.connection.state is AUTHORIZATION
+        if status.ok and authorizing and not exchange.attempt:
+            return self._accepted_nothing(owed)
         self._client_expects = COMMAND
-        if not status.ok:
-            self._auth_refused = True
-        if self._unsent is not None and not status.ok:
-            # It has given up an exchange whose last response is held, and has judged nothing.
-            return
-        if self.connection.state is AUTHORIZATION and (status.ok or exchange.judged):
-            self._judge(
-                exchange.user,
-                exchange.password,
-                exchange.mechanism,
-                status,
-                exchange.complete,
-                certain,
-            )
+        self._auth_refused = self._auth_refused or not status.ok
+        if self._unsent is not None:
+            # It has ended an exchange whose last response is held, and has judged nothing.
+            self._stale = True
+            self._attempted = None
+            self._came_to_nothing(Oddity.LOGIN_CANCELLED, exchange.attempt)
+            if status.ok:
+                self._lose("out_of_step")
+            return False
+        if not (authorizing and (status.ok or exchange.judged)):
+            self._came_to_nothing(Oddity.LOGIN_CANCELLED, exchange.attempt)
+            return False
+        self._judge(self._of(exchange), exchange.user, status, exchange.complete, certain)
+        return False
+
+    def _accepted_nothing(self, owed: OwedToExchange) -> bool:
+        """Take a +OK to an AUTH without credentials, which is no login; return whether it goes on.
+
+        Exchange 2000 to 2007 begins an NTLM exchange so. Others list their mechanisms.
+        """
+        if owed.exchange.mechanism == "NTLM" and not owed.exchange.responded:
+            self._owed.insert(0, owed)
+            self._challenged(owed.exchange, b"")
+            return True
+        self._client_expects = COMMAND
+        self._after_unknown = True
+        self._body = Body(self._server.crlf)
+        if self.guarded:
+            self._lose("out_of_step")
+        return False
 
     def _judge(
         self,
+        attempt: LoginAttempt,
         user: str,
-        password: str,
-        mechanism: str,
         status: Status,
         complete: bool,
         certain: bool,
+        malformed: bool = False,
     ) -> None:
         """Raise the login event of an attempt that the server has judged.
 
@@ -242,18 +328,39 @@ class Replies(Requests):
         accepted shows by the first mailbox command. Nor is a refusal that may only say that the client is
         logged in already.
         """
-        self._named = None
-        if not certain:
-            return
-        if status.ok:
-            self.connection.state = TRANSACTION
-            self.user = user
-            self._layer_due = mechanism in LAYERED
-            if LoginSuccess in self._wants:
-                self._out.append(LoginSuccess(self.connection, self.ts, user, password, mechanism))
-        elif not self._may_be_in:
-            reason, code = verdict.reason(status.text, complete, self.auth_resp_code)
-            self._failed(user, password, mechanism, reason, code)
+        if not certain or (not status.ok and self._may_be_in):
+            self._came_to_nothing(Oddity.CUT_LOGIN, attempt.attempt)
+        elif status.ok:
+            self._accepted(attempt, user)
+        elif not user and attempt.mechanism == USER_PASS:
+            # Whatever it says, it cannot have judged a password without a name.
+            self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
+        else:
+            reason, code = self._refusals.reason(
+                status.text, user, attempt.password, complete, self.auth_resp_code
+            )
+            if reason is Reason.MALFORMED and attempt.mechanism == USER_PASS:
+                # The server says that it knows no name, and has judged nothing.
+                self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
+                return
+            self._failed(attempt, user, Reason.MALFORMED if malformed else reason, code)
+            if self.guarded and self._guard.long_line:
+                # A server with a smaller buffer answers the rest of the line, too.
+                self._ends = "long_login"
+
+    def _accepted(self, attempt: LoginAttempt, user: str) -> None:
+        self.connection.state = TRANSACTION
+        self._guard.entered(TRANSACTION)
+        self.user = user
+        self.summary.attempted(user, attempt.mechanism)
+        self._layer_due = attempt.mechanism in LAYERED
+        if LoginSuccess in self._wants:
+            number = attempt.attempt or self._number()
+            self._out.append(
+                LoginSuccess(
+                    *(self.connection, self.ts, user, attempt.password, attempt.mechanism), number
+                )
+            )
 
     def _answer_stls(self, owed: Owed, status: Status, certain: bool) -> None:
         """RFC 2595 section 4: the handshake follows the +OK at once, and nothing may come before it."""
@@ -270,14 +377,13 @@ class Replies(Requests):
         if early:
             line = early.partition(b"\n")[0].rstrip(b"\r")
             self._odd(Oddity.CLIENT_INJECTION, True, line)
+        if self.guarded:
+            self._tls_head = 0
         self._stop("until_tls")
         self._handshake_due = True
 
     def _answer_xmit(self, owed: Owed, status: Status, certain: bool) -> None:
-        if status.ok and self._logins_wait and self.connection.state is AUTHORIZATION:
-            # No server takes mail from who is not logged in: what comes now may be commands to it.
-            self._lose("out_of_step")
-        elif status.ok:
+        if status.ok:
             self._client_expects = MESSAGE
             self._owed.append(AFTER_XMIT)
         else:
@@ -288,8 +394,10 @@ class Replies(Requests):
         if self._client_expects is MESSAGE:
             self._odd(Oddity.EARLY_REPLY, False, status.text)
 
-    def _answer_capa(self, owed: Owed, status: Status, certain: bool) -> None:
-        self._in_capa = status.ok
+    def _answer_list(self, owed: Owed, status: Status, certain: bool) -> None:
+        self._listing = owed.command.role if status.ok else None
+        refused = self._gated and certain and not status.ok
+        self._capa_refused = refused and owed.command.role is Role.CAPA
 
     def _answer_unknown(self, owed: Owed, status: Status, certain: bool) -> None:
         """A body may follow: kept ready as it would have to be read."""
@@ -301,7 +409,7 @@ class Replies(Requests):
     def _open_body(self) -> None:
         """Read the body line by line only if someone wants its lines."""
         crlf = self._server.crlf
-        if Data in self._wants or self._in_capa or self._line_by_line:
+        if Data in self._wants or self._listing is not None or self._line_by_line:
             self._server_expects = BODY
             self._body = Body(crlf)
         else:
@@ -314,7 +422,7 @@ class Replies(Requests):
         if line is None:
             self._body_closed(self._body.mixed)
             return
-        if self._in_capa and line.strip().upper() == b"AUTH-RESP-CODE":
+        if self._listing is Role.CAPA and line.strip().upper() == b"AUTH-RESP-CODE":
             self.auth_resp_code = True
         if Data in self._wants:
             self._out.append(Data(self.connection, self.ts, decode(line)))
@@ -338,7 +446,8 @@ class Replies(Requests):
             self._odd(Oddity.MIXED_TERMINATOR, False, b".")
         self._server_expects = STATUS
         self._body = self._body_end = None
-        self._in_capa = False
+        self._body_closed_at = self.commands
+        self._listing = None
 
     # --- doubt ----------------------------------------------------------------------------------------
 
@@ -351,9 +460,22 @@ class Replies(Requests):
             self._body_line(text)
             return
         self._odd(Oddity.OUT_OF_STEP, False, text)
+        if self.guarded:
+            self._lose("out_of_step")
+            return
+        if not self._may_be_body:
+            return
         self._server_expects = DOUBT
         self._doubt = Doubt()
         self._doubtful_line(text)
+
+    @property
+    def _may_be_body(self) -> bool:
+        """Whether what the server says may be the rest of a body that seemed to have ended.
+
+        It cannot once a command that was sent behind the body is answered, or if no body came before.
+        """
+        return self._body_closed_at >= 0
 
     def _doubtful_line(self, text: bytes) -> None:
         """Look for the first way out of doubt: a line of one dot, then status lines for all that is owed."""
@@ -405,9 +527,10 @@ class Replies(Requests):
     def _settle_doubt(self, doubt: Doubt) -> None:
         """Take the one status line that came as the reply to the one command that was sent."""
         self._end_doubt()
+        for owed in self._owed[:-1]:
+            self._came_to_nothing(Oddity.CUT_LOGIN, owed.login)
         del self._owed[:-1]
         self._credentials = self._owed[0].octets if self._owed else 0
-        self._in_flight = min(self._in_flight, len(self._owed))
         assert doubt.answer is not None
         if doubt.answer.kind is _CHALLENGE:
             self._challenge(doubt.answer.text)
@@ -425,14 +548,16 @@ _READ_SERVER: Mapping[Expect, Callable[[Replies, bytes], None]] = {
     DOUBT: Replies._doubtful_line,
 }
 
-_ON_REPLY: Mapping[Role, Callable[[Replies, Owed, Status, bool], None]] = {
+_ON_REPLY: Mapping[Role, Callable[[Replies, Owed, Status, bool], bool | None]] = {
+    Role.GREETING: Replies._answer_greeting,
     Role.USER: Replies._answer_user,
     Role.PASS: Replies._answer_login,
     Role.APOP: Replies._answer_login,
     Role.RPOP: Replies._answer_login,
     Role.AUTH: Replies._answer_auth,
     Role.STLS: Replies._answer_stls,
-    Role.CAPA: Replies._answer_capa,
+    Role.CAPA: Replies._answer_list,
+    Role.MECHANISMS: Replies._answer_list,
     Role.XMIT: Replies._answer_xmit,
     Role.AFTER_XMIT: Replies._answer_message,
     Role.UNKNOWN: Replies._answer_unknown,

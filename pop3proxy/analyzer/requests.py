@@ -5,6 +5,8 @@ What is particular to a command stands in ``grammar``, to a SASL mechanism in ``
 
 import re
 from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import replace
 
 from . import grammar
 from .events import (
@@ -13,31 +15,42 @@ from .events import (
     Data,
     LoginAttempt,
     Oddity,
+    Reason,
     Request,
     Secret,
 )
 from .grammar import Command, Role
+from .guard import MALFORMED, MAX_NOT_PASSED, USER_PASS, LocalReply, Strictness
 from .lines import Body
-from .owed import Owed, OwedToExchange, OwedToLogin, OwedToUser
-from .protocols import foreign_client, is_tls
-from .sasl import Exchange, is_mechanism, readable
-from .state import ANSWER, COMMAND, MESSAGE, NO_TALLY, NOT_SECRET, SASL, DialogueState, Expect
+from .owed import GREETING, Owed, OwedToExchange, OwedToLogin, OwedToUser
+from .protocols import is_tls
+from .sasl import Exchange
+from .state import (
+    ANSWER,
+    COMMAND,
+    MESSAGE,
+    NO_TALLY,
+    NOT_SECRET,
+    SASL,
+    STATUS,
+    DialogueState,
+    Expect,
+)
+from .summary import owed_to_dele
 from .text import decode
-
-USER_PASS = "USER/PASS"
-"""The mechanism of a login by USER and PASS (RFC 1939 section 7)."""
 
 # Most commands leave nothing to remember, so one value serves all sessions.
 _SINGLE = {row: Owed(row) for row in grammar.ROWS}
 _MULTI = {row: Owed(row, True) for row in grammar.ROWS}
 COUNTED = frozenset({"RETR", "TOP", "DELE"})
 _AUTH = Role.AUTH
+_DELE = grammar.COMMANDS[b"DELE"]
 
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
-_NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ](.*)\Z", re.S)
-_DIGEST = re.compile(rb"[\t-\r ][0-9a-f]{32}(?:[\t-\r ]|\Z)", re.I)
+_NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ].*\Z", re.S)
+# What RFC 1939 section 7 has of MD5; wherever it is in the line, there are servers that judge it.
+_MAYBE_DIGEST = re.compile(rb"[0-9a-f]{32}", re.I)
 _ENDS_FOR_SOME = re.compile(rb"(?:\A|\r)[ \t]*\.[ \t]*(?:\r|\Z)")
-MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
 
 def _split(text: bytes) -> tuple[bytes, bytes]:
@@ -54,14 +67,19 @@ class Requests(DialogueState):
     def _client_step(self) -> int:
         """Take the next run of the client's bytes; return its size, or -1 if it has to wait."""
         client = self._client
-        if self._client_expects is ANSWER:
-            return self._keep_undecided()
-        waits = (self._in_flight or self._alone) and self._must_wait()
-        if waits or self._undecided or self._too_much_owed():
-            if self._doubt is None:
-                return -1
-            # Nothing pairs replies while in doubt, so waiting for them could last for ever.
-            self._lose("out_of_step")
+        if self._client_fresh:
+            self._look_for_tls()
+        if not self.blind:
+            if self._guard.lock_step:
+                if not self._in_turn:
+                    return -1
+            elif self._client_expects is ANSWER:
+                return self._keep_undecided()
+            elif self._undecided or self._too_much_owed():
+                if self._doubt is None:
+                    return -1
+                # Nothing pairs replies while in doubt, so waiting for them could last for ever.
+                self._lose("out_of_step")
         if self.blind:
             # These are the bytes that settled the doubt, and the client's first after STLS if it was that.
             self._handshake_due = False
@@ -69,19 +87,17 @@ class Requests(DialogueState):
         self._client_line()
         return client.taken
 
-    def _must_wait(self) -> bool:
-        """Say whether the next line cannot be judged before what is ahead of it is answered."""
-        if self._alone:
-            self._alone = bool(self._owed)
-            if self._alone:
-                return True
-        if not self._in_flight:
-            return False
-        if self._commands_wait or self._doubt is not None:
-            return True
-        # Of a line that is passed piece by piece the beginning is gone, and decides all the same.
-        line = (self._client.head(5) + self._client.peek(5)).partition(b"\n")[0]
-        return grammar.may_become_login(line)
+    @property
+    def _in_turn(self) -> bool:
+        """Whether the server has answered all that it got, and waits for the client's next line."""
+        waits = self._client_expects is SASL or not self._owed
+        return waits and self._farewell is None and self._server_rests
+
+    @property
+    def _server_rests(self) -> bool:
+        """Whether the server has said nothing by halves."""
+        server = self._server
+        return self._server_expects is STATUS and not server.unfinished and not server.waiting
 
     def _keep_undecided(self) -> int:
         """Let bytes behind a barrier pass, and keep a copy until the server has answered."""
@@ -93,7 +109,7 @@ class Requests(DialogueState):
             self._lose("out_of_step")
             return len(client.take(client.waiting))
         if self._undecided is None:
-            self._undecided = bytearray()
+            self._undecided, self._unread = bytearray(), 0
         room = self._limits.undecided - len(self._undecided)
         if room <= 0:
             if self._doubt is None:
@@ -118,6 +134,8 @@ class Requests(DialogueState):
             self._client_line()
         if client.waiting and not self.blind:
             self._undecided = bytearray(client.take(client.waiting))
+            # What was searched for secrets need not be once more.
+            self._unread = max(0, len(self._undecided) - len(kept) + self._unread)
         client.feed(later)
 
     def _client_line(self) -> None:
@@ -132,29 +150,34 @@ class Requests(DialogueState):
                 client.take(client.waiting)
                 return
         text = client.cut(self._client_limit())
-        if text is not None and client.truncated:
-            self._too_long = self._may_become(CLIENT, text[:5])
-        if (self._client_fresh or self._client_torn) and self._is_no_line(text):
+        if text is None:
             return
-        if text is not None:
-            _READ_CLIENT[self._client_expects](self, text)
-
-    def _is_no_line(self, text: bytes | None) -> bool:
-        """Look whether the first line, or the first behind a gap, is one of POP3; stop if it is not."""
-        if self._client_fresh:
-            if is_tls(self._client.head(3) if text is None else text):
-                self._foreign(Oddity.TLS_FROM_FIRST_BYTE, True, b"", "tls")
-                return True
-            if text is not None:
-                self._client_fresh = False
-                if not self._client.truncated and (protocol := foreign_client(text)):
-                    self._foreign(Oddity.NOT_POP3, True, text, protocol)
-                    return True
-        if self._client_torn and text is not None:
+        self._client_fresh = False
+        if client.truncated:
+            self._too_long = self._may_become(CLIENT, text[:5])
+        if self._client_torn:
             self._client_torn = False
             # The end of a line may be the end of a password; a known command is most likely a whole line.
-            return grammar.command(*_split(text)) is grammar.UNKNOWN
-        return False
+            if grammar.command(*_split(text)) is grammar.UNKNOWN:
+                self._secret_of_unknown(text)
+                return
+        _READ_CLIENT[self._client_expects](self, text)
+
+    def _look_for_tls(self) -> None:
+        """Look whether the client begins with TLS before it is greeted.
+
+        Whether the session is TLS is the server's to say: what the client sends is kept until it speaks.
+        """
+        client = self._client
+        if not is_tls((client.head(3) + client.peek(3))[:3]):
+            return
+        self._client_fresh = False
+        self._odd(Oddity.TLS_FROM_FIRST_BYTE, True, b"")
+        if self._owed and self._owed[0] is GREETING:
+            if self._gated:
+                self._lose("tls")
+            else:
+                self._client_expects = ANSWER
 
     def _client_limit(self) -> int:
         limits = self._limits
@@ -171,34 +194,81 @@ class Requests(DialogueState):
         row = grammar.command(word, arg)
         self.commands += 1
         if self._gated:
-            self._keep_what_was(row, text)
+            self._before, self._attempted = self._user, None
+            self._row = row = self._guard.row(word, row)
+            if self._guard.strictness is not Strictness.NONE:
+                self._refusal = self._guard.refusal(text, row, arg)
         if self._doubt is not None:
             self._doubt.commands += 1
-        if row is grammar.UNKNOWN:
-            self._unknown(text)
-        else:
+        if self._refusal is not None:
+            self._not_passed(row, text, arg, self._refusal)
+            return
+        self._request(row, text, arg)
+
+    def _request(self, row: Command, text: bytes, arg: bytes) -> None:
+        """Raise the events of a command that goes to the server, and remember what that owes for it."""
+        loose = grammar.loosely(text) if row is grammar.UNKNOWN else None
+        if loose is not None:
+            # If the server says +OK, it was that command.
+            self._row = row = loose[0]
+            arg = loose[1]
+        if row.name:
             if row.name in COUNTED:
                 self._count(row.name)
-            if Request in self._wants:
-                secret = row.secret
-                if row.role is _AUTH and not is_mechanism(arg.split()[0]):
-                    secret = Secret.ARGUMENT
-                self._out.append(Request(self.connection, self.ts, row.name, decode(arg), secret))
-            if row.needs_argument and not arg.strip():
-                self._odd(Oddity.BAD_ARGUMENTS, True, text)
+            secret = self._raise_request(row, arg)
+        else:
+            secret = self._raise_unknown(text)
+        if loose is not None:
+            secret = self._secret_of_unknown(text)
+        if loose is not None or row is grammar.UNKNOWN:
+            self._odd(Oddity.UNKNOWN_COMMAND, True, text, secret)
+        elif row.needs_argument and not arg.strip():
+            self._odd(Oddity.BAD_ARGUMENTS, True, text)
+        if b"\r" in text or b"\0" in text:
+            self._odd(Oddity.AMBIGUOUS_LINE, True, b"")
         if self._client.truncated:
+            self._secrets_lost()
             self._odd(Oddity.LINE_TOO_LONG, True, text, row.secret)
         self._owe(row, arg)
-        if self._guards_login:
-            self._look_for_a_login(row, text)
 
-    def _keep_what_was(self, row: Command, text: bytes) -> None:
-        """Note what the caller decides by, and what the command can be taken back to."""
-        self._before = self._user, self._user_last
-        self._attempted = None
-        self._row = row
-        if self._stls_waits and self.connection.state is AUTHORIZATION:
-            self._hides_stls = grammar.stls_to_some(text, row)
+    def _raise_request(self, row: Command, arg: bytes) -> Secret:
+        """Raise the request of a known command, and return what of it is secret."""
+        secret = self._secret_of(row, arg)
+        if Request in self._wants:
+            self._out.append(Request(self.connection, self.ts, row.name, decode(arg), secret))
+        return secret
+
+    def _not_passed(self, row: Command, text: bytes, arg: bytes, refusal: LocalReply) -> None:
+        """Raise the events of a line that the proxy answers, and the login that fails by it."""
+        if self._guard.not_passed > MAX_NOT_PASSED:
+            self._ends = "not_passed"
+        secret = self._raise_request(row, arg) if row.name else self._raise_unknown(text)
+        self._odd(Oddity.NOT_PASSED, True, text, secret)
+        if row.role is _AUTH:
+            self._auth_refused = True
+            if refusal.reason is not None:
+                exchange = Exchange(arg.split()[0])
+                exchange.initial(arg.split(None, 1)[1])
+                self._malformed(exchange, refusal.reason)
+
+    def _malformed(self, exchange: Exchange, reason: Reason) -> None:
+        """Raise the attempt that fails because a response of it does not pass."""
+        self._odd(Oddity.BAD_SASL_RESPONSE, True, b"", Secret.LINE)
+        if exchange.announced:
+            reason = Reason.CREDENTIALS
+        if exchange.attempt:
+            self._attempted = self._of(exchange), reason
+            return
+        attempt = self._attempt(exchange.user, exchange.password, exchange.mechanism)
+        exchange.attempt = attempt.attempt
+        self._attempted = attempt, reason
+
+    def _of(self, exchange: Exchange) -> LoginAttempt:
+        """Return what an exchange tries to log in with."""
+        return LoginAttempt(
+            *(self.connection, self.ts, exchange.user, exchange.password, exchange.mechanism),
+            exchange.attempt,
+        )
 
     def _owe(self, row: Command, arg: bytes) -> None:
         """Remember what the server owes for a command, and do what is particular to it."""
@@ -206,77 +276,57 @@ class Requests(DialogueState):
         if request is not None:
             owed = request(self, row, arg)
             self._credentials += owed.octets
-            self._in_flight += self._logins_wait and isinstance(owed, OwedToLogin)
+        elif row is _DELE:
+            owed = owed_to_dele(arg)
         else:
             owed = (_MULTI if row.multiline(arg) else _SINGLE)[row]
         self._owed.append(owed)
-
-    def _look_for_a_login(self, row: Command, text: bytes) -> None:
-        """Look whether a command line can be others to some servers."""
-        # They may not answer it at all: the next command's reply would be paired with it.
-        self._alone = not self._client.crlf or not text.strip()
-        if grammar.login_to_some(text, row):
-            # Nobody can be asked about what is a login to one server and nonsense to another.
-            self._lose("out_of_step")
 
     def _count(self, name: str) -> None:
         if self.tally is NO_TALLY:
             self.tally = {}
         self.tally[name] = self.tally.get(name, 0) + 1
 
-    def _unknown(self, text: bytes) -> None:
-        """Raise the events of a line that is no command: its first letters are shown, and no more.
-
-        What a client sends for a refused AUTH becomes a command at the server, so a line that may be base64
-        is a secret as a whole then.
-        """
+    def _raise_unknown(self, text: bytes) -> Secret:
+        """Raise the request of a line that is no command, and return what of it is secret."""
         letters = _LETTERS.match(text)[0]  # type: ignore[index]  # it matches every line
         arg = text[len(letters) :]
-        secret = Secret.ARGUMENT
-        if self._auth_refused and MAYBE_BASE64.match(text):
-            secret = Secret.LINE
-            self._remember(text)
-        self._remember(arg.strip())
+        secret = self._secret_of_unknown(text)
         if Request in self._wants:
             shown = decode(arg[1:] if arg[:1] == b" " else arg)
             self._out.append(
                 Request(self.connection, self.ts, decode(letters.upper()), shown, secret)
             )
-        self._odd(Oddity.UNKNOWN_COMMAND, True, text, secret)
+        return secret
 
     def _request_user(self, row: Command, arg: bytes) -> Owed:
-        self._user = self._user_last = decode(arg)
+        self._user = decode(arg)
         return OwedToUser(row, self._user)
 
     def _request_pass(self, row: Command, arg: bytes) -> Owed:
         """RFC 1939 section 7: the password is the rest of the line, blanks included."""
-        password = decode(arg)
-        self._remember(arg)
-        self._attempt(
-            self._user if self._user is not None else self._user_last, password, USER_PASS
-        )
-        return OwedToLogin(row, USER_PASS, None, password)
+        attempt = self._attempt(self._user or "", decode(arg), USER_PASS)
+        return OwedToLogin(row, attempt, None)
 
     def _request_apop(self, row: Command, arg: bytes) -> Owed:
         """RFC 1939 section 7: a name, a blank and the digest; the name may hold blanks.
 
-        There are servers that take a tab for a blank, and such as look no further than the first digest.
+        There are servers that take a tab for a blank.
         """
         parts = _NAME_AND_DIGEST.match(arg.rstrip())
         if parts is None:
-            return OwedToLogin(row, "APOP", decode(arg), complete=False)
-        user, digest = parts.groups()
-        if self._guards_login and _DIGEST.search(user):
-            self._lose("out_of_step")
-        self._remember(digest)
-        self._attempt(decode(user), "", "APOP")
-        return OwedToLogin(row, "APOP", decode(user))
+            name = decode(arg)
+            none = LoginAttempt(self.connection, self.ts, name, "", "APOP")
+            return OwedToLogin(row, none, name, complete=False)
+        user = parts[1]
+        malformed = _MAYBE_DIGEST.search(arg) is None
+        attempt = self._attempt(decode(user), "", "APOP")
+        return OwedToLogin(row, attempt, attempt.user, malformed=malformed)
 
     def _request_rpop(self, row: Command, arg: bytes) -> Owed:
         """RFC 1081: the server trusts the client's address; USER, or else the argument, names the user."""
         user = decode(arg)
-        self._attempt(self._user if self._user is not None else user, "", "RPOP")
-        return OwedToLogin(row, "RPOP", user)
+        return OwedToLogin(row, self._attempt(self._user or user, "", "RPOP"), user)
 
     def _request_auth(self, row: Command, arg: bytes) -> Owed:
         """RFC 5034 section 4: a mechanism and perhaps an initial response; then the server's turn.
@@ -288,9 +338,6 @@ class Requests(DialogueState):
         self._client_expects = ANSWER
         initial = initials[0].strip() if initials else b""
         if initial:
-            self._remember(initial)
-            if self._guards_login and not readable(initial):
-                self._lose("out_of_step")
             exchange.initial(initial)
             self._responded(exchange, None)
         return OwedToExchange(row, exchange)
@@ -306,18 +353,28 @@ class Requests(DialogueState):
         """Read a line of a SASL exchange; an empty one is a response too."""
         owed = self._owed[-1]
         assert isinstance(owed, OwedToExchange)
-        if self._client.truncated:
-            self._odd(Oddity.LINE_TOO_LONG, True, text, Secret.LINE)
-        self._remember(text)
-        if self._guards_login and (b"\r" in text or not readable(text)):
-            # It is several lines to some servers, or carries a login to those that decode it somehow.
-            self._lose("out_of_step")
-            return
         exchange = owed.exchange
+        if self._client.truncated:
+            self._secrets_lost()
+            self._odd(Oddity.LINE_TOO_LONG, True, text, Secret.LINE)
+        self._remember_line(text)
+        self._client_expects = ANSWER
+        self._attempted = None
         before = (exchange.user, exchange.password) if exchange.complete else None
+        if self._guard.lock_step and not self._passes(exchange, text):
+            self._refusal = MALFORMED
+            self._malformed(exchange, Reason.MALFORMED)
+            return
         exchange.respond(text)
         self._responded(exchange, before)
-        self._client_expects = ANSWER
+
+    def _passes(self, exchange: Exchange, text: bytes) -> bool:
+        """Return whether a SASL response passes the guard: it has its form, and the analyzer can read it."""
+        if exchange.asks_again or not self._guard.passes_response(text):
+            return False
+        trial = copy(exchange)
+        trial.respond(text)
+        return not trial.malformed
 
     def _responded(self, exchange: Exchange, before: tuple[str, str] | None) -> None:
         """Raise what a response gave rise to.
@@ -329,22 +386,33 @@ class Requests(DialogueState):
             self._odd(Oddity.BAD_SASL_RESPONSE, True, b"", Secret.LINE)
         if exchange.complete and before != (exchange.user, exchange.password):
             self._remember(exchange.password.encode("utf-8", "surrogateescape"))
-            self._attempt(exchange.user, exchange.password, exchange.mechanism)
+            self._came_to_nothing(Oddity.LOGIN_CANCELLED, exchange.attempt)
+            attempt = self._attempt(exchange.user, exchange.password, exchange.mechanism)
+            exchange.attempt = attempt.attempt
 
-    def _attempt(self, user: str, password: str, mechanism: str) -> None:
-        """Raise the attempt, unless the client is logged in already: then the server does not judge it."""
-        self._user = None
+    def _attempt(self, user: str, password: str, mechanism: str) -> LoginAttempt:
+        """Raise and return an attempt; it has no number if the client is logged in already."""
+        attempt = LoginAttempt(self.connection, self.ts, user, password, mechanism)
         if self.connection.state is not AUTHORIZATION:
-            return
+            return attempt
+        attempt.attempt = self._number()
+        self.summary.attempted(user, mechanism)
         if self._gated:
-            self._attempted = user, password, mechanism
+            self._attempted = attempt, Reason.DENIED
         if LoginAttempt in self._wants:
-            self._out.append(LoginAttempt(self.connection, self.ts, user, password, mechanism))
+            self._out.append(attempt)
+            for name in self._guard.readings(user):
+                self._read_too(replace(attempt, user=name))
+        return attempt
 
     def _message_line(self, text: bytes) -> None:
         """Read a line of the message that the client sends after XTND XMIT (RFC 1081 and 1082)."""
         assert self._message is not None
-        if self._logins_wait and text != b"." and _ENDS_FOR_SOME.search(text):
+        if (
+            self._guard.strictness is Strictness.LINES
+            and text != b"."
+            and _ENDS_FOR_SOME.search(text)
+        ):
             # What follows is a command to those, and mail to others.
             self._lose("out_of_step")
             return
@@ -362,9 +430,13 @@ class Requests(DialogueState):
 
     def _client_cut(self, head: bytes) -> None:
         """Report a client line that has no end; what would be secret of it as a whole is so of a part."""
-        blob = self._auth_refused and MAYBE_BASE64.match(head) is not None
-        secret = self._client_expects is SASL or blob
-        self._odd(Oddity.CUT_LINE, True, head, Secret.LINE if secret else NOT_SECRET)
+        secret = NOT_SECRET
+        if self._client_expects is SASL:
+            secret = Secret.LINE
+        elif self._client_expects is COMMAND:
+            secret = self._secret_of_any(head)
+        self._remember_unread()
+        self._odd(Oddity.CUT_LINE, True, head, secret)
 
 
 _READ_CLIENT: Mapping[Expect, Callable[[Requests, bytes], None]] = {

@@ -22,7 +22,8 @@ class Exchange:
     anything at all; ``announced``: a challenge said that the login failed, before the -ERR does;
     ``cancelled``: the client gave up with ``*``; ``malformed``: the last response could not be read;
     ``refused``: so could one before, and no user is known since; ``prompt``: the last challenge, decoded;
-    ``early``: what is known came on the AUTH line, which a server may ignore.
+    ``early``: what is known came on the AUTH line, which a server may ignore; ``attempt``: the number of the
+    login attempt under way, 0 before the credentials are complete.
 
     A server that ignores the initial response (RFC 1734 has none), or does not like what it got, asks again
     within the exchange. Then what the client says last is what counts.
@@ -31,6 +32,7 @@ class Exchange:
     __slots__ = (
         "_read",
         "announced",
+        "attempt",
         "cancelled",
         "complete",
         "early",
@@ -57,6 +59,7 @@ class Exchange:
         self.malformed = False
         self.refused = False
         self.early = False
+        self.attempt = 0
         self.prompt = b""
         self._read = _reader(self.mechanism)
 
@@ -64,6 +67,11 @@ class Exchange:
     def judged(self) -> bool:
         """Whether a refusal now is the server's verdict on a login."""
         return self.announced or (self.responded and not self.cancelled)
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether a server that was told the user on the AUTH line asks for the user all the same."""
+        return self.early and self.mechanism == "LOGIN" and self.prompt.lower().startswith(b"user")
 
     def initial(self, data: bytes) -> None:
         """Take the initial response of the AUTH line; ``=`` stands for an empty one."""
@@ -105,11 +113,6 @@ class Exchange:
         self.user = self.password = ""
         self.malformed = self.refused = True
         self.complete = True
-
-
-def readable(line: bytes) -> bool:
-    """Say whether a response is base64, or ``*``: else servers differ in what they make of it."""
-    return line == b"*" or _base64(line) is not None
 
 
 def _base64(line: bytes) -> bytes | None:

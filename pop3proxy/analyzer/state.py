@@ -5,7 +5,7 @@ a message (XTND XMIT), or not to be told before the server has answered (a *barr
 line, a line of a body, or doubtful.
 """
 
-from collections.abc import Callable, Mapping
+import re
 from enum import Enum
 
 from . import grammar
@@ -17,48 +17,51 @@ from .events import (
     SERVER,
     Connection,
     Event,
+    LoginAttempt,
     LoginFailure,
-    LoginSuccess,
     Oddity,
     Reason,
-    Request,
     Secret,
     Side,
-    StartTLS,
     State,
     Unexpected,
 )
-from .grammar import Command
+from .grammar import Command, Role
+from .guard import DEFAULT_OPTIONS, LINE, Guard, GuardOptions, LocalReply, Strictness
 from .limits import Limits
 from .lines import Body, BodyEnd, LineCutter
 from .owed import GREETING, Owed
-from .status import may_become_status
+from .refusals import DEFAULT_REFUSALS, Refusals
+from .remembered import NOTHING_REMEMBERED, Remembered
+from .secrets import (
+    secret_of,
+    secret_of_unknown,
+    secrets_of,
+    secrets_of_response,
+    secrets_of_unknown,
+)
+from .status import Status, may_become_status
 from .steps import (
+    COMMAND_BEHIND_LOGIN_MAY,
     COMMAND_MAY,
     DATA_MAY,
     HOLDS_CLIENT,
-    LOGIN_MAY,
     NO_KINDS,
-    OF_LOGIN,
     SASL_MAY,
+    SPENT,
     STATUS_MAY,
     STATUS_OR_DATA_MAY,
-    STLS_MAY,
     Kinds,
     Step,
 )
+from .summary import Summary
 from .text import decode
 
 DEFAULT_LIMITS = Limits()
 
 NO_TALLY: dict[str, int] = {}
 NOT_SECRET = Secret.NOTHING
-
-# Whether what begins so can be the first line of a POP3 client, or of a POP3 server.
-_PLAUSIBLE: Mapping[Side, Callable[[bytes], bool]] = {
-    CLIENT: grammar.may_become_command,
-    SERVER: may_become_status,
-}
+MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
 
 class Expect(Enum):
@@ -84,33 +87,33 @@ class DialogueState:
 
     __slots__ = (
         "_after_unknown",
-        "_alone",
         "_announced",
         "_attempted",
         "_auth_refused",
         "_before",
         "_body",
+        "_body_closed_at",
         "_body_end",
         "_cancelling",
+        "_capa_refused",
         "_client",
         "_client_expects",
         "_client_fresh",
         "_client_torn",
-        "_commands_wait",
         "_credentials",
+        "_denied",
         "_doubt",
         "_ended",
-        "_forgotten",
+        "_ends",
+        "_farewell",
         "_gated",
+        "_guard",
         "_handshake_due",
-        "_hides_stls",
-        "_in_capa",
-        "_in_flight",
         "_injected",
         "_layer_due",
         "_limits",
         "_line_by_line",
-        "_logins_wait",
+        "_listing",
         "_may_be_in",
         "_message",
         "_named",
@@ -118,22 +121,28 @@ class DialogueState:
         "_oddities",
         "_out",
         "_owed",
+        "_readings",
+        "_refusal",
+        "_refusals",
         "_row",
         "_server",
         "_server_expects",
         "_server_fresh",
-        "_stls_waits",
+        "_stale",
+        "_tls_head",
         "_too_long",
         "_undecided",
+        "_unread",
         "_unsent",
         "_user",
-        "_user_last",
         "_wants",
+        "attempts",
         "auth_resp_code",
         "commands",
         "connection",
         "failures",
         "inspected",
+        "summary",
         "tally",
         "ts",
         "user",
@@ -146,24 +155,31 @@ class DialogueState:
         wants: Kinds = ALL,
         gated: Kinds = NO_KINDS,
         auth_resp_code: bool = False,
+        guard: GuardOptions = DEFAULT_OPTIONS,
+        refusals: Refusals = DEFAULT_REFUSALS,
     ) -> None:
         """Begin before the greeting, which is the first reply that the server owes."""
         self.connection = connection
         self.user: str | None = None  # who is logged in
+        self.attempts = 0  # logins that were tried: the number of the last
         self.failures = 0  # logins that failed
         self.commands = 0
         self.tally: dict[str, int] = NO_TALLY  # how often each of RETR, TOP and DELE was sent
+        self.summary = Summary(limits.deletions)
         self.inspected = "whole"
         self.auth_resp_code = self._announced = auth_resp_code
         self.ts = 0.0
         self._limits = limits
+        self._refusals = refusals
         self._wants = wants
+        self._guard = Guard(guard)
         self.gate(gated)
         self._ended: tuple[Side, ...] = ()
         self._too_long = (
             NO_KINDS  # what the line just read may give rise to, if it is over its limit
         )
         self._out: list[Event] = []
+        self._readings: list[Event] = SPENT  # the login events again, under other names
         self._oddities: dict[Oddity, int] | None = None
 
         self._client = LineCutter()
@@ -171,19 +187,23 @@ class DialogueState:
         self._client_fresh = True
         self._client_torn = False  # bytes before the next are missing
         self._undecided: bytearray | None = None  # what passed behind a barrier
+        self._unread = 0  # of that, what was searched for secrets, in bytes
         self._message: Body | None = None  # the message of XTND XMIT
         self._auth_refused = False
         self._layer_due = False
-        # If gated: logins whose answer is owed; what the client's last command can be taken back to.
-        self._in_flight = 0
-        self._alone = False  # the client's last line is none, or several, to some servers
-        self._before: tuple[str | None, str] = (None, "")
-        self._row: Command | None = None  # of the client's last command
-        self._forgotten = False  # a USER from before TLS, which the server still knows
-        self._hides_stls = False  # that line is STLS to some servers, and not to us
-        self._attempted: tuple[str, str, str] | None = None
+        # If gated: how the client's last line is answered that does not pass, why the session ends with the
+        # step just read, its command, and what it can be taken back to.
+        self._refusal: LocalReply | None = None
+        self._ends = ""
+        self._row: Command | None = None
+        self._before: str | None = None
+        self._attempted: tuple[LoginAttempt, Reason] | None = None  # how it fails if it is refused
+        self._denied: tuple[LoginAttempt, Reason] | None = None  # the one that was refused
         self._cancelling = False  # an exchange whose cancellation was not the client's
         self._unsent: Step | None = None  # the client's last step, while the server has not got it
+        self._stale = False  # the exchange of that step is over
+        self._farewell: Status | None = None  # of the server, as long as it says nothing further
+        self._tls_head = -1  # bytes still to be seen of the TLS record that must follow STLS
 
         self._server = LineCutter()
         self._server_expects = STATUS
@@ -192,7 +212,10 @@ class DialogueState:
         self._credentials = 0  # octets of what the client said in commands whose reply is owed
         self._body: Body | None = None
         self._body_end: BodyEnd | None = None
-        self._in_capa = False
+        # Commands sent when the last body was closed: what follows may be more of it (RFC 1939 section 3).
+        self._body_closed_at = -1
+        self._listing: Role | None = None  # the command whose list is read
+        self._capa_refused = False  # by the line just read, if gated
         # A login may be what is missing in a gap; USER and AUTH are accepted only before one.
         self._may_be_in = False
         self._after_unknown = False
@@ -200,23 +223,18 @@ class DialogueState:
         self._injected = 0  # octets that waited behind STLS when it was accepted
         self._doubt: Doubt | None = None
 
-        # Who USER named: as the client sends, for attempts; and as the server accepts, for its verdicts.
-        # Each since the last login command, and at all.
+        # Who USER named: the last one sent, for attempts; the last that the server accepted since a PASS,
+        # and the last that it answered, for its verdicts.
         self._user: str | None = None
-        self._user_last = ""
         self._named: str | None = None
         self._named_last = ""
 
     def gate(self, gated: Kinds) -> None:
         """Have the caller hold bytes back for these event types; no login may be waiting for its answer."""
         self._gated = not gated.isdisjoint(HOLDS_CLIENT)
-        # What waits for the answer to a login: the next login, or all commands. Whoever decides about the
-        # answer decides in vain if the server has got by then what was pipelined behind the login.
-        self._logins_wait = not gated.isdisjoint(OF_LOGIN)
-        self._commands_wait = not gated.isdisjoint({Request, LoginSuccess})
+        self._guard.watch(gated, self.connection.state)
         # So that no line of a body passes, or waits, with another.
         self._line_by_line = not gated.isdisjoint(DATA_MAY)
-        self._stls_waits = StartTLS in gated
 
     @property
     def state(self) -> State:
@@ -228,43 +246,37 @@ class DialogueState:
         """Whether inspection has ended."""
         return self.inspected != "whole"
 
+    @property
+    def guarded(self) -> bool:
+        """Whether the server gets one strict line at a time."""
+        return self._guard.lock_step
+
+    @property
+    def hides_unreadable(self) -> bool:
+        """Whether mechanisms that the guard refuses are to be taken out of the server's lists."""
+        return self._guard.hides_unreadable
+
     def _may_become(self, side: Side, head: bytes) -> Kinds:
         """Return the event types that a side's next line may give rise to; ``head`` are its first octets.
 
-        The first line of a side may show that the session is no POP3, unless it begins like a line of POP3
-        or is too long for another's; then anything is possible.
+        The first line of a server may show that the session is no POP3, unless it begins like a line of
+        POP3 or is too long for another's; then anything is possible, as in a client's line that is guarded.
         """
-        if self._server_fresh if side is SERVER else self._client_fresh:
-            cutter = self._server if side is SERVER else self._client
-            if not (cutter.truncated or _PLAUSIBLE[side](head)):
-                return ALL
         if side is SERVER:
+            fresh = self._server_fresh and not self._server.truncated
+            if fresh and not may_become_status(head):
+                return ALL
             if self._server_expects is BODY:
                 return DATA_MAY
             return STATUS_OR_DATA_MAY if self._after_unknown else STATUS_MAY
-        if self._client_expects is SASL:
-            return SASL_MAY
         if self._client_expects is MESSAGE:
             return DATA_MAY
-        may = COMMAND_MAY
-        if grammar.may_become_login(head) or self._may_hide_a_login:
-            may = LOGIN_MAY
-        if self._stls_waits and (grammar.may_become_stls(head) or self._client.holds(b"\r")):
-            return may | STLS_MAY
-        return may
-
-    @property
-    def _guards_login(self) -> bool:
-        """Whether somebody decides about logins, and the client can still log in."""
-        return self._logins_wait and self.connection.state is AUTHORIZATION
-
-    @property
-    def _may_hide_a_login(self) -> bool:
-        """Whether to some servers a login may begin inside the client's line: see ``login_to_some``."""
-        client = self._client
-        return self._guards_login and (
-            client.truncated or client.length > grammar.LONG - 2 or client.holds(b"\r")
-        )
+        if self._client_fresh or self._guard.strictness is not Strictness.NONE:
+            return ALL
+        if self._client_expects is SASL:
+            return SASL_MAY
+        behind_login = self.connection.state is not AUTHORIZATION
+        return COMMAND_BEHIND_LOGIN_MAY if behind_login else COMMAND_MAY
 
     def _too_much_owed(self) -> bool:
         if self._client_expects is MESSAGE:
@@ -273,18 +285,100 @@ class DialogueState:
         return len(self._owed) >= limits.pending or self._credentials >= limits.credentials
 
     def _remember(self, secret: bytes) -> None:
-        """Keep a secret's beginning, so that a reply that repeats it can be masked."""
-        text = decode(secret[: self._limits.secret])
-        known = self.connection.secrets
-        if text and text not in known:
-            self.connection.secrets = (*known, text)[-self._limits.secrets :]
+        """Keep a secret, so that what repeats it can be masked."""
+        self._known_secrets().add(secret)
 
-    def _failed(self, user: str, password: str, mechanism: str, reason: Reason, code: str) -> None:
+    def _known_secrets(self) -> Remembered:
+        if self.connection.secrets is NOTHING_REMEMBERED:
+            limits = self._limits
+            self.connection.secrets = Remembered(limits.secrets, limits.secret_bytes)
+        return self.connection.secrets
+
+    def _secrets_lost(self) -> None:
+        """Note that of a line, which may be secret, only the beginning is known."""
+        self._known_secrets().lose()
+
+    def _secret_of(self, row: Command, arg: bytes) -> Secret:
+        """Return which part of a known command's line is secret, and remember what that is."""
+        secret = secret_of(row, arg)
+        if secret is not NOT_SECRET:
+            for part in secrets_of(secret, arg):
+                self._remember(part)
+        return secret
+
+    def _secret_of_unknown(self, text: bytes) -> Secret:
+        """Return which part of a line that is no known command is secret, and remember what that is.
+
+        What a client sends for a refused AUTH becomes a command at the server, so a line that may be base64
+        is a secret as a whole then.
+        """
+        for part in secrets_of_unknown(text):
+            self._remember(part)
+        if self._auth_refused and MAYBE_BASE64.match(text):
+            return Secret.LINE
+        return secret_of_unknown(text)
+
+    def _secret_of_any(self, text: bytes) -> Secret:
+        """Return which part of a command line, or of its beginning, is secret, and remember what that is."""
+        word, _, arg = text.partition(b" ")
+        row = grammar.command(word, arg)
+        if row is grammar.UNKNOWN:
+            return self._secret_of_unknown(text)
+        return self._secret_of(row, arg)
+
+    def _remember_unread(self) -> None:
+        """Remember the secrets in what the server may have read, and the analyzer has not.
+
+        That is what passed behind a barrier, and a line without an end: there are servers that end lines at
+        a bare CR, or when their buffer is full (RFC 2449 section 4 allows 255), or when the client closes.
+        """
+        undecided = self._undecided
+        if undecided is not None and len(undecided) != self._unread:
+            begin = undecided.rfind(b"\n", 0, self._unread) + 1
+            self._unread = len(undecided)
+            for line in bytes(undecided[begin:]).split(b"\n"):
+                self._remember_line(line)
+        client = self._client
+        if not client.unfinished or self.connection.secrets.lost:
+            return
+        if client.holds(b"\r") or client.length > LINE or CLIENT in self._ended:
+            self._remember_line(client.head(self._limits.secret_bytes + 1))
+            if client.truncated:
+                self._secrets_lost()
+
+    def _remember_line(self, line: bytes) -> None:
+        """Remember the secrets in a line of which it is not known what it is."""
+        line = line.rstrip(b"\r")
+        if self._client_expects is SASL:
+            for part in secrets_of_response(line):
+                self._remember(part)
+        elif line and self._client_expects is not MESSAGE:
+            self._secret_of_any(line)
+
+    def _failed(self, attempt: LoginAttempt, user: str, reason: Reason, code: str) -> None:
         self.failures += 1
         if LoginFailure in self._wants:
-            self._out.append(
-                LoginFailure(self.connection, self.ts, user, password, mechanism, reason, code)
-            )
+            number = attempt.attempt or self._number()
+            raised = (attempt.password, attempt.mechanism, reason, code, number)
+            self._out.append(LoginFailure(self.connection, self.ts, user, *raised))
+            for name in self._guard.readings(user):
+                self._read_too(LoginFailure(self.connection, self.ts, name, *raised))
+
+    def _number(self) -> int:
+        """Number an attempt."""
+        self.attempts += 1
+        return self.attempts
+
+    def _read_too(self, event: Event) -> None:
+        """Have those who decide asked about a login event under another name, too."""
+        if self._readings is SPENT:
+            self._readings = []
+        self._readings.append(event)
+
+    def _came_to_nothing(self, oddity: Oddity, attempt: int) -> None:
+        """Raise the outcome of an attempt that the server has not judged, if it is one."""
+        if attempt:
+            self._odd(oddity, oddity is Oddity.LOGIN_CANCELLED, b"", attempt=attempt)
 
     def _foreign(self, oddity: Oddity, is_orig: bool, line: bytes, protocol: str) -> None:
         """Stop: the session was never POP3."""
@@ -296,6 +390,10 @@ class DialogueState:
 
     def _stop(self, inspected: str) -> None:
         """End inspection for good and let go of all that was kept for it."""
+        for owed in self._owed:
+            self._came_to_nothing(Oddity.CUT_LOGIN, owed.login)
+            if self._attempted is not None and self._attempted[0].attempt == owed.login:
+                self._attempted = None
         self.inspected = inspected
         self._client.drop()
         self._server.drop()
@@ -307,13 +405,20 @@ class DialogueState:
         self._server_expects = STATUS
 
     def _odd(
-        self, oddity: Oddity, is_orig: bool, detail: bytes, secret: Secret = NOT_SECRET
+        self,
+        oddity: Oddity,
+        is_orig: bool,
+        detail: bytes,
+        secret: Secret = NOT_SECRET,
+        attempt: int = 0,
     ) -> None:
-        """Count an oddity, and raise it unless there were too many of its kind."""
+        """Count an oddity, and raise it unless there were too many of its kind; an outcome always."""
         if self._oddities is None:
             self._oddities = {}
         count = self._oddities.get(oddity, 0) + 1
         self._oddities[oddity] = count
-        if count <= self._limits.unexpected and Unexpected in self._wants:
+        if (count <= self._limits.unexpected or attempt) and Unexpected in self._wants:
             shown = decode(detail[: self._limits.detail])
-            self._out.append(Unexpected(self.connection, self.ts, is_orig, oddity, shown, secret))
+            self._out.append(
+                Unexpected(self.connection, self.ts, is_orig, oddity, shown, secret, attempt)
+            )

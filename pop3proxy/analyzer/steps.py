@@ -14,6 +14,7 @@ from .events import (
     Unexpected,
 )
 from .grammar import Command, Role
+from .guard import LocalReply
 
 Events = Sequence[Event]
 Kinds = frozenset[type[Event]]
@@ -22,15 +23,15 @@ NONE: Events = ()
 SPENT: list[Event] = []  # stands where events were handed out; nothing is ever put into it
 NO_KINDS: Kinds = frozenset()
 
-COMMAND_MAY: Kinds = frozenset({Request, Unexpected})
-LOGIN_MAY: Kinds = frozenset({Request, Unexpected, LoginAttempt})
+COMMAND_MAY: Kinds = frozenset({Request, Unexpected, LoginAttempt})
+COMMAND_BEHIND_LOGIN_MAY: Kinds = COMMAND_MAY - {LoginAttempt}
 SASL_MAY: Kinds = frozenset({LoginAttempt, Unexpected})
 STATUS_MAY: Kinds = frozenset({Reply, LoginSuccess, LoginFailure, StartTLS, Unexpected})
 STATUS_OR_DATA_MAY: Kinds = STATUS_MAY | {Data}
 DATA_MAY: Kinds = frozenset({Data, Unexpected})
-OF_LOGIN: Kinds = frozenset({Request, LoginAttempt, LoginSuccess, LoginFailure})
-HOLDS_CLIENT: Kinds = OF_LOGIN | {Data, Unexpected, StartTLS}
-STLS_MAY: Kinds = frozenset({StartTLS})
+HOLDS_CLIENT: Kinds = frozenset(
+    {Request, LoginAttempt, LoginSuccess, LoginFailure, Data, Unexpected, StartTLS}
+)
 
 
 class Step:
@@ -42,24 +43,28 @@ class Step:
     exchange that the server has begun. ``withheld``: it belongs to the server's answer to what ``refused``
     sent, of which the client knows nothing.
 
-    ``command`` is the row of the command that the run completes, if gated. ``hides_stls``: it is another
-    command, or none, and STLS to some servers. ``unnamed``: it is a PASS without USER since TLS is on, for
-    which the server would take the USER from before. ``capa``: it belongs to the server's +OK to CAPA or to
-    the list behind it, of which ``capa_ends`` is the end.
+    ``command`` is the row of the command that the run completes, if gated. ``refusal`` is how the proxy
+    answers a client's line that does not pass the guard; ``ends`` the reason for which the session ends
+    behind the run, or empty: a client's run does not pass then. ``readings`` are the login events again,
+    under the other names that some servers read; only those who decide are asked about them. ``listing`` is
+    the role of the command whose list the run belongs to, the status line included, and ``listing_ends`` its
+    end; ``capa_refused``: the status line is a -ERR.
     """
 
     __slots__ = (
-        "capa",
-        "capa_ends",
+        "capa_refused",
         "command",
+        "ends",
         "events",
-        "hides_stls",
         "in_exchange",
+        "listing",
+        "listing_ends",
         "may",
         "open",
+        "readings",
+        "refusal",
         "size",
         "too_long",
-        "unnamed",
         "withheld",
     )
 
@@ -68,8 +73,12 @@ class Step:
         self.events = events
         self.may = NO_KINDS
         self.open = self.too_long = self.in_exchange = self.withheld = False
-        self.capa = self.capa_ends = self.hides_stls = self.unnamed = False
         self.command: Command | None = None
+        self.refusal: LocalReply | None = None
+        self.ends = ""
+        self.readings: Events = NONE
+        self.listing: Role | None = None
+        self.listing_ends = self.capa_refused = False
 
     @property
     def stls(self) -> bool:

@@ -114,14 +114,15 @@ class Hook:
                 print(event.c.orig_h, event.user)
 
     What no method asks for is never built, so a hook costs what it listens to. A method gets the event
-    of that name from ``pop3proxy.analyzer.events``; an exception in it is logged and counted, and costs
-    the session nothing. Events carry secrets in clear: a hook that writes them down passes them through
-    ``pop3proxy.hooks.masking`` first.
+    of that name from ``pop3proxy.analyzer.events``; whatever it raises, SystemExit included, is logged and
+    counted, and costs the session nothing. Events carry secrets in clear: a hook that writes them down
+    passes them through ``pop3proxy.hooks.masking`` first.
 
     A hook with ``blocking = True`` is asked, and the bytes wait for its answer: its methods return a
     verdict, or nothing, or an awaitable of one (a coroutine, a Deferred). Where the return annotation
     names verdicts, they are held against those that the event may get when the hook is loaded. Every
-    other hook only listens; what its methods return is ignored, but a coroutine is run.
+    other hook only listens; what its methods return is ignored (a verdict is logged once), but a coroutine
+    is run.
 
     The options of the configuration are passed to the constructor as keyword arguments.
     """
@@ -133,7 +134,10 @@ class Hook:
     """Whether the bytes wait for what the methods return."""
 
     time_limit: float = 5.0
-    """Seconds that an awaitable may take before it is cancelled; a configuration can set it otherwise."""
+    """Seconds that an awaitable may take before it is cancelled; a configuration can set it otherwise.
+
+    It is read when the hook is loaded, and so is ``on_error``.
+    """
 
     on_error: Literal["pass", "deny"] = "pass"
     """What a blocking hook that raises, or takes too long, stands for: ``PASS``, or a Deny with
@@ -146,7 +150,10 @@ class Hook:
     """End the sessions of these uids, soon; set by who has sessions."""
 
     def start(self, reactor: Any) -> None:
-        """Begin: called once, before the first session, with the reactor for those who need time."""
+        """Begin: called once, before the first session, with the reactor for those who need time.
+
+        What it raises ends the program.
+        """
 
     def stop(self) -> None:
         """End: called once, after the last session's last event."""

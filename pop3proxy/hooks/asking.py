@@ -5,6 +5,9 @@ What a verdict does to the bytes is the session's business. A plain answer makes
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from time import monotonic
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,22 +15,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from ..analyzer.events import Event
-from .api import PASS, VERDICTS, Delay, Deny, Drop, EndSession, Hook, Pass, Verdict
+from .api import PASS, VERDICTS, Delay, Deny, Drop, EndSession, Pass, Verdict
+from .faults import LONGEST_HOLD, Held, HookMethod, NoVerdict, TimedCoroutine, TimeLimit
 
 UNAVAILABLE = Deny("-ERR [SYS/TEMP] Temporarily unavailable, please try again later.")
 """What a hook that failed stands for under ``on_error = "deny"`` (RFC 3206 section 3)."""
-
-
-class TimeLimit(Exception):
-    """A hook took longer than its ``time_limit``."""
-
-
-class NoVerdict(Exception):
-    """A blocking hook returned what is no verdict, or one that its event can't get."""
-
-
-Report = Callable[[str, Event, BaseException], None]
-"""Takes a hook's label, the event, and what went wrong with them."""
 
 
 class Pending:
@@ -41,15 +33,24 @@ class Pending:
     def __init__(
         self,
         clock: IReactorTime,
+        method: HookMethod,
+        event: Event,
         awaitable: Awaitable[Any],
-        limit: float,
         done: Callable[[Any, BaseException | None], None],
     ) -> None:
-        """Run a coroutine, or wait for a Deferred, for ``limit`` seconds at the most."""
+        """Run a coroutine, or wait for a Deferred, for the hook's ``time_limit`` at the most.
+
+        The method's ``faults`` hear of each step of a coroutine that holds the thread for too long.
+        """
         self._done: Callable[[Any, BaseException | None], None] | None = done
-        self._timer = clock.callLater(limit, self._late, limit)
-        self._deferred = _deferred(awaitable)
-        self._deferred.addCallbacks(self._answered, self._failed)
+        self._timer = clock.callLater(method.limit, self._late, method.limit)
+        try:
+            self._deferred = _deferred(awaitable, partial(method.faults.held, method, event))
+            self._deferred.addCallbacks(self._answered, self._failed)
+        # An awaitable's methods are a hook's code, too.
+        except BaseException as problem:
+            self._deferred = Deferred()
+            self._end(None, problem)
 
     # A hook may return one Deferred for several events. Who waits for it next gets what these return: the
     # same answer, or what is no verdict; with None a failure, or a denial, would pass from there on.
@@ -83,54 +84,65 @@ class Pending:
             self._cancel()
 
     def _cancel(self) -> None:
-        # What it does when cancelled is its author's, and cannot matter to anybody now.
-        try:
+        # Its canceller is a hook's code, and whatever that raises has no consequence any more.
+        with suppress(BaseException):
             self._deferred.cancel()
-        except Exception:
-            return
 
 
-def _deferred(awaitable: Awaitable[Any]) -> Deferred[Any]:
+def discard(awaitable: Awaitable[Any]) -> None:
+    """Give up an awaitable that nobody has begun to wait for; raises nothing."""
+    with suppress(BaseException):
+        if inspect.iscoroutine(awaitable):
+            awaitable.close()
+        elif isinstance(awaitable, Deferred):
+            awaitable.addErrback(_unheard)
+            awaitable.cancel()
+
+
+def _unheard(failure: Failure) -> Any:
+    """Take the failure of what was given up; the Deferred's next reader gets what is no verdict."""
+    return failure.value
+
+
+def _deferred(awaitable: Awaitable[Any], held: Held) -> Deferred[Any]:
     if isinstance(awaitable, Deferred):
         return awaitable
-    if inspect.iscoroutine(awaitable):
-        return Deferred.fromCoroutine(awaitable)
-    return Deferred.fromCoroutine(_awaited(awaitable))
+    coroutine = awaitable if inspect.iscoroutine(awaitable) else _awaited(awaitable)
+    return Deferred.fromCoroutine(TimedCoroutine(coroutine, held))
 
 
 async def _awaited(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-class Asker:
+class Asker(HookMethod):
     """One method of a blocking hook."""
 
-    __slots__ = ("hook", "label", "method", "report")
-
-    def __init__(
-        self, hook: Hook, label: str, method: Callable[[Any], Any], report: Report
-    ) -> None:
-        """Take the bound method; ``report`` is told what goes wrong with it."""
-        self.hook = hook
-        self.label = label
-        self.method = method
-        self.report = report
+    __slots__ = ()
 
     def ask(self, event: Event) -> Verdict | Awaitable[Any]:
         """Call the method; raises nothing."""
+        began = monotonic()
+        answer: Verdict | Awaitable[Any]
         try:
-            answer = self.method(event)
-            if answer is None or answer is PASS:
-                return PASS
-            return answer if inspect.isawaitable(answer) else _checked(answer, event)
-        except Exception as problem:
-            return self.failed(event, problem)
+            said = self.call(event)
+            if said is None or said is PASS:
+                answer = PASS
+            else:
+                answer = said if inspect.isawaitable(said) else _checked(said, event)
+        # SystemExit and asyncio.CancelledError among them: a hook's fault is never more than its own.
+        except BaseException as problem:
+            answer = self.failed(event, problem)
+        ended = monotonic()
+        if ended - began > LONGEST_HOLD:
+            self.faults.held(self, event, began, ended)
+        return answer
 
     def answered(self, event: Event, answer: Any) -> Verdict:
         """Take what an awaitable came to."""
         try:
             return _checked(answer, event)
-        except NoVerdict as problem:
+        except BaseException as problem:
             return self.failed(event, problem)
 
     def failed(self, event: Event, problem: BaseException) -> Verdict:
@@ -140,8 +152,8 @@ class Asker:
         """
         if isinstance(problem, EndSession):
             return Drop()
-        self.report(self.label, event, problem)
-        if self.hook.on_error == "pass":
+        self.faults.failed(self, event, problem)
+        if not self.denies:
             return PASS
         return UNAVAILABLE if Deny in VERDICTS.get(type(event), ()) else Drop()
 
@@ -226,7 +238,7 @@ class Question:
             self._take(answer)
             return
         self._asker = asker
-        pending = Pending(self._clock, answer, asker.hook.time_limit, self._answered)
+        pending = Pending(self._clock, asker, self._event, answer, self._answered)
         if self._cancelled:
             pending.cancel()
         elif self._asker is not None:

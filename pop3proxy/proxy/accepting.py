@@ -103,7 +103,7 @@ class Acceptor:
             try:
                 client.setblocking(False)
                 self._welcome(client, address)
-            except Exception as problem:
+            except BaseException as problem:
                 client.close()
                 self._engine.report(problem)
 

@@ -440,7 +440,7 @@ class Arrival:
         self._hall.arrivals.discard(self)
         try:
             session = self._entry.session(self.host, self.port, self.trusted_peer)
-        except Exception:
+        except BaseException:
             wire.abort()
             raise
         session.entrance = self._entrance

@@ -1,8 +1,10 @@
-"""Edits a server's reply to CAPA for what the proxy does about TLS: one pure function, and no dialogue."""
+"""Edits a server's reply to CAPA for what the proxy does about TLS: pure functions, and no dialogue."""
 
 import re
 from dataclasses import dataclass
 from typing import Final
+
+from ..analyzer.saslforms import sasl_form
 
 _BLANKS: Final = b" \t\v\f\r"
 _WORD: Final = re.compile(rb"([ \t\v\f\r]+)([^ \t\v\f\r]+)")
@@ -14,13 +16,18 @@ class Edits:
 
     ``stls``: STLS is shown (True), hidden (False) or left as it is (None). ``user``: USER is hidden.
     ``sasl``: all SASL mechanisms are hidden. ``bound``: those are that hang on the TLS of client and server
-    being one (SCRAM-\*-PLUS, RFC 5802 section 6; EXTERNAL, RFC 4422 appendix A).
+    being one (SCRAM-\*-PLUS, RFC 5802 section 6; EXTERNAL, RFC 4422 appendix A). ``unreadable``: those are
+    that the guard would refuse.
+    being one (SCRAM-\*-PLUS, RFC 5802 section 6; EXTERNAL, RFC 4422 appendix A). ``answers``: a client whose
+    server refuses CAPA gets a list all the same.
     """
 
     stls: bool | None = None
     user: bool = False
     sasl: bool = False
     bound: bool = False
+    unreadable: bool = False
+    answers: bool = False
 
     def __bool__(self) -> bool:
         """Say whether there is anything to change."""
@@ -29,7 +36,11 @@ class Edits:
     def hides(self, mechanism: bytes) -> bool:
         """Say whether a SASL mechanism is hidden."""
         name = mechanism.upper()
-        return self.sasl or (self.bound and (name == b"EXTERNAL" or _is_bound(name)))
+        return (
+            self.sasl
+            or (self.bound and (name == b"EXTERNAL" or _is_bound(name)))
+            or (self.unreadable and sasl_form(name.decode("ascii", "replace")) is None)
+        )
 
 
 _NO_EDITS: Final = Edits()
@@ -59,6 +70,31 @@ def edited(reply: bytes, edits: Edits) -> bytes:
     if edits.stls and closing and not has_stls:
         shown.append(b"STLS" + closing[1:])
     return b"".join(shown) + closing
+
+
+def edited_mechanisms(reply: bytes, edits: Edits) -> bytes:
+    """Return a whole +OK reply to a bare AUTH, a list of one mechanism a line, as the client gets it."""
+    if not edits:
+        return reply
+    status, *lines = _lines(reply)
+    return status + b"".join(
+        line for line in lines if line.rstrip(b"\r\n") == b"." or not edits.hides(line.strip())
+    )
+
+
+def listed(refusal: bytes, edits: Edits) -> bytes:
+    """Return what the client gets whose server answers CAPA with -ERR: the refusal, or a list in its place.
+
+    Clients look for STLS there and nowhere else (RFC 2595 section 4). TOP and UIDL are shown, though only the
+    server knows, because clients try them at a server without CAPA, but not at one whose list lacks them:
+    mutt 2.2 gives up. Inside TLS they ask again, and fetchmail 6.4 leaves if the list is not there any more.
+    """
+    if not edits.answers:
+        return refusal
+    user = () if edits.user else (b"USER",)
+    stls = (b"STLS",) if edits.stls else ()
+    end = b"\r\n" if refusal.endswith(b"\r\n") else b"\n"
+    return end.join((b"+OK Capability list follows", b"TOP", b"UIDL", *user, *stls, b".", b""))
 
 
 def _lines(reply: bytes) -> list[bytes]:

@@ -98,10 +98,10 @@ class Engine:
     def _wake(self, watcher: Watcher, events: int) -> None:
         try:
             watcher.ready(events)
-        except Exception as problem:
+        except BaseException as problem:
             self._failed(watcher, problem)
 
-    def report(self, problem: Exception) -> None:
+    def report(self, problem: BaseException) -> None:
         """Log an error of ours that costs a connection."""
         self._log.error(
             "a connection is reset by an error of ours: {problem}", problem=described(problem)
@@ -130,15 +130,16 @@ class Engine:
                 continue
             try:
                 watcher.ready(events)
-            except Exception as problem:
+            # What came out of here, SystemExit say, would have the reactor take the engine away from all.
+            except BaseException as problem:
                 self._failed(watcher, problem)
 
-    def _failed(self, watcher: Watcher, problem: Exception) -> None:
+    def _failed(self, watcher: Watcher, problem: BaseException) -> None:
         """Let an error of ours cost the one connection that met it, and no other."""
         self.report(problem)
         try:
             watcher.failed()
-        except Exception as another:
+        except BaseException as another:
             self.report(another)
 
     def connectionLost(self, reason: Failure) -> None:

@@ -131,8 +131,12 @@ class Listener:
         terms: Terms | None = None,
         server_tls: ServerTls | None = None,
     ) -> None:
-        """Take the endpoint string as the listener's name; ``server_tls`` is there if it is needed."""
+        """Take the endpoint string as the listener's name; ``server_tls`` is there if it is needed.
+
+        ``address`` is set once it listens: where its port is bound, or the path of its UNIX socket.
+        """
         self.name = options.endpoint
+        self.address: Address = ("", 0)
         self.terms = terms
         self.server_tls = server_tls
         self._admission = admission
@@ -259,7 +263,7 @@ class Listener:
         """Make the session of a client that is counted. If that raises, the client has left (Entry)."""
         try:
             return self._maker.session(host, port, self, trusted_peer)
-        except Exception:
+        except BaseException:
             self._admission.leave("" if trusted_peer else host)
             raise
 

@@ -87,7 +87,7 @@ class PlainWire(Wire):
             else:
                 self._engine.add(self._descriptor, self, READ)
             self.connectionMade()
-        except Exception:
+        except BaseException:
             self.abort()
             raise
 

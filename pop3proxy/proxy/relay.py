@@ -9,26 +9,44 @@ client's is not pulled either, so that no login overtakes the verdict on the one
 Without blocking hooks no flow ever waits, and a chunk goes on as it came.
 
 Where the proxy has a part in TLS (``terms``), a client's line is withheld and answered here, too: STLS, and a
-login before TLS where that is required. A list of capabilities that must be edited is held until it is whole.
+login before TLS where that is required. A list of capabilities that must be edited is held until it is whole;
+where clients are to find STLS in it, a server that has none is answered for.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from twisted.logger import Logger
 
 from ..analyzer.dialogue import Analyzer
-from ..analyzer.events import AUTHORIZATION, CLIENT, SERVER, Event, Side, Tls
+from ..analyzer.events import (
+    AUTHORIZATION,
+    CLIENT,
+    SERVER,
+    Data,
+    Event,
+    Reply,
+    Request,
+    Side,
+    Tls,
+    Unexpected,
+)
+from ..analyzer.grammar import Role
+from ..analyzer.guard import LocalReply
 from ..analyzer.steps import DATA_MAY, Kinds, Step
 from ..hooks.api import PASS, Delay, Deny, Drop, EndSession, Pass, Verdict
 from ..hooks.asking import Question
 from ..problems import described
-from .capabilities import edited
+from .capabilities import Edits, edited, edited_mechanisms, listed
 from .terms import BEGIN_TLS, TOO_LATE, Terms
 
 HELD = 64 * 1024
 """Octets of a flow that waits, from which on its side is not read any more. Until then it is, since only
 who is read from can be seen to leave."""
+
+BEHIND_LOGIN: Kinds = frozenset({Data, Reply, Request, Unexpected})
+"""The events by which hooks decide about what comes behind a login."""
 
 CAPA_HELD = 8 * 1024
 """Octets of a list of capabilities that are held to edit it: it has a few hundred (RFC 2449 section 5)."""
@@ -222,7 +240,7 @@ class Relay:
                 stepped += step.size
                 if step.events:
                     dispatch(step.events)
-                if self._asks and not self._is_nobody_s(flow, step):
+                if self._asks and not self._passes_unasked(flow, step):
                     asked = step
                     break
         except EndSession:
@@ -245,8 +263,8 @@ class Relay:
         self._run(flow)
         return False
 
-    def _is_nobody_s(self, flow: _Flow, step: Step) -> bool:
-        """Say whether a step is certain to pass, since it has nothing that anybody is asked about."""
+    def _passes_unasked(self, flow: _Flow, step: Step) -> bool:
+        """Return whether a step is certain to pass, since nothing of it is decided about."""
         blocking = self._surroundings.blocking
         for event in step.events:
             if type(event) in blocking:
@@ -254,11 +272,11 @@ class Relay:
         if step.may and not step.may.isdisjoint(flow.kinds):
             return False
         terms = self._terms
-        if terms is not None and (
-            step.capa or step.stls or terms.denial(step, self._secure) is not None
-        ):
+        if terms is not None and (step.stls or terms.denial(step, self._secure) is not None):
             return False
-        return not (step.withheld or self._analyzer.blind)
+        return not (
+            step.refusal or step.ends or step.listing or step.withheld or self._analyzer.blind
+        )
 
     def go_on(self) -> None:
         """Answer a denied client that has taken what was written to it before."""
@@ -274,7 +292,7 @@ class Relay:
         reply, self._client.denial = self._client.denial, None
         if reply is None:
             return ()
-        return self._analyzer.answered(reply, self._surroundings.now())
+        return self._analyzer.answered(reply, self._surroundings.now()).events
 
     def may_read(self, side: Side) -> bool:
         """Say whether more of a side can be taken."""
@@ -377,11 +395,18 @@ class Relay:
                 return
             # A line of mail is no reason to end a session.
             flow.clear = flow.stepped
+        if step.ends and flow is self._client:
+            surroundings.count(step.ends)
+            self._end(step.ends)
+            return
+        if step.refusal is not None:
+            self._not_passed(step, step.refusal)
+            return
         if terms is not None and (denial := terms.denial(step, self._secure)) is not None:
             # Nobody is asked about what is refused in any case.
             self._deny(flow, step, denial)
             return
-        question = surroundings.ask(step.events) if step.events else None
+        question = self._question(step)
         if question is None:
             self._let_pass(flow, step)
         elif question.verdict is not None:
@@ -390,6 +415,27 @@ class Relay:
             flow.waits = question.cancel
             question.settled = lambda verdict: self._settled(flow, step, verdict)
             self._hold(flow, step)
+
+    def _not_passed(self, step: Step, refusal: LocalReply) -> None:
+        """Answer a line that the guard does not pass."""
+        surroundings = self._surroundings
+        surroundings.count("not_passed")
+        if refusal.needs_login:
+            count = surroundings.count("mailbox_before_login")
+            if count & (count - 1) == 0:
+                self._log.warn(
+                    "{uid}: a mailbox command before a login is not passed ({count} so far); if the mail"
+                    ' server logs clients in by their address, set verdicts.on_blind = "pass"',
+                    uid=self._analyzer.connection.uid,
+                    count=count,
+                )
+        self._withhold(step, refusal.reply)
+
+    def _question(self, step: Step) -> Question | None:
+        """Ask about a step; of a login also under each other name that some servers read."""
+        if not step.events:
+            return None
+        return self._surroundings.ask([*step.events, *step.readings])
 
     def _hold(self, flow: _Flow, step: Step) -> None:
         if flow is self._client:
@@ -400,35 +446,54 @@ class Relay:
         if terms is not None and step.stls and terms.takes_stls(self._secure):
             self._withhold(step, BEGIN_TLS)
             return
-        if flow is self._client:
-            self._analyzer.sent()
-        if step.withheld:
+        if flow is self._client and not self._analyzer.sent():
+            self._discard_line()
+        elif step.withheld:
             self._flush(flow)
             flow.held = flow.held[step.size :]
             flow.stepped -= step.size
-        elif step.capa and terms is not None and not self._failed:
-            self._gather(flow, step, terms)
+        elif step.listing and not self._failed:
+            self._gather(flow, step)
         elif not step.open or step.too_long or step.may.isdisjoint(flow.kinds):
             flow.clear = flow.stepped
+        if step.ends:
+            self._surroundings.count(step.ends)
+            self._end(step.ends)
 
-    def _gather(self, flow: _Flow, step: Step, terms: Terms) -> None:
-        """Hold a list of capabilities until it is whole, edit it, and let it pass."""
+    def _gather(self, flow: _Flow, step: Step) -> None:
+        """Hold a list of capabilities or mechanisms until it is whole, edit it, and let it pass."""
+        if self._terms is None and not self._analyzer.hides_unreadable:
+            flow.clear = flow.stepped
+            return
         if flow.capa < 0 and not flow.capa_passes:
             flow.capa = flow.stepped - step.size
         if flow.capa_passes or flow.stepped - flow.capa > CAPA_HELD:
             if not flow.capa_passes:
                 self._capa_too_long()
             flow.capa = -1
-            flow.capa_passes = not step.capa_ends
+            flow.capa_passes = not step.listing_ends
             flow.clear = flow.stepped
-        elif step.capa_ends:
+        elif step.listing_ends:
             begin, end = flow.capa, flow.stepped
-            shown = edited(flow.held[begin:end], terms.edits(self._secure))
+            shown = self._shown(step, flow.held[begin:end])
             flow.held = flow.held[:begin] + shown + flow.held[end:]
             flow.clear = flow.stepped = begin + len(shown)
             flow.capa = -1
         else:
             flow.clear = min(flow.clear, flow.capa)
+
+    def _shown(self, step: Step, reply: bytes) -> bytes:
+        """Return what the client gets of a list, or of the refusal of one."""
+        edits = Edits() if self._terms is None else self._terms.edits(self._secure)
+        edits = replace(edits, unreadable=self._analyzer.hides_unreadable)
+        if step.capa_refused:
+            shown = listed(reply, edits)
+            if shown is not reply:
+                self._surroundings.count("capa_answered")
+            return shown
+        return (
+            edited(reply, edits) if step.listing is Role.CAPA else edited_mechanisms(reply, edits)
+        )
 
     def _capa_too_long(self) -> None:
         count = self._surroundings.count("capa_too_long")
@@ -482,7 +547,7 @@ class Relay:
         if inspected == "until_tls":
             return False
         must_see = self._terms is not None and self._terms.must_see(self._secure)
-        if not (self._surroundings.on_blind or must_see):
+        if not (must_see or (self._surroundings.on_blind and self._decides_still)):
             return False
         drop = must_see or self._surroundings.on_blind == "drop"
         count = self._surroundings.count("blind_dropped" if drop else "blind_passed")
@@ -497,6 +562,13 @@ class Relay:
             self._end("blind")
         return drop
 
+    @property
+    def _decides_still(self) -> bool:
+        """Whether something may come in this session that is decided about."""
+        if self._analyzer.state is AUTHORIZATION:
+            return True
+        return not self._surroundings.blocking.isdisjoint(BEHIND_LOGIN)
+
     def inspection_failed(self, problem: Exception) -> None:
         """End inspection, because of an error in it; that alone does not end the session."""
         count = self._surroundings.count("inspection_failed")
@@ -507,7 +579,8 @@ class Relay:
             count=count,
         )
         self._failed = True
-        self._analyzer.give_up("error")
+        if not self._tell(self._analyzer.give_up("error")):
+            return
         if self._asks and self._lost():
             return
         self._server.capa = -1
@@ -553,26 +626,35 @@ class Relay:
         self._surroundings.count("denied")
         if flow is self._server:
             self._flush(flow)
-            self._owner.say(verdict.line)
-            self._end("denied")
+            if self._tell(self._analyzer.overruled(verdict.line, self._surroundings.now())):
+                self._owner.say(verdict.line)
+                self._end("denied")
         else:
             self._withhold(step, verdict.line)
 
     def _withhold(self, step: Step, answer: bytes) -> None:
         """Keep the client's last line from the server; the client gets our answer when its place has come."""
         flow = self._client
-        self._flush(flow)
-        # What is held now is the line that was denied, from its first octet on.
-        flow.held = flow.held[flow.stepped :]
-        flow.stepped = 0
+        self._discard_line()
         flow.denial = answer
-        if self._analyzer.in_doubt or self._analyzer.blind:
+        if self._analyzer.blind:
             self._end("denied")
             return
         instead = self._analyzer.refused(step)
+        if self._analyzer.in_doubt:
+            self._end("denied")
+            return
         flow.waits = _nothing
         if instead:
             self._owner.pass_on(CLIENT, instead)
+
+    def _discard_line(self) -> None:
+        """Forget the client's last line, of which the server gets nothing."""
+        flow = self._client
+        self._flush(flow)
+        # What is held now is that line, from its first octet on.
+        flow.held = flow.held[flow.stepped :]
+        flow.stepped = 0
 
     def _answer_denied(self) -> bool:
         """Give the client its denial, if this is the place; return whether its flow goes on now.
@@ -591,10 +673,10 @@ class Relay:
         line, client.denial = client.denial, None
         if line is BEGIN_TLS:
             return self._turn()
-        events = self._analyzer.answered(line, self._surroundings.now())
-        if events and not self._tell(events):
+        answered = self._analyzer.answered(line, self._surroundings.now())
+        if answered.events and not self._tell(answered.events):
             return False
-        question = self._surroundings.ask(events) if events else None
+        question = self._question(answered)
         if question is not None and question.verdict is None:
             client.waits = question.cancel
             question.settled = lambda verdict: self._denied(line, verdict)
@@ -627,7 +709,8 @@ class Relay:
         client = self._client
         if self._analyzer.state is not AUTHORIZATION:
             self._surroundings.count("denied")
-            return self._say_denied(TOO_LATE.line, PASS)
+            client.denial = TOO_LATE.line
+            return self._answer_denied()
         events = self._analyzer.turned(self._surroundings.now())
         if client.held:
             self._injected(events)

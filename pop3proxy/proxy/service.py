@@ -42,7 +42,7 @@ class ListenError(OSError):
 class ProxyService(Service):
     """Relays the clients of all listeners to the mail server.
 
-    ``started`` fires when all listen, or fails with ListenError or what a hook raised. ``counts`` has
+    ``started`` fires when all listen, or fails with ListenError or HookNotStarted. ``counts`` has
     what is worth knowing of what went by. ``now`` gives the time of events, in seconds since the epoch.
     """
 
@@ -68,6 +68,9 @@ class ProxyService(Service):
         self.now = now
         self._reactor = reactor
         self._config = config
+        rules = config.rules
+        self._guard = config.verdicts.guard(rules is not None and rules.xclient == "pass")
+        self._refusals = config.analyzer.table()
         self._dispatcher = Dispatcher(hooks, self.end_sessions)
         self._admission = Admission(config.limits)
         self._engine = Engine(reactor) if usable(reactor) else None
@@ -143,10 +146,11 @@ class ProxyService(Service):
 
     def _listens(self, port: IListeningPort, factory: Listener, options: settings.Listener) -> None:
         self.ports.append(port)
+        factory.address = host_and_port(port.getHost())
         send_at_once(port)
         if self._engine is not None and (acceptor := factory.take_over(port, self._engine)):
             self._acceptors.append(acceptor)
-        address = ":".join(map(str, host_and_port(port.getHost())))
+        address = ":".join(map(str, factory.address))
         self._log.info(
             "listening on {address}, relaying to {upstream}; {terms}",
             address=address,
@@ -206,16 +210,18 @@ class ProxyService(Service):
         if self._engine is not None:
             self._engine.stop()
         self._dispatcher.stop()
-        failures = self._dispatcher.failures.total()
-        if failures:
-            self.counts["hook_failures"] = failures
+        for what, found in (
+            ("hook_failures", self._dispatcher.failures.total()),
+            ("hook_holds", self._dispatcher.holds.total()),
+        ):
+            if found:
+                self.counts[what] = found
         counts = ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
         self._log.info("stopped; counted: {counts}", counts=counts or "nothing")
 
     def reopen(self) -> None:
         """Have the hooks open anew what they write to."""
-        for hook in self._dispatcher.hooks:
-            hook.reopen()
+        self._dispatcher.reopen()
 
     def reload(self) -> None:
         """Read the files of TLS anew, for connections to come, and reopen what hooks write to.
@@ -247,13 +253,17 @@ class ProxyService(Service):
     ) -> Session:
         """Make the session of a client that has connected (SessionMaker)."""
         upstream = self._upstream
-        connection = Connection(new_uid(), host, port, upstream.host, upstream.port, listener.name)
+        connection = Connection(
+            *(new_uid(), host, port, upstream.host, upstream.port, listener.name, *listener.address)
+        )
         connection.trusted_peer = trusted_peer
         analyzer = Analyzer(
             connection,
             wants=self._dispatcher.wants,
             gated=self.blocking,
             auth_resp_code=self._config.analyzer.auth_resp_code,
+            guard=self._guard,
+            refusals=self._refusals,
         )
         session = Session(connection, analyzer, self, listener.terms, listener.server_tls)
         self.sessions.add(session)

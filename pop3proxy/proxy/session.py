@@ -176,8 +176,9 @@ class Session:
         self._give_up = None
         if isinstance(verdict, Deny):
             self._surroundings.count("denied")
-            self.say(verdict.line)
-            self.end("denied")
+            if self._tell(self.analyzer.overruled(verdict.line, self._surroundings.now())):
+                self.say(verdict.line)
+                self.end("denied")
         elif isinstance(verdict, Delay):
             self._give_up = self._surroundings.delay(verdict.seconds, self._dial)
             if self._give_up is None:
@@ -635,7 +636,7 @@ class Session:
         summary = SessionEnd(
             c=self.connection,
             ts=now,
-            user=analyzer.user or "",
+            user=analyzer.summary.user,
             outcome=analyzer.outcome,
             commands=analyzer.commands,
             retr=analyzer.tally.get("RETR", 0),
@@ -647,6 +648,9 @@ class Session:
             reason=self.reason,
             unexpected=analyzer.unexpected,
             inspected=analyzer.inspected,
+            mechanism=analyzer.summary.mechanism,
+            deleted=analyzer.summary.deleted,
+            denied=analyzer.summary.denied,
         )
         self._tell_all([summary])
         self._surroundings.over(self)

@@ -17,8 +17,6 @@ BEGIN_TLS: Final = b"+OK Begin TLS negotiation now.\r\n"
 NO_TLS: Final = Deny("-ERR TLS is not available here.")
 ALREADY_ON: Final = Deny("-ERR TLS is on already.")
 TOO_LATE: Final = Deny("-ERR TLS can only be turned on before the login.")
-NO_USER: Final = Deny("-ERR Send USER first: what was said before TLS does not count.")
-MALFORMED: Final = Deny("-ERR Write STLS alone on its line.")
 
 # By their names: AUTH without a mechanism, which asks for their list, is refused as well.
 _LOGIN: Final = frozenset(
@@ -47,7 +45,7 @@ class Terms:
         if self.passes:
             return NO_KINDS
         if self.requires and not secure:
-            # As for rules: with less there are ways to hide a login from us that servers understand.
+            # As for rules: with less there are ways to hide a login that servers understand.
             return frozenset({StartTLS, Request, LoginAttempt})
         return frozenset({StartTLS})
 
@@ -63,10 +61,7 @@ class Terms:
             return None
         if step.stls and not self.takes_stls(secure):
             return ALREADY_ON if secure else NO_TLS
-        if step.unnamed:
-            # A server forgets what it was told before TLS (RFC 2595 section 4); this one knows of no TLS.
-            return NO_USER
-        return MALFORMED if step.hides_stls else None
+        return None
 
     def must_see(self, secure: bool) -> bool:
         """Say whether a session that can't be inspected any more must end: a login could be hidden in it."""
@@ -80,6 +75,7 @@ class Terms:
             user=before,
             sasl=before,
             bound=self.ends_tls,
+            answers=self.offers,
         )
 
 

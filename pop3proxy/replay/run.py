@@ -8,6 +8,7 @@ import click
 from twisted.logger import Logger
 
 from ..analyzer.events import Event
+from ..analyzer.refusals import DEFAULT_REFUSALS, Refusals
 from ..hooks.api import Hook
 from ..hooks.dispatcher import Dispatcher
 from .captures import CaptureFile, Frame
@@ -35,6 +36,7 @@ class Replay:
         file: EventFile | None,
         hooks: Sequence[Hook],
         auth_resp_code: bool = False,
+        refusals: Refusals = DEFAULT_REFUSALS,
     ) -> None:
         """Prepare. ``ports`` are those of POP3 servers besides 110. Raises UnusableHook."""
         self._capture = capture
@@ -46,7 +48,7 @@ class Replay:
                 hook.emit = self._emit
         # So that what is asked last is answered, too, or runs into its limit.
         self._patience = max((hook.time_limit for hook in hooks), default=0.0)
-        self.sessions = Sessions(self._dispatcher, self._clock, file, auth_resp_code)
+        self.sessions = Sessions(self._dispatcher, self._clock, file, auth_resp_code, refusals)
         self.decoder = Decoder()
         self.flows = Flows(self.sessions, {POP3, *ports})
 

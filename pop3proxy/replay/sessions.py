@@ -15,8 +15,10 @@ from twisted.logger import Logger
 
 from ..analyzer.dialogue import Analyzer
 from ..analyzer.events import Connect, Connection, Data, DataRun, Event, SessionEnd, Side
-from ..hooks.api import EndSession, Pass, Verdict
+from ..analyzer.refusals import Refusals
+from ..hooks.api import Deny, EndSession, Pass, Verdict
 from ..hooks.dispatcher import Dispatcher
+from ..hooks.masking import shown
 from ..proxy.uids import uid_of
 from .writing import EventFile
 
@@ -43,7 +45,7 @@ class PacketClock(Clock):
             try:
                 super().advance(0)
                 return
-            except Exception as problem:
+            except BaseException as problem:
                 # Its text may hold what the hook was told.
                 name = type(problem).__name__
                 self._log.error("a delayed call of a hook failed: {problem}", problem=name)
@@ -72,8 +74,9 @@ class Sessions:
         clock: PacketClock,
         file: EventFile | None,
         auth_resp_code: bool,
+        refusals: Refusals,
     ) -> None:
-        """Prepare; ``file`` hears the events before the hooks, ``auth_resp_code`` is for the analyzers."""
+        """Prepare; ``file`` hears the events before the hooks, the last two are for the analyzers."""
         self.counts: Counter[str] = Counter()
         self._dispatcher = dispatcher
         self._clock = clock
@@ -81,6 +84,7 @@ class Sessions:
         self._hooks = bool(dispatcher.hooks)
         self._asks = bool(dispatcher.blocking)
         self._auth_resp_code = auth_resp_code
+        self._refusals = refusals
         self._wants = dispatcher.wants | (file.wants if file is not None else frozenset())
         if Data in dispatcher.wants:
             # Hooks hear lines one by one.
@@ -101,7 +105,12 @@ class Sessions:
             inet_ntop(family, key[size:-4]),
             int.from_bytes(key[-2:], "big"),
         )
-        analyzer = Analyzer(connection, wants=self._wants, auth_resp_code=self._auth_resp_code)
+        analyzer = Analyzer(
+            connection,
+            wants=self._wants,
+            auth_resp_code=self._auth_resp_code,
+            refusals=self._refusals,
+        )
         self.counts["sessions"] += 1
         session = Session(connection, analyzer, self, ts)
         self._open.add(session)
@@ -168,7 +177,9 @@ class Sessions:
     def _judged(self, events: Sequence[Event], verdict: Verdict) -> None:
         if not isinstance(verdict, Pass):
             decided = [event for event in events if type(event) in self._dispatcher.blocking]
-            self._record(decided, f"would have been answered with {verdict}")
+            self._record(
+                decided, f"would have been answered with {_described(verdict, events[0].c)}"
+            )
 
     def _record(self, events: Sequence[Event], what: str) -> None:
         """Write down what a hook would have done. Events may hold secrets, so only their names are said."""
@@ -312,7 +323,7 @@ class Session:
         summary = SessionEnd(
             c=analyzer.connection,
             ts=self._ts,
-            user=analyzer.user or "",
+            user=analyzer.summary.user,
             outcome=analyzer.outcome,
             commands=analyzer.commands,
             retr=analyzer.tally.get("RETR", 0),
@@ -324,6 +335,9 @@ class Session:
             reason=self._reason,
             unexpected=analyzer.unexpected,
             inspected=analyzer.inspected,
+            mechanism=analyzer.summary.mechanism,
+            deleted=analyzer.summary.deleted,
+            denied=analyzer.summary.denied,
         )
         self._sessions.over(self)
         self._sessions.counts[f"inspected_{analyzer.inspected.partition(':')[0]}"] += 1
@@ -361,6 +375,14 @@ class Session:
         self._analyzer.give_up("error")
         self._waiting = 0
         self._blind = True
+
+
+def _described(verdict: Verdict, c: Connection) -> str:
+    """Describe a verdict; a hook may have put into its reply what the client sent."""
+    if isinstance(verdict, Deny):
+        reply = verdict.reply.removeprefix("-ERR ")
+        return f"Deny(reply='-ERR {shown(reply, c)}')"
+    return str(verdict)
 
 
 def _uid(key: bytes, ts: float, number: int) -> str:

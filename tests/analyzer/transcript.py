@@ -19,6 +19,7 @@ and then the dialogue::
 
     > pop3_request USER "bob"           an event, with all its parameters in their order but the
     > pop3_data T "text"                ``is_orig`` of events that have only one
+    > pop3_reply ERR "no" denial        a flag stands behind them where it is true
     > pop3_unexpected T line_too_long   the detail may be left out
     > pop3_request NOOP "xxx"...        a value that begins so
     = owed 1            an attribute of the analyzer, at the end of a run of one side's lines
@@ -96,8 +97,10 @@ class Expected:
         )
 
     def __str__(self) -> str:
-        shown = (quote(value.data) + "..." * value.prefix for value in self.values)
-        return " ".join(("  >", self.kind.name, *shown))
+        shown = [quote(value.data) + "..." * value.prefix for value in self.values]
+        count = len(_parameters(self.kind))
+        flags = [value.data.decode() for value in self.values[count:]]
+        return " ".join(("  >", self.kind.name, *shown[:count], *flags))
 
 
 @dataclass(slots=True)
@@ -155,18 +158,24 @@ def _encode(parameter: Any) -> bytes:
 
 
 def _parameters(kind: type[Event]) -> Sequence[str]:
-    """Name the parameters of an event, without an ``is_orig`` that can have only one value."""
+    """Name the parameters of an event, but for an ``is_orig`` that can have only one value, and numbers."""
     fixed = isinstance(getattr(kind, "is_orig", None), bool)
-    return [name for name in kind.parameters if not (fixed and name == "is_orig")]
+    left_out = {"attempt", "is_orig"} if fixed else {"attempt"}
+    return [name for name in kind.parameters if name not in left_out]
 
 
 def values_of(event: Event) -> tuple[bytes, ...]:
-    return tuple(_encode(getattr(event, name)) for name in _parameters(type(event)))
+    """Return the values of the parameters, then the names of the flags that are true."""
+    values = [_encode(getattr(event, name)) for name in _parameters(type(event))]
+    return (*values, *(name.encode() for name in event.flags if getattr(event, name)))
 
 
 def show(event: Event) -> str:
     """Write an event as a transcript does."""
-    return " ".join(("  >", event.name, *(quote(value) for value in values_of(event))))
+    flags = [name for name in event.flags if getattr(event, name)]
+    values = values_of(event)
+    shown = [quote(value) for value in values[: len(values) - len(flags)]]
+    return " ".join(("  >", event.name, *shown, *flags))
 
 
 def expected(text: str) -> Expected:
@@ -184,7 +193,9 @@ def expected(text: str) -> Expected:
         at = found.end()
     kind = _KINDS[name]
     count = len(_parameters(kind))
-    if len(values) != count and (name != "pop3_unexpected" or len(values) != count - 1):
+    flags = {value.data.decode() for value in values[count:]}
+    least = count - 1 if name == "pop3_unexpected" else count
+    if len(values) < least or not flags.issubset(kind.flags):
         raise TranscriptError(f"{name} has {count} values: {', '.join(_parameters(kind))}")
     return Expected(kind, tuple(values))
 

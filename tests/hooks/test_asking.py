@@ -70,6 +70,10 @@ class Gate(Hook):
         return self._answer(event)
 
 
+METHOD = f"{__file__}:{Gate._ask.__code__.co_firstlineno}"
+"""Where a log line points to if the hook's code raised nothing."""
+
+
 class Listener(Gate):
     """The same, but nobody waits for its answers."""
 
@@ -425,14 +429,16 @@ def test_a_verdict_that_the_event_cannot_get_is_a_failure(
     answer = (lambda event: succeed(DENY)) if awaited else gives(DENY)
     dispatcher = started(Gate(answer, LoginFailure, on_error="deny"))
     assert Asked(dispatcher, FAILURE).at_once == Drop()
-    assert [log["problem"] for log in quiet] == ["NoVerdict: pop3_login_failure cannot get Deny"]
+    assert [log["problem"] for log in quiet] == [
+        f"NoVerdict: pop3_login_failure cannot get Deny at {METHOD}"
+    ]
 
 
 def test_what_is_no_verdict_is_named_by_its_type_alone(
     started: Start, quiet: Sequence[Any]
 ) -> None:
     Asked(started(Gate(gives("hunter2"))), REQUEST)
-    assert [log["problem"] for log in quiet] == ["NoVerdict: str is no verdict"]
+    assert [log["problem"] for log in quiet] == [f"NoVerdict: str is no verdict at {METHOD}"]
 
 
 async def giving_up(event: Event) -> None:
@@ -476,7 +482,7 @@ def test_a_hook_that_takes_too_long_stands_for_what_its_on_error_says(
     clock.advance(0.2)
     assert asked.later == [verdict]
     assert dispatcher.failures == {"Gate": 1}
-    assert [log["problem"] for log in quiet] == ["TimeLimit: 3 s"]
+    assert [log["problem"] for log in quiet] == [f"TimeLimit: 3 s at {METHOD}"]
     assert unhandled(quiet) == []
 
 
@@ -562,7 +568,7 @@ def test_a_hook_that_does_not_let_itself_be_cancelled_in_time_changes_nothing(
     clock.advance(5)
     clock.advance(5)
     assert asked.later == [PASS]
-    assert [log["problem"] for log in quiet] == ["TimeLimit: 5 s"]
+    assert [log["problem"] for log in quiet] == [f"TimeLimit: 5 s at {METHOD}"]
     assert unhandled(quiet) == []
 
 
@@ -664,6 +670,21 @@ def test_who_fails_when_informed_is_counted_and_keeps_it_from_nobody(
     assert "hunter2" not in str(quiet)
 
 
+def test_blocking_hooks_neither_decide_about_the_reply_of_a_denial_nor_hear_of_it(
+    started: Start,
+) -> None:
+    gate, listener = Gate(gives(Drop()), Reply), Listener(gives(None), Reply)
+    dispatcher = started(gate, listener)
+    denial, server_s = Reply(C, TS, "ERR", "no", denial=True), Reply(C, TS, "ERR", "no")
+    assert Asked(dispatcher, denial).at_once is PASS
+    dispatcher.inform([denial])
+    assert gate.asked == []
+    dispatcher.dispatch([denial])
+    assert listener.asked == [denial]
+    assert Asked(dispatcher, denial, server_s).at_once == Drop()
+    assert gate.asked == [server_s]
+
+
 # --- listening hooks with coroutines ------------------------------------------------------------------
 
 
@@ -708,7 +729,7 @@ def test_a_listening_hooks_coroutine_has_a_time_limit(
     dispatcher = started(Listener(lambda event: Deferred(), limit=2))
     dispatcher.dispatch([REQUEST])
     clock.advance(2)
-    assert [log["problem"] for log in quiet] == ["TimeLimit: 2 s"]
+    assert [log["problem"] for log in quiet] == [f"TimeLimit: 2 s at {METHOD}"]
     assert unhandled(quiet) == []
 
 

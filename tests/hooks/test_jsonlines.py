@@ -21,6 +21,7 @@ from .examples import TS, connection, every_event
 C = connection("hunter2")
 SUCCESS = LoginSuccess(C, TS, "bob", "hunter2", "USER/PASS")
 FAILURE = LoginFailure(C, TS, "bob", "hunter2", "USER/PASS", Reason.CREDENTIALS, "AUTH")
+DENIAL = Reply(C, TS, "ERR", "no", denial=True)
 
 Starter = Callable[..., JsonLines]
 
@@ -99,9 +100,9 @@ def test_secrets_are_written_only_if_the_operator_says_so(path: Path, started: S
     assert records(path)[0]["password"] == "hunter2"
 
 
-@pytest.mark.parametrize("login", [SUCCESS, FAILURE], ids=["success", "failure"])
+@pytest.mark.parametrize("login", [SUCCESS, FAILURE, DENIAL], ids=["success", "failure", "denial"])
 def test_a_login_is_in_the_file_with_all_before_it_when_the_hook_returns(
-    login: LoginSuccess | LoginFailure, path: Path, started: Starter
+    login: LoginSuccess | LoginFailure | Reply, path: Path, started: Starter
 ) -> None:
     dispatcher = Dispatcher([started()])
     dispatcher.dispatch([Connect(C, TS), Reply(C, TS, "OK", "ready")])

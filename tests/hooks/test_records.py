@@ -73,6 +73,46 @@ def test_tls_that_begins_within_a_session_is_in_its_later_records() -> None:
     assert "tls_version" not in record(Connect(c, TS))
 
 
+LISTENER = ["listener", "listener.h", "listener.p"]
+NAMED = {
+    *("pop3_connect", "pop3_login_attempt", "pop3_login_success", "pop3_login_failure"),
+    "pop3_session",
+}
+
+
+@pytest.mark.parametrize("tls", [None, FULL], ids=["clear", "TLS"])
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_the_listener_is_in_records_of_connections_logins_and_sessions(
+    kind: type[Event], tls: Tls | None
+) -> None:
+    c = connection()
+    c.tls = tls
+    c.listener, c.listener_h, c.listener_p = "unix:/run/p\u00f6p", "/run/p\u00f6p", 0
+    (event,) = (event for event in every_event(c) if type(event) is kind)
+    named = LISTENER if kind.name in NAMED else []
+    assert list(record(event)) == [*COMMON, *(TLS if tls else []), *named, *kind.parameters]
+    if named:
+        values = [record(event)[name] for name in LISTENER]
+        assert values == [c.listener, c.listener_h, c.listener_p]
+
+
+def test_the_reply_of_a_denial_says_so_and_no_other_reply_does() -> None:
+    assert record(Reply(C, TS, "ERR", "no", denial=True))["denial"] is True
+    assert "denial" not in record(Reply(C, TS, "ERR", "no"))
+
+
+def test_the_last_record_counts_deletions_and_denials() -> None:
+    none = (0, 0, 0, 0, 0, 0)
+    end = SessionEnd(
+        *(C, TS, "bob", "failure", *none, 1.0, "quit", 0, "whole"),
+        mechanism="PLAIN",
+        deleted=3,
+        denied=2,
+    )
+    shown = record(end)
+    assert (shown["mechanism"], shown["deleted"], shown["denied"]) == ("PLAIN", 3, 2)
+
+
 def test_a_record_is_one_line_of_compact_json() -> None:
     assert line(Request(C, TS, "USER", "bob")) == (
         b'{"v":1,"ts":1764000000.123456,"event":"pop3_request","uid":"CHhAvVGS1DHFjwGM9",'

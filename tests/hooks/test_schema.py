@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from pop3proxy.analyzer.events import ALL, Event, Oddity, Reason
-from pop3proxy.hooks.logging.records import line
+from pop3proxy.hooks.logging.records import LISTENED, line
 from pop3proxy.hooks.logging.schema import schema
 from pop3proxy.hooks.masking import masked
 
@@ -50,11 +50,35 @@ def test_a_record_of_tls_is_valid(
             assert not validator.is_valid(record_of(kind) | some)
 
 
+LISTENER = {"listener": "tcp:110", "listener.h": "0.0.0.0", "listener.p": 110}
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_a_record_with_a_listener_is_valid_where_there_may_be_one(
+    kind: type[Event], validator: jsonschema.Draft202012Validator
+) -> None:
+    named = kind in LISTENED
+    assert validator.is_valid(record_of(kind) | LISTENER) == named
+    for name in LISTENER:
+        some = {key: value for key, value in LISTENER.items() if key != name}
+        assert not validator.is_valid(record_of(kind) | some)
+
+
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
 def test_a_record_that_says_more_is_not_valid(
     kind: type[Event], validator: jsonschema.Draft202012Validator
 ) -> None:
     assert not validator.is_valid(record_of(kind) | {"secret": "hunter2"})
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_a_flag_is_valid_only_where_it_is_true(
+    kind: type[Event], validator: jsonschema.Draft202012Validator
+) -> None:
+    for name in kind.flags:
+        validator.validate(record_of(kind) | {name: True})
+        assert not validator.is_valid(record_of(kind) | {name: False})
+    assert validator.is_valid(record_of(kind) | {"denial": True}) == ("denial" in kind.flags)
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)

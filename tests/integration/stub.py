@@ -5,6 +5,7 @@ import hashlib
 import socketserver
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import ClassVar
 
 from .mail import Mail
 from .servers import ThreadingServer
@@ -79,12 +80,44 @@ class _Dialogue(socketserver.StreamRequestHandler):
         self._say("+OK bye")
 
 
+class _DialogueWithoutCapa(_Dialogue):
+    """As servers spoke before RFC 2449: no CAPA, no AUTH, and all that clients use then."""
+
+    def _capa(self, argument: str) -> None:
+        self._unknown(argument)
+
+    def _auth(self, argument: str) -> None:
+        self._unknown(argument)
+
+    def _list(self, number: str) -> None:
+        if number:
+            self._say(f"+OK {number} {len(self.server.mails[int(number) - 1].sent)}")
+        else:
+            super()._list(number)
+
+    def _top(self, argument: str) -> None:
+        """Give the head of a message, and nothing of its body."""
+        number, _, _ = argument.partition(" ")
+        head = self.server.mails[int(number) - 1].sent.partition(b"\r\n\r\n")[0]
+        self._say("+OK", *head.decode().split("\r\n"), "", ".")
+
+    def _dele(self, _: str) -> None:
+        self._say("+OK deleted")
+
+
 class StubServer(ThreadingServer):
     """Everybody has the same password and the same mail."""
 
     title = "the tests' own server"
+    dialogue: ClassVar[type[_Dialogue]] = _Dialogue
 
     def __init__(self, mails: Sequence[Mail] = (), stamp: str = "") -> None:
-        super().__init__(_Dialogue)
+        super().__init__(self.dialogue)
         self.mails = mails
         self.stamp = stamp
+
+
+class StubServerWithoutCapa(StubServer):
+    """It refuses CAPA and AUTH; a DELE changes nothing."""
+
+    dialogue = _DialogueWithoutCapa

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pop3proxy.proxy.capabilities import Edits, edited
+from pop3proxy.proxy.capabilities import Edits, edited, listed
 
 BODY = [
     b"TOP",
@@ -152,3 +152,23 @@ def test_what_is_hidden_is_not_there(text: bytes, edits: Edits) -> None:
 def test_capabilities_that_are_not_known_stay_as_they_are(lines: list[bytes], edits: Edits) -> None:
     added = [b"STLS"] if edits.stls else []
     assert edited(reply(*lines), edits) == reply(*lines, *added)
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"])
+@pytest.mark.parametrize(
+    ("edits", "names"),
+    [
+        (Edits(answers=True), [b"TOP", b"UIDL", b"USER"]),
+        (Edits(answers=True, stls=True), [b"TOP", b"UIDL", b"USER", b"STLS"]),
+        (Edits(answers=True, stls=True, user=True, sasl=True), [b"TOP", b"UIDL", b"STLS"]),
+    ],
+)
+def test_a_list_in_place_of_a_refusal_shows_what_may_be_shown(
+    end: bytes, edits: Edits, names: list[bytes]
+) -> None:
+    assert listed(b"-ERR unknown" + end, edits) == reply(*names, end=end)
+
+
+@pytest.mark.parametrize("edits", [Edits(), SHOW, Edits(stls=False, bound=True)])
+def test_a_refusal_stays_where_it_is_not_answered(edits: Edits) -> None:
+    assert listed(b"-ERR unknown\r\n", edits) == b"-ERR unknown\r\n"

@@ -39,6 +39,10 @@ def fail() -> None:
     raise RuntimeError
 
 
+def leave() -> None:
+    raise SystemExit
+
+
 def test_watchers_are_told_what_they_watch_for(loop: Loop) -> None:
     ours, theirs = tcp_pair()
     with ours, theirs:
@@ -89,9 +93,12 @@ def test_an_event_is_not_told_to_who_got_the_number_within_the_batch(loop: Loop)
         made[0].close()
 
 
-def test_an_error_of_one_watcher_is_logged_and_the_others_are_told(loop: Loop) -> None:
+@pytest.mark.parametrize("act", [fail, leave])
+def test_an_error_of_one_watcher_is_logged_and_the_others_are_told(
+    loop: Loop, act: Callable[[], None]
+) -> None:
     pairs = [tcp_pair() for _ in range(3)]
-    watchers = [Watching(fail) for _ in pairs]
+    watchers = [Watching(act) for _ in pairs]
     for (ours, _), watcher in zip(pairs, watchers, strict=True):
         loop.engine.add(ours.fileno(), watcher, WRITE)
     with capturedLogs() as log:

@@ -11,7 +11,7 @@ from pop3proxy.config import Listener, Upstream
 from pop3proxy.hooks.api import Deny
 from pop3proxy.hooks.policy.commands import TLS_REQUIRED
 from pop3proxy.proxy.capabilities import Edits
-from pop3proxy.proxy.terms import ALREADY_ON, MALFORMED, NO_TLS, Terms, terms_for
+from pop3proxy.proxy.terms import ALREADY_ON, NO_TLS, Terms, terms_for
 
 from ..analyzer.player import new_connection
 
@@ -67,10 +67,16 @@ def test_stls_that_is_passed_stays_the_server_s_before_tls_of_ours(upstream: str
     assert passing.edits(False) == Edits(bound=True)
 
 
-@pytest.mark.parametrize("mode", ["none", "implicit", "terminate", "require"])
-@pytest.mark.parametrize("line", [b" STLS", b"STLS\t", b"\0stls", b"NOOP\rSTLS", b"STLS\0x"])
-def test_stls_that_only_some_servers_see_is_refused(mode: str, line: bytes) -> None:
-    assert terms(mode).denial(step(line), False) is MALFORMED
+@pytest.mark.parametrize("line", [b" STLS", b"STLS\t", b"\x01stls"])
+def test_stls_to_some_servers_is_stls(line: bytes) -> None:
+    assert terms("none").denial(step(line), False) is NO_TLS
+    assert terms("terminate").denial(step(line), False) is None
+    assert step(line).stls
+
+
+@pytest.mark.parametrize("line", [b"\0stls", b"NOOP\rSTLS", b"STLS\0x", b"NOOP\r"])
+def test_a_line_that_is_not_one_line_to_every_server_does_not_pass(line: bytes) -> None:
+    assert step(line).refusal is not None
 
 
 @pytest.mark.parametrize("line", [b"STLSX", b"NOOP STLS", b"XSTLS", b"NOOP", b""])
@@ -108,10 +114,10 @@ def test_what_is_held_for_the_sake_of_tls() -> None:
         ("none", "plain", False, Edits(stls=False)),
         ("none", "tls", False, Edits(stls=False, bound=True)),
         ("implicit", "plain", True, Edits(stls=False, bound=True)),
-        ("terminate", "plain", False, Edits(stls=True, bound=True)),
-        ("terminate", "starttls", True, Edits(stls=False, bound=True)),
-        ("require", "plain", False, Edits(stls=True, user=True, sasl=True, bound=True)),
-        ("require", "plain", True, Edits(stls=False, bound=True)),
+        ("terminate", "plain", False, Edits(stls=True, bound=True, answers=True)),
+        ("terminate", "starttls", True, Edits(stls=False, bound=True, answers=True)),
+        ("require", "plain", False, Edits(True, user=True, sasl=True, bound=True, answers=True)),
+        ("require", "plain", True, Edits(stls=False, bound=True, answers=True)),
     ],
 )
 def test_what_capa_shows(mode: str, upstream: str, secure: bool, edits: Edits) -> None:

@@ -16,6 +16,7 @@ from pop3proxy.analyzer.events import (
     LoginFailure,
     LoginSuccess,
     Oddity,
+    Reply,
     Request,
     Side,
     StartTLS,
@@ -30,9 +31,7 @@ from pop3proxy.proxy.session import Mode
 from pop3proxy.proxy.terms import (
     ALREADY_ON,
     BEGIN_TLS,
-    MALFORMED,
     NO_TLS,
-    NO_USER,
     TOO_LATE,
     Terms,
     terms_for,
@@ -613,6 +612,189 @@ def test_where_stls_passes_only_what_hangs_on_one_tls_is_hidden() -> None:
     assert pair.client.value() == GREETING + CAPA.replace(b" EXTERNAL", b"")
     pair.client_says(b"STLS\r\n")
     assert pair.server.value() == b"CAPA\r\nSTLS\r\n"
+
+
+# --- records of what is refused ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "line", "denial"),
+    [
+        ("none", b"STLS", NO_TLS),
+        ("implicit", b"STLS", ALREADY_ON),
+        ("terminate", b"\0STLS", MALFORMED),
+        ("require", b"USER bob", TLS_REQUIRED),
+        ("require", b"AUTH", TLS_REQUIRED),
+    ],
+)
+def test_what_the_terms_refuse_has_its_reply_among_the_events(
+    mode: str, line: bytes, denial: Deny
+) -> None:
+    pair = relaying(mode)
+    pair.client_says(line + b"\r\n")
+    assert pair.client.value() == denial.line
+    kinds = [type(event) for event in pair.around.told if type(event) is not Unexpected]
+    assert kinds == [Request, Reply]
+    (reply,) = told(pair, Reply)
+    assert (reply.cmd, reply.msg, reply.denial) == ("ERR", denial.reply[5:], True)
+    assert pair.analyzer.summary.denied == pair.around.counts["denied"] == 1
+
+
+def test_stls_that_comes_too_late_has_its_reply_among_the_events() -> None:
+    pair = relaying("terminate")
+    pair.client_says(b"USER bob\r\nPASS secret\r\nSTLS\r\n")
+    pair.server_says(b"+OK\r\n+OK\r\n")
+    assert pair.client.value() == b"+OK\r\n+OK\r\n" + TOO_LATE.line
+    assert [reply.denial for reply in told(pair, Reply)] == [False, False, True]
+    assert pair.analyzer.summary.denied == pair.around.counts["denied"] == 1
+
+
+def test_a_denial_that_cannot_be_recorded_is_not_sent() -> None:
+    pair = relaying("none")
+    pair.around.refuses = Reply
+    pair.client_says(b"STLS\r\n")
+    assert pair.client.value() == b""
+    assert pair.both_gone().reason == "hook"
+
+
+def test_the_denial_of_a_success_that_cannot_be_recorded_is_not_sent() -> None:
+    class Denies(Hook):
+        blocking = True
+
+        def pop3_login_success(self, event: LoginSuccess) -> Deny:
+            pair.around.refuses = Reply
+            return Deny()
+
+    pair = relaying("terminate", Denies())
+    pair.client_says(b"APOP bob c4c9334bac560ecc979e58001b3e22fb\r\n")
+    pair.server_says(b"+OK welcome\r\n")
+    assert pair.client.value() == b""
+    assert pair.both_gone().reason == "hook"
+
+
+def test_stls_that_the_session_s_end_overtakes_is_no_denial() -> None:
+    pair = relaying("terminate")
+    pair.client_says(b"NOOP\r\nSTLS\r\n")
+    pair.session.end("shutdown")
+    assert told(pair, Reply) == []
+    assert pair.both_gone().denied == 0
+
+
+# --- a server without CAPA ----------------------------------------------------------------------------------
+
+REFUSAL = b"-ERR unknown command\r\n"
+ANSWERED = {
+    "none": REFUSAL,
+    "implicit": REFUSAL,
+    "terminate": b"+OK Capability list follows\r\nTOP\r\nUIDL\r\nUSER\r\nSTLS\r\n.\r\n",
+    "require": b"+OK Capability list follows\r\nTOP\r\nUIDL\r\nSTLS\r\n.\r\n",
+}
+
+
+class LooksAtReplies(Hook):
+    """Holds every line of the server that may be a reply, until it is whole."""
+
+    blocking = True
+
+    def pop3_reply(self, event: Any) -> None:
+        """Look."""
+
+
+@pytest.mark.parametrize("hooks", [(), (LooksAtReplies(),)], ids=["no hook", "a hook"])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_refused_capa_is_answered_in_its_place_however_it_is_cut(
+    mode: str, hooks: tuple[Hook, ...]
+) -> None:
+    for cut in range(len(REFUSAL)):
+        pair = relaying(mode, *hooks)
+        pair.client_says(b"NOOP\r\nCAPA\r\nNOOP\r\n")
+        pair.server_says(b"+OK 1\r\n" + REFUSAL[:cut])
+        pair.server_says(REFUSAL[cut:] + b"+OK 2\r\n")
+        assert pair.client.value() == b"+OK 1\r\n" + ANSWERED[mode] + b"+OK 2\r\n"
+        said = [(event.cmd, event.msg, event.denial) for event in told(pair, Reply)]
+        assert said == [("OK", "1", False), ("ERR", "unknown command", False), ("OK", "2", False)]
+        assert pair.around.counts["capa_answered"] == (ANSWERED[mode] != REFUSAL)
+
+
+@both
+def test_every_refused_capa_is_answered_octet_by_octet_with_the_server_s_line_end(
+    mode: str,
+) -> None:
+    pair = relaying(mode)
+    pair.client_says(b"CAPA\r\nCAPA\r\n")
+    for octet in b"+err\n" + REFUSAL:
+        pair.server_says(bytes([octet]))
+    assert pair.client.value() == ANSWERED[mode].replace(b"\r", b"") + ANSWERED[mode]
+
+
+@both
+def test_inside_tls_a_refused_capa_is_answered_without_stls(mode: str) -> None:
+    pair = secure(mode)
+    pair.client_says(b"CAPA\r\n")
+    pair.server_says(REFUSAL)
+    assert pair.client.value() == ANSWERED["terminate"].replace(b"STLS\r\n", b"")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"-ERR Disconnected for inactivity.\r\n",
+        b"no status line\r\n",
+        b"+OK half a list\r\nTOP\r\n",
+        b"-ERR " + b"x" * CAPA_HELD,
+        b"-ERR half a lin",
+    ],
+    ids=lambda said: said[:12].decode(),
+)
+def test_what_is_no_refusal_of_capa_arrives_unchanged_with_the_server_s_end(said: bytes) -> None:
+    for cut in (0, 1, 5, len(said)):
+        pair = relaying("terminate")
+        pair.client_says(b"CAPA\r\n")
+        pair.server_says(said[:cut])
+        pair.server_says(said[cut:])
+        pair.server_wire.connectionLost(GONE)
+        assert pair.client.value() == said
+        assert pair.around.counts["capa_answered"] == 0
+
+
+def test_behind_a_line_in_its_place_a_refused_capa_is_answered() -> None:
+    farewell = b"-ERR Disconnected " + b"x" * CAPA_HELD + b"\r\n"
+    for cut in (3, CAPA_HELD + 10, len(farewell)):
+        pair = relaying("terminate")
+        pair.client_says(b"CAPA\r\n")
+        pair.server_says(farewell[:cut])
+        pair.server_says(farewell[cut:])
+        pair.server_says(REFUSAL)
+        assert pair.client.value() == farewell + ANSWERED["terminate"]
+
+
+def test_in_doubt_a_refusal_is_left_alone_and_so_is_what_follows_it() -> None:
+    farewell = b"-ERR Disconnected for inactivity.\r\n"
+    pair = relaying("terminate")
+    pair.client_says(b"NOOP\r\n")
+    pair.server_says(b"no status line\r\n")
+    pair.client_says(b"CAPA\r\n")
+    pair.server_says(REFUSAL)
+    pair.client_says(b"CAPA\r\n")
+    assert not pair.analyzer.in_doubt
+    pair.server_says(farewell)
+    assert pair.client.value() == b"no status line\r\n" + REFUSAL + farewell
+    pair.server_says(REFUSAL)
+    assert pair.client.value().endswith(farewell + ANSWERED["terminate"])
+
+
+def test_the_beginning_of_mail_ahead_of_a_capa_is_not_held() -> None:
+    pair = relaying("terminate")
+    pair.client_says(b"USER bob\r\nPASS secret\r\nRETR 1\r\nCAPA\r\n")
+    pair.server_says(b"+OK\r\n+OK\r\n+OK\r\n-ERR half a line of m")
+    assert pair.client.value().endswith(b"-ERR half a line of m")
+
+
+def test_stls_behind_a_refused_capa_is_answered_behind_the_list() -> None:
+    pair = relaying("require")
+    pair.client_says(b"CAPA\r\nSTLS\r\n")
+    pair.server_says(REFUSAL)
+    assert pair.client.value() == ANSWERED["require"] + BEGIN_TLS
 
 
 def test_the_analyzer_sees_the_server_s_list() -> None:

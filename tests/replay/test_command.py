@@ -168,3 +168,40 @@ def test_a_terminal_gets_a_progress_bar(tmp_path: Path, name: str) -> None:
         shown = terminal.read(10_000)
     assert done.returncode == 0
     assert b"100%" in shown
+
+
+HOOK = """\
+from pop3proxy.hooks.api import Hook
+
+class Bad(Hook):
+    def start(self, reactor):
+        self.reactor = reactor
+        if {fails}:
+            raise SystemExit
+
+    def pop3_request(self, event):
+        self.reactor.callLater(0, self.later)
+        raise SystemExit(event.arg)
+
+    def later(self):
+        raise SystemExit("secret")
+"""
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_hook_may_raise_anything(tmp_path: Path, fails: bool) -> None:
+    (tmp_path / "bad_of_replay.py").write_text(HOOK.format(fails=fails))
+    (tmp_path / "bad.toml").write_text('[[hooks]]\nname = "bad_of_replay:Bad"\n')
+    options = ("--events", "-", "--config", "bad.toml")
+    done = run(capture(tmp_path), *options, cwd=tmp_path)
+    log = done.stderr.decode()
+    assert done.returncode == int(fails)
+    if fails:
+        assert "pop3proxy: hook Bad does not start: SystemExit at " in log
+    else:
+        assert records(done.stdout)[-1]["event"] == "pop3_session"
+        assert "hook Bad failed on pop3_request: SystemExit at " in log
+        assert "a delayed call of a hook failed: SystemExit" in log
+    assert "listener" not in done.stdout.decode()
+    assert "secret" not in log
+    assert "Traceback" not in log

@@ -58,6 +58,19 @@ def test_a_session_begins_at_its_first_packet_and_ends_at_its_last(tmp_path: Pat
     assert end.duration == round((len(what) - 1) * 1e-3, 6)
 
 
+def test_the_last_record_says_who_tried_to_log_in_and_what_was_deleted(tmp_path: Path) -> None:
+    dialogue = [
+        Said(S, b"+OK ready\r\n"),
+        Said(C, b"USER bob\r\nPASS secret\r\nDELE 1\r\nDELE 2\r\nRSET\r\nDELE 3\r\nQUIT\r\n"),
+        Said(S, b"+OK\r\n" * 7),
+        Said(S, None),
+        Said(C, None),
+    ]
+    (end,) = replayed_segments(tmp_path, segments(dialogue)).ends
+    assert (end.user, end.mechanism) == ("bob", "USER/PASS")
+    assert (end.dele, end.deleted, end.denied) == (3, 1, 0)
+
+
 def test_who_leaves_without_a_word_is_a_session(tmp_path: Path) -> None:
     done = replayed_segments(tmp_path, segments([Said(C, None), Said(S, None)]))
     assert done.names == ["pop3_connect", "pop3_unexpected", "pop3_session"]

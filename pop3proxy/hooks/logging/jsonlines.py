@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from ...analyzer.events import ALL, Data, Event, LoginAttempt, LoginFailure, LoginSuccess
+from ...analyzer.events import ALL, Data, Event, LoginAttempt, LoginFailure, LoginSuccess, Reply
 from ..api import EndSession, Hook
 from ..masking import in_clear, masked
 from .output import Output
@@ -18,8 +18,9 @@ Fingerprint = Callable[[str], str]
 class JsonLines(Hook):
     """Writes one JSON object a line for every event.
 
-    A login's result is written before its method returns, with all that was queued before it, so that
-    the client cannot know it sooner than the file; other events are written in batches.
+    A login's result, and the reply of a denial, are written before their method returns, with all that was
+    queued before them, so that the client cannot know them sooner than the file; other events are written in
+    batches.
     """
 
     def __init__(
@@ -32,8 +33,8 @@ class JsonLines(Hook):
         """Write to ``path``, or to standard output if it is ``-``.
 
         ``data`` adds ``pop3_data``, the lines of the mail itself. ``show_secrets`` writes passwords in
-        clear. ``on_error`` says what becomes of a session whose login cannot be written: ``pass`` lets
-        it go on, ``deny`` ends it. Raises ValueError for any other.
+        clear. ``on_error`` says what becomes of a session whose login or denial cannot be written: ``pass``
+        lets it go on, ``deny`` ends it. Raises ValueError for any other.
         """
         if on_error not in ("pass", "deny"):
             raise ValueError(f"on_error is {on_error!r}; it can be 'pass' or 'deny'")
@@ -44,7 +45,8 @@ class JsonLines(Hook):
         # Listeners are what the dispatcher finds by name, and what nobody listens to is never built.
         for kind in ALL:
             if kind is not Data or data:
-                setattr(self, kind.name, self._login if kind in _LOGINS else self._event)
+                setattr(self, kind.name, self._at_once if kind in _LOGINS else self._event)
+        self.pop3_reply = self._reply
 
     @property
     def written(self) -> int:
@@ -58,7 +60,7 @@ class JsonLines(Hook):
 
     @property
     def late(self) -> int:
-        """Login records that could not be written before the client got its answer."""
+        """Records of logins and denials that could not be written before the client got its answer."""
         return self.output.late
 
     def start(self, reactor: Any) -> None:
@@ -84,7 +86,13 @@ class JsonLines(Hook):
             return with_fingerprint(found, self.fingerprint(event.password))
         return found
 
-    def _login(self, event: Event) -> None:
-        """Write a login's result at once. Raises EndSession if that fails and the operator wants it so."""
+    def _reply(self, event: Reply) -> None:
+        if event.denial:
+            self._at_once(event)
+        else:
+            self._event(event)
+
+    def _at_once(self, event: Event) -> None:
+        """Write what the client is about to learn. Raises EndSession if that fails and ends the session."""
         if not self.output.add_now(self._line(event)) and self._ends_sessions:
-            raise EndSession("a login could not be written down")
+            raise EndSession("a login or a denial could not be written down")

@@ -102,6 +102,28 @@ def _tls(tls: Tls) -> str:
     return shown
 
 
+LISTENED: Final = frozenset({Connect, LoginAttempt, LoginSuccess, LoginFailure, SessionEnd})
+"""The events whose records name the listener that the client came to."""
+
+
+def _behind_listener(own: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Put the listener, where there is one, before an event's own parameters."""
+
+    def render(event: Event) -> str:
+        c = event.c
+        return _listener(c.listener, c.listener_h, c.listener_p) + own(event)
+
+    return render
+
+
+# There are few listeners.
+@lru_cache(maxsize=64)
+def _listener(name: str, host: str, port: int) -> str:
+    if not name:
+        return ""
+    return f',"listener":{_text(name)},"listener.h":{_text(host)},"listener.p":{port}'
+
+
 def _flag(value: bool) -> str:
     return "true" if value else "false"
 
@@ -115,34 +137,46 @@ def _request(event: Request) -> str:
 
 
 def _reply(event: Reply) -> str:
-    return f',"is_orig":false,"cmd":{_text(event.cmd)},"msg":{_text(event.msg)}'
+    denial = ',"denial":true' if event.denial else ""
+    return f',"is_orig":false,"cmd":{_text(event.cmd)},"msg":{_text(event.msg)}{denial}'
 
 
 def _data(event: Data) -> str:
     return f',"is_orig":{_flag(event.is_orig)},"data":{_text(event.data)}'
 
 
-def _login(event: LoginAttempt | LoginSuccess | LoginFailure) -> str:
+def _credentials(event: LoginAttempt | LoginSuccess | LoginFailure) -> str:
     return (
         f',"is_orig":{_flag(event.is_orig)},"user":{_text(event.user)},'
         f'"password":{_text(event.password)},"mechanism":{_text(event.mechanism)}'
     )
 
 
+def _login(event: LoginAttempt | LoginSuccess) -> str:
+    return f'{_credentials(event)},"attempt":{event.attempt}'
+
+
 def _login_failure(event: LoginFailure) -> str:
-    return f'{_login(event)},"reason":{_text(event.reason)},"code":{_text(event.code)}'
+    return (
+        f'{_credentials(event)},"reason":{_text(event.reason)},"code":{_text(event.code)},'
+        f'"attempt":{event.attempt}'
+    )
 
 
 def _unexpected(event: Unexpected) -> str:
+    attempt = f',"attempt":{event.attempt}' if event.attempt else ""
     return (
-        f',"is_orig":{_flag(event.is_orig)},"msg":{_text(event.msg)},"detail":{_text(event.detail)}'
+        f',"is_orig":{_flag(event.is_orig)},"msg":{_text(event.msg)},'
+        f'"detail":{_text(event.detail)}{attempt}'
     )
 
 
 def _session_end(event: SessionEnd) -> str:
     return (
-        f',"user":{_text(event.user)},"outcome":{_text(event.outcome)},'
-        f'"commands":{event.commands},"retr":{event.retr},"top":{event.top},"dele":{event.dele},'
+        f',"user":{_text(event.user)},"mechanism":{_text(event.mechanism)},'
+        f'"outcome":{_text(event.outcome)},"commands":{event.commands},'
+        f'"retr":{event.retr},"top":{event.top},"dele":{event.dele},'
+        f'"deleted":{event.deleted},"denied":{event.denied},'
         f'"orig_octets":{event.orig_octets},"resp_octets":{event.resp_octets},'
         f'"duration":{event.duration:.6f},"reason":{_text(event.reason)},'
         f'"unexpected":{event.unexpected},"inspected":{_text(event.inspected)}'
@@ -170,6 +204,7 @@ _PARAMETERS: Final[dict[type[Event], Callable[[Any], str]]] = {
     SessionEnd: _session_end,
     Policy: _policy,
 }
+_PARAMETERS.update({kind: _behind_listener(_PARAMETERS[kind]) for kind in LISTENED})
 
 
 def _bytes_as_text(error: UnicodeError) -> tuple[str, int]:

@@ -4,8 +4,8 @@ import inspect
 from enum import StrEnum
 from typing import Any, ClassVar, Final, get_origin, get_type_hints
 
-from ...analyzer.events import ALL, Event
-from .records import VERSION
+from ...analyzer.events import ALL, Event, Unexpected
+from .records import LISTENED, VERSION
 
 _PORT: Final = {"type": "integer", "minimum": 0, "maximum": 65535}
 _TYPES: Final = {str: "string", bool: "boolean", int: "integer", float: "number"}
@@ -17,6 +17,13 @@ _TLS: Final = {
     "tls_client": {"type": "string", "description": "the subject of the client's certificate"},
 }
 """What records have besides while the client talks TLS to the proxy; the last three where they are known."""
+
+_LISTENER: Final = {
+    "listener": {"type": "string", "description": "the endpoint string of the client's listener"},
+    "listener.h": {"type": "string", "description": "the address that it is bound to"},
+    "listener.p": _PORT,
+}
+"""What records of connections, logins and sessions have besides where there is a listener."""
 
 
 def schema() -> dict[str, Any]:
@@ -33,13 +40,22 @@ def schema() -> dict[str, Any]:
 def _record(kind: type[Event]) -> dict[str, Any]:
     hints = get_type_hints(kind)
     common = _common(kind)
+    listener = _LISTENER if kind in LISTENED else {}
     parameters = {name: _parameter(kind, name, hints[name]) for name in kind.parameters}
+    flags = {name: {"const": True} for name in kind.flags}
     return {
         "description": inspect.getdoc(kind),
         "type": "object",
-        "properties": common | _TLS | parameters | _fingerprint(kind),
+        "properties": common
+        | _TLS
+        | listener
+        | parameters
+        | flags
+        | _fingerprint(kind)
+        | _outcome(kind),
         "required": [*common, *parameters],
-        "dependentRequired": {name: ["tls_version", "tls_cipher"] for name in _TLS},
+        "dependentRequired": {name: ["tls_version", "tls_cipher"] for name in _TLS}
+        | {name: [*listener] for name in listener},
         "additionalProperties": False,
     }
 
@@ -50,6 +66,13 @@ def _fingerprint(kind: type[Event]) -> dict[str, Any]:
         return {}
     what = "the same for the same password, under policy.fingerprint_key"
     return {"password_fp": {"type": "string", "pattern": "^[0-9a-f]{16}$", "description": what}}
+
+
+def _outcome(kind: type[Event]) -> dict[str, Any]:
+    """Describe what a ``pop3_unexpected`` has besides that is the outcome of a login attempt."""
+    if kind is not Unexpected:
+        return {}
+    return {"attempt": {"type": "integer", "minimum": 1, "description": "whose outcome this is"}}
 
 
 def _common(kind: type[Event]) -> dict[str, Any]:

@@ -22,6 +22,8 @@ ReasonName = Literal[
     "login_delay",
     "account",
     "tls_required",
+    "malformed",
+    "unsupported",
     "aborted",
     "unknown",
 ]

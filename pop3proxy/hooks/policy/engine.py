@@ -22,6 +22,7 @@ from ...analyzer.events import (
 )
 from ...analyzer.events import Policy as PolicyEvent
 from ..api import PASS, Delay, Deny, Drop, Verdict
+from ..masking import shown_name
 from .config import Policy, PolicyRule
 from .store import (
     SECRET,
@@ -98,10 +99,13 @@ class Charged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """An attempt that waits for the server's answer."""
+    """An attempt that waits for the server's answer.
+
+    ``number`` is the attempt's in its session: of a name with a blank there is one for each reading.
+    """
 
     who: Who
-    mechanism: str
+    number: int
     charged: tuple[Charged, ...]
     at: float
 
@@ -236,7 +240,7 @@ class Engine:
             if answer.refused:
                 self._refuse(decision, event, charged, answer)
                 return decision
-            flight = Flight(who, event.mechanism, charged if answer.charged else (), event.ts)
+            flight = Flight(who, event.attempt, charged if answer.charged else (), event.ts)
             if ban is not None and not answer.welcome:
                 self._settle_all((flight,), event.ts)
                 self._turned_away(decision, event, ban, Deny())
@@ -441,14 +445,20 @@ class Engine:
         return kept, refunded
 
     def _landed(self, event: LoginSuccess | LoginFailure, who: Who) -> Flight | None:
-        """Find the attempt that an answer is to; those before it will get none, and are taken back."""
+        """Find the attempt that an answer is to.
+
+        Those before it will get none, and are taken back; so are the other readings of a name that is in.
+        """
         flights = self._flights.get(event.c.uid)
         if flights is None:
             return None
         for index, flight in enumerate(flights):
-            if flight.who == who and flight.mechanism == event.mechanism:
-                before = [flights.popleft() for _ in range(index + 1)][:-1]
-                self._settle_all(before, event.ts)
+            if flight.who == who and flight.number == event.attempt:
+                others = [flights.popleft() for _ in range(index + 1)][:-1]
+                if isinstance(event, LoginSuccess):
+                    while flights and flights[0].number == event.attempt:
+                        others.append(flights.popleft())
+                self._settle_all(others, event.ts)
                 return flight
         return None
 
@@ -621,7 +631,7 @@ class Engine:
         said = decision.events[-1]
         evidence = (
             f"{_time(now)} {said.counted} {said.count} of {said.limit} in {said.window:g} s"
-            f" by {said.key}; the last one in session {event.c.uid}",
+            f" by {shown_name(said.key)}; the last one in session {event.c.uid}",
         )
         before = past.evidence[-9:] if past is not None else ()
         self.store.ban(Ban(about, rule.name, now, now + seconds, times, (*before, *evidence)), now)

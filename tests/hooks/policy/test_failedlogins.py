@@ -412,13 +412,29 @@ def test_rules_that_a_log_says_too_little_for_are_named(tmp_path: Path) -> None:
     assert '"rule":"brute-force"' not in result.stdout
 
 
-def test_a_rule_for_one_listener_is_never_judged_by_a_log(tmp_path: Path) -> None:
+def test_a_rule_for_one_listener_is_not_judged_by_a_log_that_names_none(tmp_path: Path) -> None:
     source, config = log_of(tmp_path, fingerprints=True), tmp_path / "test.toml"
     rule = 'name = "here"\nlistener = "tcp:110"\nlimits = [{ count = 1, seconds = 60 }]'
     config.write_text(f"[[policy.rules]]\n{rule}\n")
     arguments = [source, "--config", str(config)]
     result = CliRunner().invoke(policy_test, arguments, standalone_mode=False)
     assert "here  not judged" in result.stderr
+
+
+def test_a_rule_for_one_listener_is_judged_by_a_log_that_names_it(tmp_path: Path) -> None:
+    source, config = Path(log_of(tmp_path, fingerprints=True)), tmp_path / "test.toml"
+    named = '"listener": "tcp:110", "listener.h": "0.0.0.0", "listener.p": 110, "user"'
+    source.write_text(source.read_text().replace('"user"', named))
+    rules = [
+        f'[[policy.rules]]\nname = "{name}"\nlistener = "{listener}"\n'
+        "limits = [{ count = 1, seconds = 60 }]\n"
+        for name, listener in (("here", "tcp:110"), ("there", "tcp:995"))
+    ]
+    config.write_text("".join(rules))
+    arguments = [str(source), "--config", str(config)]
+    result = CliRunner().invoke(policy_test, arguments, standalone_mode=False)
+    assert "not judged" not in result.stderr
+    assert {json.loads(line)["rule"] for line in result.stdout.splitlines()} == {"here"}
 
 
 def test_sessions_of_a_log_that_never_end_are_bounded(
@@ -493,6 +509,27 @@ def test_a_capture_is_judged_and_its_replay_writes_what_was_decided(tmp_path: Pa
     done = subprocess.run(command, capture_output=True, timeout=60, check=True)
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [r["action"] for r in records if r["event"] == "pop3_policy"] == decided
+
+
+def test_a_capture_is_judged_by_the_words_that_the_configuration_knows(tmp_path: Path) -> None:
+    path, config = tmp_path / "test.pcap", tmp_path / "test.toml"
+    runs = [
+        run._replace(data=b"-ERR moving house\r\n") if run.data == b"-ERR [AUTH] no\r\n" else run
+        for run in GUESSES
+    ]
+    path.write_bytes(pcap(frames(segments(runs))))
+    rule = 'name = "here"\naction = "ban"\nlimits = [{ count = 2, seconds = 60 }]\n'
+    words = '[[analyzer.refusals]]\ntext = "moving house"\nreason = "temporary"\n'
+    given = [str(path), "--config", str(config)]
+    for text, decides in (("", True), (words, False)):
+        config.write_text(f"[[policy.rules]]\n{rule}{text}")
+        result = CliRunner().invoke(policy_test, given, standalone_mode=False)
+        assert (result.return_value, bool(result.stdout)) == (0, decides)
+    command = [sys.executable, "-m", "pop3proxy", "replay", *given, "--events", "-"]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=True)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    failures = [r for r in records if r["event"] == "pop3_login_failure"]
+    assert [failure["reason"] for failure in failures] == ["temporary"] * 4
 
 
 def test_a_capture_that_is_none_is_refused(tmp_path: Path) -> None:

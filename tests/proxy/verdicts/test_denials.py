@@ -242,11 +242,12 @@ def test_a_denied_login_is_on_record_before_the_client_sees_the_reply(
         assert [(r["user"], r["mechanism"], r["reason"], r["code"]) for r in failures] == [
             ("bob", "APOP", "denied", code)
         ]
+        said = [(r["cmd"], r.get("denial")) for r in case.records() if r["event"] == "pop3_reply"]
+        assert said == [("OK", None), ("ERR", True)]
         case.client.leaves()
         summary = case.summary()
-        assert summary["outcome"] == "failure"
-        replies = [r for r in case.records() if r["event"] == "pop3_reply"]
-        assert len(replies) == 1, "the greeting, and nothing of ours"
+        assert (summary["outcome"], summary["denied"]) == ("failure", 1)
+        assert (summary["user"], summary["mechanism"]) == ("bob", "APOP")
 
 
 def test_a_denied_login_is_on_record_even_if_its_client_leaves_before_the_reply(

@@ -1,0 +1,52 @@
+"""What holds before any mail server, whatever its habits and whatever the client says.
+
+Guarded, no login is judged that a hook was not asked about; unguarded, no byte changes. Hypothesis draws the
+server's habits and the dialogue.
+"""
+
+import os
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from .dialogues import Dialogue, dialogues, habits
+from .habits import Habits
+from .holes import HOLES, Hole
+from .stage import guarded, unguarded
+
+EXAMPLES = 6000 if os.environ.get("CI") else 600
+
+Rule = Callable[[Habits, Dialogue], object]
+
+
+def hunt(rule: Rule, examples: int, phases: tuple[Phase, ...] = tuple(Phase)) -> None:
+    """Try a rule on so many servers and clients, always the same ones."""
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=phases,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(habits(), dialogues())
+    def on(server: Habits, client: Dialogue) -> None:
+        rule(server, client)
+
+    on()
+
+
+def test_no_login_is_judged_that_no_hook_was_asked_about() -> None:
+    hunt(guarded, EXAMPLES)
+
+
+def test_without_a_deciding_hook_no_byte_changes() -> None:
+    hunt(unguarded, EXAMPLES)
+
+
+@pytest.mark.parametrize("piece", [0, 1])
+@pytest.mark.parametrize("hole", HOLES, ids=[hole.name for hole in HOLES])
+def test_no_login_slips_past_where_servers_have_opened_a_way(hole: Hole, piece: int) -> None:
+    guarded(hole.server, hole.dialogue(piece, piece))
