@@ -144,7 +144,7 @@ class Habits:
     after_other: Named = Named.KEPT  # a refused STLS, an unknown command
     second_user: SecondUser = SecondUser.WINS
     unknown_user: UnknownUser = UnknownUser.ACCEPTED
-    names_stop_at_a_blank: bool = False  # where one follows the name as well: USER, APOP, CRAM-MD5
+    names_stop_at_a_blank: bool = False
     initial: Initial = Initial.USED
     base64: Base64 = Base64.STRICT
     which: Which = Which.FIRST

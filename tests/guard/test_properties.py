@@ -1,7 +1,7 @@
 """What holds before any mail server, whatever its habits and whatever the client says.
 
-Guarded, no login is judged that a hook was not asked about; unguarded, no byte changes. Hypothesis draws the
-server's habits and the dialogue.
+Guarded, no login is judged that a hook was not asked about; unguarded, no byte changes, and what became of a
+login is what the server made of it. Hypothesis draws the server's habits and the dialogue.
 """
 
 import os
@@ -10,12 +10,14 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from .dialogues import Dialogue, dialogues, habits
+from .dialogues import Dialogue
+from .encounters import Encounter, encounters
+from .faults import FAULTS, Plant
 from .habits import Habits
 from .holes import HOLES, Hole
 from .stage import guarded, unguarded
 
-EXAMPLES = 6000 if os.environ.get("CI") else 600
+EXAMPLES = 6000 if os.environ.get("CI") else 500
 
 Rule = Callable[[Habits, Dialogue], object]
 
@@ -31,9 +33,9 @@ def hunt(rule: Rule, examples: int, phases: tuple[Phase, ...] = tuple(Phase)) ->
         phases=phases,
         suppress_health_check=list(HealthCheck),
     )
-    @given(habits(), dialogues())
-    def on(server: Habits, client: Dialogue) -> None:
-        rule(server, client)
+    @given(encounters())
+    def on(encounter: Encounter) -> None:
+        rule(*encounter)
 
     on()
 
@@ -42,7 +44,7 @@ def test_no_login_is_judged_that_no_hook_was_asked_about() -> None:
     hunt(guarded, EXAMPLES)
 
 
-def test_without_a_deciding_hook_no_byte_changes() -> None:
+def test_without_a_deciding_hook_bytes_pass_and_outcomes_are_the_server_s() -> None:
     hunt(unguarded, EXAMPLES)
 
 
@@ -50,3 +52,10 @@ def test_without_a_deciding_hook_no_byte_changes() -> None:
 @pytest.mark.parametrize("hole", HOLES, ids=[hole.name for hole in HOLES])
 def test_no_login_slips_past_where_servers_have_opened_a_way(hole: Hole, piece: int) -> None:
     guarded(hole.server, hole.dialogue(piece, piece))
+
+
+@pytest.mark.parametrize("plant", FAULTS.values(), ids=FAULTS)
+def test_a_planted_fault_is_noticed(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        hunt(guarded, 2000, (Phase.generate,))
