@@ -8,8 +8,9 @@ import pytest
 
 from pop3proxy.analyzer import guard, sasl
 from pop3proxy.analyzer.dialogue import Analyzer
+from pop3proxy.analyzer.events import State
 from pop3proxy.analyzer.grammar import UNKNOWN, Command, Role
-from pop3proxy.analyzer.guard import Guard
+from pop3proxy.analyzer.guard import USER_PASS, Guard
 from pop3proxy.analyzer.saslforms import SaslForm
 from pop3proxy.analyzer.state import ANSWER, COMMAND
 from pop3proxy.proxy.relay import Relay
@@ -94,7 +95,8 @@ def _speaks_before_the_answer(in_turn: Any) -> Any:
 def _takes_ok_for_a_login(accepted_nothing: Any) -> Any:
     def faulty(self: Any, exchange: Any) -> bool:
         self._client_expects = COMMAND
-        self._accepted(self._of(exchange), exchange.user)
+        self.connection.state = State.TRANSACTION
+        self._guard.entered(State.TRANSACTION)
         return False
 
     return faulty
@@ -116,7 +118,16 @@ def _goes_on_out_of_step(lose: Any) -> Any:
     return faulty
 
 
-FAULTS = {
+def _loses_the_name(attempt: Any) -> Any:
+    def faulty(self: Any, user: str, password: str, mechanism: str) -> Any:
+        if mechanism != USER_PASS:
+            self._named, self._named_last = None, ""
+        return attempt(self, user, password, mechanism)
+
+    return faulty
+
+
+GUARDED = {
     "blanks behind AUTH are skipped": _together(
         _replacing(Command, "has_form", _skips_blanks),
         _replacing(Guard, "_refusal_of_auth", _skips_blanks),
@@ -142,3 +153,12 @@ FAULTS = {
     "the denied is passed": _replacing(Relay, "_deny", _takes_the_denied),
 }
 """Faults of the guard, by what it no longer looks at."""
+
+UNGUARDED = {
+    "every session is guarded": _replacing(Guard, "lock_step", _is(property(_says(True)(None)))),
+    "an attempt without an answer is forgotten": _replacing(
+        Analyzer, "_came_to_nothing", _says(None)
+    ),
+    "AUTH takes the name of USER": _replacing(Analyzer, "_attempt", _loses_the_name),
+}
+"""Faults where nobody decides."""

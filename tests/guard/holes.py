@@ -192,8 +192,9 @@ HOLES = (
     Hole(
         "the replies to a long line come one by one",
         (
-            b"USER bob\r\n" + b"PASS ".ljust(600, b"x"),
-            b"USER zed\r\nNOOP\r\nUSER bob\r\nPASS wrong",
+            b"USER bob\r\n"
+            + b"PASS ".ljust(600, b"x")
+            + b"\r\nUSER zed\r\nNOOP\r\nUSER bob\r\nPASS wrong",
         ),
         {
             "command_buffer": 255,
