@@ -144,7 +144,7 @@ class Habits:
     after_other: Named = Named.KEPT  # a refused STLS, an unknown command
     second_user: SecondUser = SecondUser.WINS
     unknown_user: UnknownUser = UnknownUser.ACCEPTED
-    names_stop_at_a_blank: bool = False  # where one follows the name as well: USER, APOP, CRAM-MD5
+    names_stop_at_a_blank: bool = False
     initial: Initial = Initial.USED
     base64: Base64 = Base64.STRICT
     which: Which = Which.FIRST
@@ -175,7 +175,16 @@ class Habits:
             and self.ok_continues is not OkContinues.ALWAYS
             and Named.TAKEN not in (self.after_auth, self.after_apop)
             and not (self.four_letters or self.names_stop_at_a_blank or self.asks_again)
+            and not self.two_blanks_are_a_bare_auth
+            and not self.keeps_a_name_that_no_reply_shows
         )
+
+    @property
+    def keeps_a_name_that_no_reply_shows(self) -> bool:
+        """Whether a failed PASS leaves a name to which the next USER, refused, changes nothing."""
+        refuses = self.second_user is SecondUser.REFUSED
+        keeps = self.unknown_user is UnknownUser.REFUSED_AND_KEPT
+        return self.after_pass is not Named.DROPPED and (refuses or keeps)
 
     @property
     def one_reply_a_line(self) -> bool:

@@ -57,6 +57,11 @@ HOLES = (
         {"two_blanks_are_a_bare_auth": True},
     ),
     Hole(
+        "two blanks behind AUTH are a bare AUTH, whatever follows",
+        (b"AUTH  PLAIN " + _b64(b"\0bob\0wrong"), *_LATER),
+        {"two_blanks_are_a_bare_auth": True},
+    ),
+    Hole(
         "two blanks behind AUTH are one",
         (b"AUTH  PLAIN", _b64(b"\0zed\0wrong")),
         {"skips_blanks_behind_the_word": True},
@@ -125,7 +130,7 @@ HOLES = (
     ),
     Hole(
         "a line ends at CR LF only",
-        (b"USER bob\nPASS x\r\nPASS wrong",),
+        (b"USER bob\nUSER zed", b"PASS wrong"),
         {"line_end": LineEnd.CRLF},
     ),
     Hole("a TAB is a blank", (b"USER bob", b"USER\tzed", b"PASS wrong"), {"blank": Blank.TAB}),
@@ -186,7 +191,11 @@ HOLES = (
     ),
     Hole(
         "the replies to a long line come one by one",
-        (b"USER bob\r\n" + b"PASS ".ljust(600, b"x") + b"\r\nUSER zed\r\nUSER bob\r\nPASS wrong",),
+        (
+            b"USER bob\r\n"
+            + b"PASS ".ljust(600, b"x")
+            + b"\r\nUSER zed\r\nNOOP\r\nUSER bob\r\nPASS wrong",
+        ),
         {
             "command_buffer": 255,
             "rest": Rest.LINE,
@@ -202,6 +211,11 @@ HOLES = (
     Hole(
         "what is no base64 ends it",
         (b"AUTH LOGIN", b"emVk!Ym9i", _b64(b"wrong")),
+        {"base64": Base64.STOPS},
+    ),
+    Hole(
+        "a blank in base64 ends it",
+        (b"AUTH LOGIN", b"emVk Ym9i", _b64(b"wrong")),
         {"base64": Base64.STOPS},
     ),
     Hole(
@@ -269,6 +283,11 @@ HOLES = (
     Hole(
         "a name in USER ends at its blank",
         (b"USER zed smith", b"PASS wrong"),
+        {"names_stop_at_a_blank": True},
+    ),
+    Hole(
+        "a name in AUTH ends at its blank",
+        (b"AUTH PLAIN " + _b64(b"\0zed smith\0wrong"),),
         {"names_stop_at_a_blank": True},
     ),
     Hole(

@@ -38,19 +38,13 @@ class Desk:
 
 
 def read_name(name: bytes, habits: Habits) -> bytes:
-    """Return what the server makes of a name: it may stop at a NUL."""
+    """Return what the server makes of a name: it may stop at a NUL, or at a blank."""
     if habits.nul is Nul.ENDS:
         name = name.partition(b"\0")[0]
     elif habits.nul is Nul.SKIPPED:
         name = name.replace(b"\0", b"")
     if habits.trims_the_end:
         name = name.rstrip(b" ")
-    return name
-
-
-def read_name_in_clear(name: bytes, habits: Habits) -> bytes:
-    """Return what the server makes of a name that a blank follows: it may stop at one inside, too."""
-    name = read_name(name, habits)
     return name.partition(b" ")[0] if habits.names_stop_at_a_blank else name
 
 
@@ -102,7 +96,7 @@ def _cram_md5(desk: Desk, initial: bytes | None) -> Exchange:
     name, blank, digest = data.rpartition(b" ")
     if not blank:
         return None
-    return desk.judge(read_name_in_clear(name, desk.habits), proof=digest == RIGHT_DIGEST)
+    return desk.judge(name, proof=digest == RIGHT_DIGEST)
 
 
 _DIRECTIVE = re.compile(rb'([^\s=,"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^,"]*))', re.S)
