@@ -195,7 +195,7 @@ def test_no_login_passes_before_tls_where_it_is_required(
         assert [line[:5] for line in refused] == [b"-ERR "] * 3
         assert bye == b"+OK bye"
         client.close()
-        assert the_end(events)["user"] == ""
+        assert the_end(events)["outcome"] == "failure"
 
 
 @pytest.mark.parametrize(
