@@ -115,11 +115,11 @@ class Guard:
         "_challenges",
         "_decides_logins",
         "_decides_requests",
-        "_decides_stls",
         "_form",
         "_named",
         "_options",
         "_turn",
+        "decides_stls",
         "lock_step",
         "long_line",
         "not_passed",
@@ -129,7 +129,7 @@ class Guard:
     def __init__(self, options: GuardOptions) -> None:
         """Begin with nothing to guard."""
         self._options = options
-        self._decides_logins = self._decides_requests = self._decides_stls = False
+        self._decides_logins = self._decides_requests = self.decides_stls = False
         self._named = False  # the server has accepted the USER that stands before the next PASS
         self._form: SaslForm | None = None  # of the exchange under way
         self._turn = 0  # responses in it
@@ -143,7 +143,7 @@ class Guard:
         """Guard for those who decide about these event types, in this state."""
         self._decides_requests = Request in decided
         self._decides_logins = not decided.isdisjoint(_LOGIN_EVENTS)
-        self._decides_stls = StartTLS in decided
+        self.decides_stls = StartTLS in decided
         self.entered(state)
 
     def entered(self, state: State) -> None:
@@ -153,7 +153,7 @@ class Guard:
                 Strictness.LOCK_STEP
                 if self._decides_logins
                 else Strictness.WHOLE
-                if self._decides_stls
+                if self.decides_stls
                 else Strictness.NONE
             )
         else:
