@@ -307,7 +307,8 @@ class DialogueState:
         """End inspection for good and let go of all that was kept for it."""
         for owed in self._owed:
             self._came_to_nothing(Oddity.CUT_LOGIN, owed.login)
-        self._attempted = None
+            if self._attempted is not None and self._attempted[0].attempt == owed.login:
+                self._attempted = None
         self.inspected = inspected
         self._client.drop()
         self._server.drop()

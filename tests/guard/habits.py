@@ -153,6 +153,9 @@ class Habits:
     second_user: SecondUser = SecondUser.WINS
     unknown_user: UnknownUser = UnknownUser.ACCEPTED
     names_stop: NamesStop = NamesStop.NOWHERE
+    skips_blanks_before_names: bool = False  # in SASL messages
+    joins_the_realm: bool = False  # DIGEST-MD5: the account is name@realm
+    ntlm_is_oem: bool = False  # the server chooses OEM names, whatever the client says later
     initial: Initial = Initial.USED
     base64: Base64 = Base64.STRICT
     which: Which = Which.FIRST
