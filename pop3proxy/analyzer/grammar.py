@@ -107,7 +107,7 @@ _ROWS = (
     Command(
         *("APOP", _A, Role.APOP),
         needs_argument=True,
-        secret=Secret.AFTER_LAST_BLANK,
+        secret=Secret.AFTER_NAME,
         form=Form.NAME_AND_DIGEST,
         before_login=True,
     ),

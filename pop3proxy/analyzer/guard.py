@@ -223,7 +223,7 @@ class Guard:
             preauthenticated = row.role is Role.MAILBOX and self._options.mailbox_before_login
             if preauthenticated:
                 return None
-            return _LOG_IN_FIRST if row.role is Role.MAILBOX else _UNKNOWN
+            return _UNKNOWN if AUTHORIZATION in row.states else _LOG_IN_FIRST
         if row.role is Role.PASS:
             return None if self._named else _USER_FIRST
         if row.role is Role.AUTH:

@@ -78,6 +78,8 @@ class Replies(Requests):
         text = server.cut(limits.data_line if in_body else limits.status_line)
         if text is not None and server.truncated:
             self._too_long = self._may_become(SERVER, text[:5])
+        if not in_body and (self._undecided is not None or self._client.unfinished):
+            self._remember_unread()
         if self._server_fresh:
             if is_tls(server.head(3) if text is None else text):
                 self._foreign(Oddity.TLS_FROM_FIRST_BYTE, False, b"", "tls")

@@ -16,7 +16,6 @@ from .habits import (
     Initial,
     LineEnd,
     Named,
-    NamesStop,
     Nul,
     OkContinues,
     Rest,
@@ -236,7 +235,7 @@ HOLES = (
     Hole(
         "blanks before a name are skipped",
         (b"AUTH CRAM-MD5", _b64(b" zed " + WRONG_DIGEST)),
-        {"skips_blanks_before_names": True, "names_stop": NamesStop.IN_CLEAR},
+        {"skips_blanks_before_names": True},
     ),
     Hole(
         "the account is in the realm",
@@ -290,12 +289,17 @@ HOLES = (
     Hole(
         "a name in USER ends at its blank",
         (b"USER zed smith", b"PASS wrong"),
-        {"names_stop": NamesStop.IN_CLEAR},
+        {"names_stop_at_a_blank": True},
     ),
     Hole(
-        "a name in AUTH ends at its blank",
-        (b"AUTH PLAIN " + _b64(b"\0zed smith\0wrong"),),
-        {"names_stop": NamesStop.EVERYWHERE},
+        "a status line more comes with a challenge",
+        (b"AUTH ANONYMOUS", b"USER bob"),
+        {"extra": Extra.ERR, "extra_behind": b"AUTH", "base64": Base64.SKIPS},
+    ),
+    Hole(
+        "a cancelled exchange goes on",
+        (b"AUTH LOGIN", b"no base64", b"NOOP"),
+        {"star": Star.ASKED_AGAIN},
     ),
     Hole(
         "a cancelled exchange is asked again",

@@ -8,7 +8,7 @@ import binascii
 import re
 from collections.abc import Callable, Generator, Mapping
 
-from .habits import Base64, Habits, NamesStop, Nul, Which
+from .habits import Base64, Habits, Nul, Which
 
 Exchange = Generator[bytes, bytes, bool | None]
 
@@ -17,9 +17,6 @@ RIGHT = b"right"
 
 RIGHT_DIGEST = b"a" * 32
 WRONG_DIGEST = b"b" * 32
-
-IN_CLEAR = (NamesStop.IN_CLEAR, NamesStop.EVERYWHERE)
-"""The habits by which a name ends at its blank where one follows the name as well."""
 
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
 
@@ -39,29 +36,32 @@ class Desk:
         name: bytes,
         password: bytes | None = None,
         proof: bool | None = None,
-        stopping: tuple[NamesStop, ...] = (NamesStop.EVERYWHERE,),
         realm: bytes | None = None,
     ) -> bool:
         """Judge a claim; return whether it holds."""
         if self.habits.skips_blanks_before_names:
             name = name.lstrip(b" ")
-        self.named = read_name(name, self.habits, *stopping)
+        self.named = read_name(name, self.habits)
         if realm and self.habits.joins_the_realm and b"@" not in self.named:
             self.named += b"@" + realm
         return self._judge(self.named, password, proof)
 
 
-def read_name(name: bytes, habits: Habits, *stopping: NamesStop) -> bytes:
-    """Return what the server makes of a name: it may stop at a NUL, or at a blank."""
+def read_name(name: bytes, habits: Habits) -> bytes:
+    """Return what the server makes of a name: it may stop at a NUL."""
     if habits.nul is Nul.ENDS:
         name = name.partition(b"\0")[0]
     elif habits.nul is Nul.SKIPPED:
         name = name.replace(b"\0", b"")
     if habits.trims_the_end:
         name = name.rstrip(b" ")
-    if habits.names_stop in stopping:
-        name = name.partition(b" ")[0]
     return name
+
+
+def read_name_in_clear(name: bytes, habits: Habits) -> bytes:
+    """Return what the server makes of a name that a blank follows: it may stop at one inside, too."""
+    name = read_name(name, habits)
+    return name.partition(b" ")[0] if habits.names_stop_at_a_blank else name
 
 
 def decoded(text: bytes, habits: Habits) -> bytes | None:
@@ -112,7 +112,7 @@ def _cram_md5(desk: Desk, initial: bytes | None) -> Exchange:
     name, blank, digest = data.rpartition(b" ")
     if not blank:
         return None
-    return desk.judge(name, None, digest == RIGHT_DIGEST, IN_CLEAR)
+    return desk.judge(read_name_in_clear(name, desk.habits), proof=digest == RIGHT_DIGEST)
 
 
 _DIRECTIVE = re.compile(rb'([^\s=,"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^,"]*))', re.S)

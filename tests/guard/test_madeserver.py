@@ -16,7 +16,6 @@ from .habits import (
     Initial,
     LineEnd,
     Named,
-    NamesStop,
     Nul,
     OkContinues,
     Rest,
@@ -145,16 +144,11 @@ BOB_GUESSES = [(b"bob", b"guess")]
             BOB_GUESSES,
         ),
         (b"USER bob smith\nPASS guess\n", {}, [(b"bob smith", b"guess")]),
-        (b"USER bob smith\nPASS guess\n", {"names_stop": NamesStop.IN_CLEAR}, BOB_GUESSES),
+        (b"USER bob smith\nPASS guess\n", {"names_stop_at_a_blank": True}, BOB_GUESSES),
         (
             b"AUTH LOGIN %s\n%s\n" % (b64encode(b"bob smith"), b64encode(b"guess")),
-            {"names_stop": NamesStop.IN_CLEAR},
+            {"names_stop_at_a_blank": True},
             [(b"bob smith", b"guess")],
-        ),
-        (
-            b"AUTH LOGIN %s\n%s\n" % (b64encode(b"bob smith"), b64encode(b"guess")),
-            {"names_stop": NamesStop.EVERYWHERE},
-            BOB_GUESSES,
         ),
         # SASL.
         (b"AUTH PLAIN %s\n" % BOB_WRONG, {"initial": Initial.IGNORED}, []),
