@@ -373,7 +373,7 @@ class Requests(DialogueState):
             return False
         trial = copy(exchange)
         trial.respond(text)
-        return not trial.malformed
+        return not trial.malformed and self._guard.passes_name(trial.user, trial.realm)
 
     def _responded(self, exchange: Exchange, before: tuple[str, str] | None) -> None:
         """Raise what a response gave rise to.

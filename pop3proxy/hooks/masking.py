@@ -251,7 +251,7 @@ def _unexpected(event: Unexpected) -> Unexpected:
 
 
 def _session_end(event: SessionEnd) -> SessionEnd:
-    user = shown_name(event.user)
+    user = _user(event.user, event.mechanism)
     if user == event.user:
         return event
     return _copied_end(event, user)
