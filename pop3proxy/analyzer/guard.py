@@ -338,4 +338,4 @@ def _is_safe_when_long(text: bytes, form: SaslForm) -> bool:
         return True
     padded = (text.rstrip(b"=")[offset:] for offset in (1, 2, 3))
     shifted = (base64.b64decode(part[: len(part) - len(part) % 4]) for part in padded)
-    return not any(form.mark in message.lower() for message in shifted)
+    return not any(form.mark.search(message) for message in shifted)
