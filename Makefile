@@ -90,19 +90,25 @@ find_python() { \
 endef
 
 # Integration tests and $(VENV)'s own version belong to `make test`; so do the many examples that CI asks for.
+# They run side by side, and print what they have to say one after the other.
 test-all-pythons: $(READY)
 	@$(FIND_PYTHON); \
 	main=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	failed=; \
+	running=; failed=; \
 	for version in 3.11 3.12 3.13; do \
 		[ $$version = $$main ] && continue; \
 		if ! python=$$(find_python $$version); then \
 			echo "Python $$version: not on this machine, skipped"; continue; \
 		fi; \
-		echo "Python $$version: unit tests"; \
-		{ $(MAKE) .venv-$$version/ready PYTHON="$$python" \
-			&& CI= .venv-$$version/bin/pytest -q --ignore=tests/integration $(ARGS); } \
-			|| failed="$$failed $$version"; \
+		$(MAKE) .venv-$$version/ready PYTHON="$$python" || { failed="$$failed $$version"; continue; }; \
+		CI= .venv-$$version/bin/pytest -q --ignore=tests/integration $(ARGS) \
+			>.venv-$$version/output 2>&1 & \
+		running="$$running $$version:$$!"; \
+	done; \
+	for each in $$running; do \
+		wait $${each#*:} || failed="$$failed $${each%:*}"; \
+		echo "Python $${each%:*}: unit tests"; \
+		cat .venv-$${each%:*}/output; \
 	done; \
 	[ -z "$$failed" ] || { echo "failed on Python$$failed" >&2; exit 1; }
 

@@ -982,3 +982,10 @@ def test_a_long_plain_response_hides_no_other_in_its_rest(shift: int) -> None:
     text = b"A" * (300 + shift) + hidden
     assert not _is_safe_when_long(text.replace(b"A" * 300, b"QUJD" * 75), form)
     assert _is_safe_when_long(b"QUJD" * 80, form)
+
+
+def test_the_name_of_xoauth2_holds_no_second_one() -> None:
+    form = sasl_form("XOAUTH2")
+    assert form is not None
+    assert form.fits(0, b"user=bob\x01auth=Bearer t\x01\x01")
+    assert not form.fits(0, b"user=bobUser=eve\x01auth=Bearer t\x01\x01")
