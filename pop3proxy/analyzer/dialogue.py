@@ -129,7 +129,7 @@ class Analyzer(Replies):
             # Bytes that arrived may have said something even though they have to wait.
             return Step(0, events) if events else None
         step = Step(size, events)
-        if cutter.unfinished:
+        if cutter.begun is not None:
             step.open = True
             step.may = self._may_become(side, cutter.head(5))
             step.too_long = cutter.truncated

@@ -174,7 +174,9 @@ class DialogueState:
         self._refusals = refusals
         self._wants = wants
         self._guard = Guard(guard)
-        self.gate(gated)
+        self._gated = self._line_by_line = False
+        if gated:
+            self.gate(gated)
         self._ended: tuple[Side, ...] = ()
         self._too_long = (
             NO_KINDS  # what the line just read may give rise to, if it is over its limit

@@ -29,7 +29,7 @@ from .mechanisms import (
     Desk,
     Exchange,
     decoded,
-    read_name_in_clear,
+    read_name,
 )
 
 ACCOUNTS = frozenset({b"bob", b"zed", b"bob smith", b"b\xf6b"})
@@ -269,7 +269,7 @@ class MadeServer:
             self._name = name
 
     def _user(self, arg: bytes, number: int) -> _Answer:
-        name = read_name_in_clear(arg, self.habits)
+        name = read_name(arg, self.habits)
         if not name:
             return _ERR
         if self._name is not None and self.habits.second_user is SecondUser.REFUSED:
@@ -294,7 +294,7 @@ class MadeServer:
         parts = _APOP.match(arg)
         name = None
         if parts is not None:
-            name = read_name_in_clear(parts[1], self.habits)
+            name = read_name(parts[1], self.habits)
             if self._judge(b"APOP", number, name, None, parts[2] == RIGHT_DIGEST):
                 return self._accept()
         self._forget(self.habits.after_apop, name)

@@ -175,8 +175,8 @@ class Stage:
         if not self.play.over and not self._left:
             self.play.client_leaves()
         self.play.close()
-        assert self.play.failed == []
-        assert "inspection_failed" not in self.play.counts
+        assert self.play.failed == [], "a hook failed"
+        assert "inspection_failed" not in self.play.counts, "inspection failed"
         self._see_outcomes()
 
     def _see_outcomes(self) -> None:

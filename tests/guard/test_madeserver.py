@@ -148,7 +148,7 @@ BOB_GUESSES = [(b"bob", b"guess")]
         (
             b"AUTH LOGIN %s\n%s\n" % (b64encode(b"bob smith"), b64encode(b"guess")),
             {"names_stop_at_a_blank": True},
-            [(b"bob smith", b"guess")],
+            BOB_GUESSES,
         ),
         # SASL.
         (b"AUTH PLAIN %s\n" % BOB_WRONG, {"initial": Initial.IGNORED}, []),
