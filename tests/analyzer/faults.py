@@ -109,6 +109,27 @@ def _expects_no_body_of_an_unknown_command(kinds: Any) -> Any:
     return kinds - {Data}
 
 
+def _forgets_who_was_not_judged(came_to_nothing: Any) -> Any:
+    return lambda self, oddity, attempt: None
+
+
+def _forgets_who_was_refused(refused: Any) -> Any:
+    def faulty(self: Any, step: Any) -> bytes:
+        instead: bytes = refused(self, step)
+        self._denied = None
+        return instead
+
+    return faulty
+
+
+def _numbers_all_alike(number: Any) -> Any:
+    def faulty(self: Any) -> int:
+        number(self)
+        return 1
+
+    return faulty
+
+
 FORESEEING = [
     _replacing(Analyzer, "_may_become", _forgets_the_login),
     _replacing(Analyzer, "_may_become", _takes_a_body_for_replies),
@@ -128,6 +149,11 @@ RAISING = [
     _replacing(sasl, "_base64", _raises_on_bad_base64),
     _replacing(requests, "decode", _raises_on_bad_utf8),
     _replacing(Analyzer, "_challenge", _takes_every_challenge),
+]
+JUDGING = [
+    _replacing(Analyzer, "_came_to_nothing", _forgets_who_was_not_judged),
+    _replacing(Analyzer, "refused", _forgets_who_was_refused),
+    _replacing(Analyzer, "_number", _numbers_all_alike),
 ]
 KEEPING = [
     _replacing(LineCutter, "_keep", _keeps_whole_lines),

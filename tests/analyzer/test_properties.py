@@ -31,7 +31,7 @@ from pop3proxy.analyzer.guard import DEFAULT_OPTIONS, GuardOptions
 from pop3proxy.analyzer.limits import Limits
 from pop3proxy.analyzer.steps import Kinds, Step
 
-from .faults import CUTTING, FORESEEING, KEEPING, RAISING, TILING, Plant
+from .faults import CUTTING, FORESEEING, JUDGING, KEEPING, RAISING, TILING, Plant
 from .player import Decide, GatedPlayer, Player, Verdict, new_connection, passing
 from .sessions import Run, floods, sessions
 
@@ -279,6 +279,7 @@ def test_what_is_kept_of_a_flood_is_bounded() -> None:
             (an_open_line_says_what_it_may_become, sessions(), plant, AssertionError)
             for plant in FORESEEING
         ),
+        *((each_attempt_has_one_outcome, sessions(), plant, AssertionError) for plant in JUDGING),
         *((what_is_kept_is_bounded, floods(), plant, AssertionError) for plant in KEEPING),
     ],
 )

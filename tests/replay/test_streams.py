@@ -239,7 +239,8 @@ def mixed(what: list[Segment], source: random.Random) -> list[Segment]:
                 break
             data += later.data
         begin = source.randrange(len(data) + 1)
-        end = source.randrange(begin, len(data) + 1)
+        # No more than fits into an IP packet.
+        end = source.randrange(begin, min(len(data), begin + 60_000) + 1)
         again = replace(
             first,
             seq=(first.seq + begin) % 2**32,

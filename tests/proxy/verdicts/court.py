@@ -17,6 +17,8 @@ DENIED = b"-ERR [AUTH] Authentication failed.\r\n"
 
 UNAVAILABLE = b"-ERR [SYS/TEMP] "
 
+APOP = b"APOP bob c4c9334bac560ecc979e58001b3e22fb\r\n"
+
 
 class Peer:
     """One end of a session, with all the bytes that it has got."""
@@ -212,10 +214,31 @@ class Case:
 
     def goes_on(self) -> None:
         """See that the session lives: a command goes up, and its reply comes down."""
-        self.client.says(b"NOOP\r\n")
-        self.server.hears(b"NOOP\r\n")
-        self.server.says(b"+OK alive\r\n")
-        self.client.hears(b"+OK alive\r\n")
+        self.exchange(b"NOOP\r\n", b"+OK alive\r\n")
+
+    def exchange(self, line: bytes, reply: bytes) -> None:
+        """Have a line go up, and its reply come down."""
+        self.client.says(line)
+        self.server.hears(line)
+        self.answers(reply)
+
+    def answers(self, reply: bytes) -> None:
+        """Have a reply come down."""
+        self.server.says(reply)
+        self.client.hears(reply)
+
+    def refuses(self) -> None:
+        """See that the proxy answers one line with -ERR."""
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            got = self.client.socket.recv(1)
+            assert got, "the session has ended"
+            line += got
+        assert line.startswith(b"-ERR "), line
+
+    def is_named(self) -> None:
+        """Have the server know the user."""
+        self.exchange(b"USER bob\r\n", b"+OK\r\n")
 
     def records(self) -> list[dict[str, Any]]:
         """All its records so far."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from .court import DENIED, UNAVAILABLE, Courtroom, sitting
+from .court import APOP, DENIED, UNAVAILABLE, Courtroom, sitting
 
 PLAIN = base64.b64encode(b"\0bob\0secret")
 
@@ -18,36 +18,26 @@ LOGINS = {
 """What may go to the server at once, and what only behind the verdict."""
 
 
-def cuts(name: str) -> range:
-    return range(1, len(b"".join(LOGINS[name])))
-
-
 @pytest.mark.parametrize("verdict", ["pass", "deny"])
 @pytest.mark.parametrize("name", LOGINS)
 def test_a_login_that_is_cut_at_any_byte_waits_for_its_verdict(
     room: Courtroom, name: str, verdict: str
 ) -> None:
     free, secret = LOGINS[name]
-    whole = free + secret
-    for cut in cuts(name):
+    for cut in range(1, len(secret)):
         with room.session() as case:
-            case.client.says(whole[:cut])
-            room.court.fence()
-            rest = case.server.has_heard_of(free)
+            if free:
+                case.exchange(free, b"+OK\r\n")
+            case.client.says(secret[:cut])
             case.stands_still()
-            case.client.says(whole[cut:])
+            case.client.says(secret[cut:])
             question = case.question(user="bob")
-            case.server.hears(rest)
             case.stands_still()
             question.answer(verdict)
             if verdict == "pass":
                 case.server.hears(secret)
-                case.server.says(b"+OK\r\n" * whole.count(b"\n"))
-                case.client.hears(b"+OK\r\n" * whole.count(b"\n"))
+                case.answers(b"+OK\r\n")
             else:
-                if free:
-                    case.server.says(b"+OK\r\n")
-                    case.client.hears(b"+OK\r\n")
                 case.client.hears(DENIED)
             case.goes_on()
             case.client.leaves()
@@ -83,42 +73,48 @@ def test_a_sasl_response_that_is_cut_at_any_byte_waits_for_its_verdict(
             case.goes_on()
 
 
-def test_of_a_pipeline_only_the_login_and_what_follows_it_wait(room: Courtroom) -> None:
-    ahead, login, behind = b"CAPA\r\nUSER bob\r\n", b"PASS secret\r\n", b"STAT\r\nQUIT\r\n"
+def test_a_pipeline_goes_on_line_by_line_as_far_as_the_login(room: Courtroom) -> None:
     with room.session() as case:
-        case.client.says(ahead + login + behind)
-        question = case.question(user="bob", password="secret")
-        case.server.hears(ahead)
+        case.client.says(b"CAPA\r\nUSER bob\r\nPASS secret\r\nSTAT\r\nQUIT\r\n")
+        case.server.hears(b"CAPA\r\n")
         case.stands_still()
-        case.server.says(b"+OK\r\nUSER\r\n.\r\n+OK\r\n")
-        case.client.hears(b"+OK\r\nUSER\r\n.\r\n+OK\r\n")
+        case.answers(b"+OK\r\nUSER\r\n.\r\n")
+        case.server.hears(b"USER bob\r\n")
+        case.stands_still()
+        case.answers(b"+OK\r\n")
+        question = case.question(user="bob", password="secret")
         case.stands_still()
         question.answer("pass")
-        case.server.hears(login + behind)
-        case.server.says(b"+OK\r\n+OK 0 0\r\n+OK bye\r\n")
+        case.server.hears(b"PASS secret\r\n")
+        case.stands_still()
+        case.answers(b"+OK\r\n")
+        case.server.hears(b"STAT\r\nQUIT\r\n")
+        case.server.says(b"+OK 0 0\r\n+OK bye\r\n")
         case.server.leaves()
-        case.client.hears_the_end(b"+OK\r\n+OK 0 0\r\n+OK bye\r\n")
+        case.client.hears_the_end(b"+OK 0 0\r\n+OK bye\r\n")
         assert case.summary()["user"] == "bob"
 
 
 def test_what_is_pipelined_behind_a_denied_login_goes_on_without_it(room: Courtroom) -> None:
     with room.session() as case:
         case.client.says(b"CAPA\r\nUSER bob\r\nPASS secret\r\nNOOP\r\nQUIT\r\n")
-        question = case.question(user="bob", password="secret")
-        question.answer("deny")
-        case.server.hears(b"CAPA\r\nUSER bob\r\n")
-        case.stands_still()
-        case.server.says(b"+OK\r\nUSER\r\n.\r\n+OK\r\n")
-        case.client.hears(b"+OK\r\nUSER\r\n.\r\n+OK\r\n" + DENIED)
-        case.server.hears(b"NOOP\r\nQUIT\r\n")
-        case.server.says(b"+OK\r\n+OK bye\r\n")
+        case.server.hears(b"CAPA\r\n")
+        case.answers(b"+OK\r\nUSER\r\n.\r\n")
+        case.server.hears(b"USER bob\r\n")
+        case.answers(b"+OK\r\n")
+        case.question(user="bob", password="secret").answer("deny")
+        case.client.hears(DENIED)
+        case.server.hears(b"NOOP\r\n")
+        case.answers(b"+OK\r\n")
+        case.server.hears(b"QUIT\r\n")
+        case.server.says(b"+OK bye\r\n")
         case.server.leaves()
-        case.client.hears_the_end(b"+OK\r\n+OK bye\r\n")
+        case.client.hears_the_end(b"+OK bye\r\n")
     assert case.server.got == b"CAPA\r\nUSER bob\r\nNOOP\r\nQUIT\r\n"
 
 
 @pytest.mark.parametrize("verdict", ["pass", "deny"])
-@pytest.mark.parametrize("mechanism", [b"PLAIN", b"EXTERNAL"])
+@pytest.mark.parametrize("mechanism", [b"ANONYMOUS", b"EXTERNAL"])
 def test_an_empty_initial_response_waits_for_its_verdict(
     room: Courtroom, mechanism: bytes, verdict: str
 ) -> None:
@@ -172,18 +168,19 @@ def test_a_client_that_cancels_its_exchange_is_not_asked_about(room: Courtroom) 
 
 def test_a_delayed_login_goes_on_by_itself(room: Courtroom) -> None:
     with room.session() as case:
-        case.client.says(b"USER bob\r\nPASS secret\r\nSTAT\r\n")
-        case.server.hears(b"USER bob\r\n")
+        case.is_named()
+        case.client.says(b"PASS secret\r\nSTAT\r\n")
         case.question().answer("delay 0.3")
         case.stands_still()
-        case.server.hears(b"PASS secret\r\nSTAT\r\n")
+        case.server.hears(b"PASS secret\r\n")
 
 
 def test_a_dropped_login_closes_both_sides_without_a_word(room: Courtroom) -> None:
     with room.session() as case:
-        case.client.says(b"USER bob\r\nPASS secret\r\nSTAT\r\n")
+        case.is_named()
+        case.client.says(b"PASS secret\r\nSTAT\r\n")
         case.question().answer("drop")
-        case.server.hears_the_end(b"USER bob\r\n")
+        case.server.hears_the_end()
         case.client.hears_the_end()
         assert case.summary()["reason"] == "dropped"
 
@@ -201,16 +198,14 @@ def test_a_hook_that_fails_stands_for_what_its_on_error_says(
         hook = {"time_limit": 0.2 if answer == "never" else 60.0}
     with sitting(tmp_path, on_error=on_error, **hook) as room:  # type: ignore[arg-type]
         with room.session() as case:
-            case.client.says(b"USER bob\r\nPASS secret\r\n")
-            case.server.hears(b"USER bob\r\n")
+            case.is_named()
+            case.client.says(b"PASS secret\r\n")
             if answer != "in its call":
                 question = case.question(user="bob")
                 if answer == "raise":
                     question.answer("raise")
                 else:
                     question.is_cancelled()
-            case.server.says(b"+OK\r\n")
-            case.client.hears(b"+OK\r\n")
             if on_error == "pass":
                 case.server.hears(b"PASS secret\r\n")
             else:
@@ -226,7 +221,7 @@ def test_a_hook_that_fails_stands_for_what_its_on_error_says(
 
 def test_an_answer_behind_the_time_limit_changes_nothing(tmp_path: Path) -> None:
     with sitting(tmp_path, time_limit=0.2, on_error="deny") as room, room.session() as case:
-        case.client.says(b"APOP bob x\r\n")
+        case.client.says(APOP)
         question = case.question(user="bob")
         question.is_cancelled()
         case.client.hears(UNAVAILABLE + b"Temporarily unavailable, please try again later.\r\n")
@@ -239,12 +234,12 @@ def test_an_answer_behind_the_time_limit_changes_nothing(tmp_path: Path) -> None
 @pytest.mark.parametrize("first", ["pass", "deny"])
 def test_a_second_answer_changes_nothing(room: Courtroom, first: str) -> None:
     with room.session() as case:
-        case.client.says(b"APOP bob x\r\n")
+        case.client.says(APOP)
         question = case.question(user="bob")
         question.answer(first)
         question.answer("deny" if first == "pass" else "pass")
         if first == "pass":
-            case.server.hears(b"APOP bob x\r\n")
+            case.server.hears(APOP)
             case.server.says(b"+OK\r\n")
             case.client.hears(b"+OK\r\n")
         else:

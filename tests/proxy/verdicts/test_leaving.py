@@ -7,15 +7,12 @@ from pathlib import Path
 import pytest
 
 from ..live import PATIENCE, receive_all
-from .court import DENIED, Case, Courtroom, Question, sitting
+from .court import APOP, DENIED, Case, Courtroom, Question, sitting
 
 
 def held(case: Case, behind: bytes = b"") -> Question:
     """Bring a session to where the server knows the user, and the password is held."""
-    case.client.says(b"USER bob\r\n")
-    case.server.hears(b"USER bob\r\n")
-    case.server.says(b"+OK\r\n")
-    case.client.hears(b"+OK\r\n")
+    case.is_named()
     case.client.says(b"PASS secret\r\n" + behind)
     return case.question(user="bob", password="secret")
 
@@ -43,8 +40,8 @@ def test_a_client_that_leaves_inside_a_held_line_takes_it_with_it(
     room: Courtroom, how: str
 ) -> None:
     with room.session() as case:
-        case.client.says(b"USER bob\r\nPASS sec")
-        case.server.hears(b"USER bob\r\n")
+        case.is_named()
+        case.client.says(b"PASS sec")
         case.stands_still()
         getattr(case.client, how)()
         case.server.hears_the_end()
@@ -70,13 +67,15 @@ def test_a_client_that_has_said_quit_and_its_last_gets_its_answers(
         question.answer(verdict)
         if verdict == "pass":
             case.server.hears(b"PASS secret\r\n")
+            case.answers(b"-ERR no\r\n")
         else:
             case.client.hears(DENIED)
-        case.server.hears_the_end(b"NOOP\r\nQUIT\r\n")
-        answers = b"+OK\r\n" * (3 if verdict == "pass" else 2)
-        case.server.says(answers)
+        case.server.hears(b"NOOP\r\n")
+        case.answers(b"+OK\r\n")
+        case.server.hears_the_end(b"QUIT\r\n")
+        case.server.says(b"+OK\r\n")
         case.server.leaves()
-        case.client.hears_the_end(answers)
+        case.client.hears_the_end(b"+OK\r\n")
 
 
 # --- the server -----------------------------------------------------------------------------------------
@@ -110,17 +109,18 @@ def test_a_verdict_behind_the_server_s_reset_changes_nothing(room: Courtroom) ->
         assert case.summary()["reason"] == "server_lost"
 
 
-def test_a_denial_whose_place_the_dead_server_owes_is_never_said(room: Courtroom) -> None:
+def test_a_login_behind_a_reply_that_a_dead_server_owes_is_never_asked_about(
+    room: Courtroom,
+) -> None:
     with room.session() as case:
-        case.client.says(b"CAPA\r\nAPOP bob x\r\n")
-        case.server.hears(b"CAPA\r\n")
-        case.question(user="bob").answer("deny")
-        case.server.says(b"+OK\r\nUSER\r\n")
-        case.client.hears(b"+OK\r\nUSER\r\n")
+        case.client.says(b"LANG\r\n" + APOP)
+        case.server.hears(b"LANG\r\n")
+        case.answers(b"+OK\r\nen English\r\n")
         case.server.leaves()
         case.client.hears_the_end()
-        case.summary()
-        assert case.logins() == [("pop3_login_failure", "bob", "denied")]
+        room.court.unasked(case.port)
+        assert case.summary()["reason"] == "server_closed"
+        assert case.logins() == []
 
 
 def test_what_a_server_said_before_it_left_waits_for_its_verdict(tmp_path: Path) -> None:
@@ -128,8 +128,8 @@ def test_what_a_server_said_before_it_left_waits_for_its_verdict(tmp_path: Path)
         sitting(tmp_path, events=["pop3_login_failure"]) as room,
         room.session() as case,
     ):
-        case.client.says(b"APOP bob x\r\n")
-        case.server.hears(b"APOP bob x\r\n")
+        case.client.says(APOP)
+        case.server.hears(APOP)
         case.server.says(b"-ERR [AUTH] no\r\n")
         case.server.leaves()
         question = case.question("pop3_login_failure", user="bob")
@@ -171,10 +171,12 @@ def test_a_stopping_proxy_waits_for_a_verdict(tmp_path: Path) -> None:
         room.proxy.log.expect("waiting for 1 sessions to end")
         case.stands_still()
         question.answer("pass")
-        case.server.hears(b"PASS secret\r\nQUIT\r\n")
-        case.server.says(b"+OK\r\n+OK bye\r\n")
+        case.server.hears(b"PASS secret\r\n")
+        case.answers(b"+OK\r\n")
+        case.server.hears(b"QUIT\r\n")
+        case.server.says(b"+OK bye\r\n")
         case.server.leaves()
-        case.client.hears_the_end(b"+OK\r\n+OK bye\r\n")
+        case.client.hears_the_end(b"+OK bye\r\n")
         case.client.leaves()
         assert room.proxy.process.wait(PATIENCE) == 0
 
@@ -225,26 +227,24 @@ def test_a_delay_beyond_the_cap_is_a_drop(tmp_path: Path, cap: int) -> None:
 
 # --- the end of inspection ------------------------------------------------------------------------------
 
-HELLO = bytes.fromhex("16030100c8010000c40303") + b"USER bob\r\nPASS secret\r\n"
-
 FOREIGN = {
-    "not_pop3": b"EHLO mail.example.org\r\nUSER bob\r\nPASS secret\r\n",
-    "tls_from_first_byte": HELLO,
+    "not_pop3": b"220 mail.example.org ESMTP\r\n",
+    "tls_from_first_byte": bytes.fromhex("160301007a0200"),
+    "unsolicited_reply": b"+OK ready\r\n+OK once more\r\n",
 }
+UNHEARD = b"USER bob\r\n"
 
 
 @pytest.mark.parametrize("what", FOREIGN)
 def test_a_session_that_cannot_be_inspected_is_dropped(room: Courtroom, what: str) -> None:
-    said = FOREIGN[what]
-    for cut in (len(said), 1, 2, 3, 5):
-        with room.session() as case:
-            case.client.says(said[:cut])
+    for cut in (len(FOREIGN[what]), 1, 2, 3, 5):
+        with room.session(greeting=b"") as case:
+            case.client.says(UNHEARD)
+            case.server.says(FOREIGN[what][:cut])
             room.court.fence()
-            if cut < len(said):
-                case.client.says(said[cut:])
-            got = receive_all(case.server.socket)
-            assert b"USER" not in got
-            assert cut < len(said) or got == b""
+            if cut < len(FOREIGN[what]):
+                case.server.says(FOREIGN[what][cut:])
+            assert b"PASS" not in receive_all(case.server.socket)
     assert case.summary()["reason"] == "blind"
     assert what in [record.get("msg") for record in case.records()]
 
@@ -254,13 +254,35 @@ def test_a_session_that_cannot_be_inspected_passes_if_the_configuration_says_so(
     tmp_path: Path, what: str
 ) -> None:
     with sitting(tmp_path, 'verdicts.on_blind = "pass"') as room:
-        with room.session() as case:
-            case.client.says(FOREIGN[what])
-            case.server.hears(FOREIGN[what])
-            case.server.says(b"anything\n")
-            case.client.hears(b"anything\n")
+        with room.session(greeting=b"") as case:
+            case.answers(FOREIGN[what])
+            case.client.says(UNHEARD + b"PASS secret\r\n")
+            case.server.hears(UNHEARD + b"PASS secret\r\n")
+            case.answers(b"anything\n")
             case.stands_still()
         assert room.counted("blind_passed") == 1
+
+
+CLIENTS = {
+    "smtp": b"EHLO mail.example.org\r\nMAIL FROM:<>\r\n",
+    "http": b"GET / HTTP/1.0\r\nHost: x\r\n",
+    "tls": bytes.fromhex("16030100c8010000c40303") + b"\n",
+}
+
+
+@pytest.mark.parametrize("what", CLIENTS)
+def test_nothing_of_a_client_that_speaks_no_pop3_passes_and_inspection_goes_on(
+    room: Courtroom, what: str
+) -> None:
+    for cut in (len(CLIENTS[what]), 1, 2, 3, 5):
+        with room.session() as case:
+            case.client.says(CLIENTS[what][:cut])
+            room.court.fence()
+            case.client.says(CLIENTS[what][cut:])
+            for _ in range(CLIENTS[what].count(b"\n")):
+                case.client.hears(b"-ERR Unknown command.\r\n")
+            case.goes_on()
+    assert case.server.got == b"NOOP\r\n"
 
 
 def test_a_server_that_is_no_pop3_server_ends_the_session(room: Courtroom) -> None:
@@ -278,6 +300,6 @@ def test_what_will_wait_for_an_answer_of_a_server_that_has_ended_keeps_no_sessio
     with room.session() as case:
         case.server.ends()
         case.client.hears_the_end()
-        case.client.says(b"AUTH FOO\r\nUSER bob\r\n")
-        case.server.hears_the_end(b"AUTH FOO\r\n")
+        case.client.says(b"AUTH PLAIN\r\nUSER bob\r\n")
+        case.server.hears_the_end(b"AUTH PLAIN\r\n")
         assert case.summary()["reason"] == "server_closed"
