@@ -18,6 +18,9 @@ from .oracle import Judgement
 from .playing import Played, Tapped
 from .proxies import Recorded, Way
 
+ACCEPTED = "accepted and not told"
+REFUSED = "refused and not told"
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -75,7 +78,24 @@ def _unguarded(run: Run) -> Iterator[Breach]:
         bytes(run.tapped.sent), bytes(run.played.sent), True
     ):
         yield Breach(run.way, "changed bytes", "the server was not sent what the client sent")
-    yield from _outcomes(run)
+    yield from (breach for breach in _outcomes(run) if not _left_open(run, breach))
+
+
+def _left_open(run: Run, breach: Breach) -> bool:
+    """Return whether an outcome that is not told as it was is no breach, because doubt was told instead.
+
+    Servers read lines with control bytes, without CR LF or over 255 bytes in many ways, and their answers
+    do not always show in which: then a ``pop3_unexpected`` must say so. A success is always told.
+    """
+    if breach.kind not in (REFUSED, ACCEPTED) or not _MURKY.search(bytes(run.played.sent)):
+        return False
+    events = _events(run)
+    if breach.kind == ACCEPTED and not any(isinstance(event, LoginSuccess) for event in events):
+        return False
+    return any(isinstance(event, Unexpected) and event.msg.value not in _OPEN for event in events)
+
+
+_MURKY = re.compile(rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n|[^\n]{254}")
 
 
 def _guarded(run: Run) -> Iterator[Breach]:
@@ -149,7 +169,7 @@ def _outcomes(run: Run) -> Iterator[Breach]:
         if at is None:
             last = run.cut and number == len(run.judged) - 1
             if not last:
-                kind = "accepted and not told" if judgement.accepted else "refused and not told"
+                kind = ACCEPTED if judgement.accepted else REFUSED
                 yield Breach(run.way, kind, f"{judgement}; judged {_listed(run.judged)}; {told}")
             return
         skipped = [one for one in left[:at] if one.result == "accepted"]

@@ -150,7 +150,9 @@ class Troubles:
             failure = event.get("log_failure")
             text = formatEvent(event) + (failure.getTraceback() if failure else "")
             # Twisted's POP3 server, in this process too, logs each command that it refuses.
-            if "twisted/mail/pop3.py" not in text or "/pop3proxy/" in text:
+            refused = "twisted/mail/pop3.py" in text and "/pop3proxy/" not in text
+            # The failure itself is another event, the next.
+            if not refused and text != "Unhandled error in Deferred:":
                 self.found.append(text)
 
     def collect(self) -> Sequence[str]:
