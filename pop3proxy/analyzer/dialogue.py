@@ -61,6 +61,12 @@ class Analyzer(Replies):
         return self.inspected != "whole" and not (self._handshake_due or self._tls_head >= 0)
 
     @property
+    def begins_with_tls(self) -> bool:
+        """Whether the client has begun with TLS, and the server has not said yet what it speaks."""
+        ungreeted = len(self._owed) == 1 and self._owed[0] is GREETING
+        return ungreeted and self._client_expects is ANSWER
+
+    @property
     def outcome(self) -> str:
         """``success``, ``failure`` (logins failed and none succeeded) or ``none``."""
         if self.user is not None:
@@ -123,7 +129,7 @@ class Analyzer(Replies):
             # Bytes that arrived may have said something even though they have to wait.
             return Step(0, events) if events else None
         step = Step(size, events)
-        if cutter.unfinished:
+        if cutter.begun is not None:
             step.open = True
             step.may = self._may_become(side, cutter.head(5))
             step.too_long = cutter.truncated

@@ -202,6 +202,14 @@ def may_carry_sasl(head: bytes) -> bool:
     return head[:5].upper() == b"AUTH "
 
 
+def may_be_stls(head: bytes) -> bool:
+    """Return whether a command line of which ``head`` are the first 5 bytes may be STLS to some server."""
+    return _HEAD_OF_STLS.match(head) is not None
+
+
+_HEAD_OF_STLS = re.compile(rb"[\0-\x20]*(?:S(?:T(?:L(?:S[\0-\x20]?)?)?)?)?\Z", re.I)
+
+
 def ends_in_command(text: bytes) -> bool:
     """Return whether a text ends in a command word, which a server with a small buffer may read alone."""
     return _AT_THE_END.search(text[-_LONGEST:]) is not None

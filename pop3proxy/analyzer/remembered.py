@@ -94,13 +94,9 @@ def _runs(text: bytes, size: int) -> list[bytes]:
 
 
 class _Index:
-    """What is looked for in a text, made once for what a session has said so far.
+    """What is looked for in a text, made once for what a session has said so far."""
 
-    ``quick`` is what a text in ASCII and in small letters holds some of if it repeats a secret, if that is
-    little; else None.
-    """
-
-    __slots__ = ("_long", "_mail", "_pieces", "_secrets", "_words", "quick")
+    __slots__ = ("_long", "_mail", "_pieces", "_secrets", "_words")
 
     def __init__(self, secrets: tuple[bytes, ...]) -> None:
         self._secrets = secrets
@@ -108,10 +104,6 @@ class _Index:
         self._pieces = _Pieces(_between(secrets, WORD, LONG), PIECE, WORD)
         self._long = _Pieces(_between(secrets, LONG + 1), LONG_PIECE, MAIL_PIECE)
         self._mail: _Pieces | None = None
-        self.quick: tuple[str, ...] | None = None
-        probes = (*self._words, *self._pieces.probes, *self._long.probes)
-        if len(probes) <= _FEW:
-            self.quick = tuple(probe.decode("ascii") for probe in probes if probe.isascii())
 
     def repeated_in(self, text: bytes) -> bool:
         """Return whether a line of the server repeats a secret."""
@@ -149,6 +141,25 @@ def _is_word_of(secret: bytes, text: bytes) -> bool:
     return re.search(rb"(?<!%s)%s(?!%s)" % (around, re.escape(secret), around), text) is not None
 
 
+def _probes(secrets: tuple[bytes, ...]) -> tuple[str, ...]:
+    """Return what a text in ASCII and in small letters holds some of if it repeats one of some secrets.
+
+    Nothing if that would be much: then an index takes less time. They lie as those of ``_Pieces``, so that
+    each run of ``PIECE`` bytes, and each beginning or end, holds one.
+    """
+    found: list[str] = []
+    for secret in secrets:
+        if len(secret) > LONG or len(found) > _FEW or not secret.isascii():
+            return ()
+        text, last = secret.decode("ascii"), len(secret) - WORD
+        if last < 0:
+            found.append(text)
+            continue
+        found += [text[at : at + WORD] for at in range(0, last, PIECE - WORD + 1)]
+        found.append(text[last:])
+    return tuple(found)
+
+
 class Remembered:
     """The secrets of a session, ``count`` of them and ``size`` bytes in all at the most.
 
@@ -156,7 +167,7 @@ class Remembered:
     one: what the server says from then on may repeat what is not remembered, and is taken to do so.
     """
 
-    __slots__ = ("_index", "_room", "_secrets", "_size", "lost")
+    __slots__ = ("_index", "_probes", "_room", "_secrets", "_size", "lost")
 
     def __init__(self, count: int, size: int) -> None:
         """Begin with nothing."""
@@ -165,6 +176,7 @@ class Remembered:
         self._size = size
         self._secrets: tuple[bytes, ...] = ()
         self._index: _Index | None = None
+        self._probes: tuple[str, ...] | None = None
 
     def add(self, secret: bytes) -> None:
         """Remember a secret, and its parts between control characters, which end a line for some servers."""
@@ -185,7 +197,7 @@ class Remembered:
         self._room -= 1
         self._size -= len(found)
         self._secrets = (*self._secrets, found)
-        self._index = None
+        self._index = self._probes = None
 
     def lose(self) -> None:
         """Note that the client said what was not read whole."""
@@ -196,15 +208,16 @@ class Remembered:
         if self.lost:
             return bool(text)
         # It is asked for each reply, and nearly always ends here.
-        index = self._index or self._indexed()
-        if index.quick is not None and text.isascii():
+        if self._probes is None:
+            self._probes = _probes(self._secrets)
+        if self._probes and text.isascii():
             small = text.lower()
-            for probe in index.quick:
+            for probe in self._probes:
                 if probe in small:
                     break
             else:
                 return False
-        return index.repeated_in(folded(text))
+        return self._indexed().repeated_in(folded(text))
 
     def repeated_in_mail(self, text: str | bytes) -> bool:
         """Return whether lines of mail repeat a secret; those not remembered are not looked for."""

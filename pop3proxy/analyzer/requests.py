@@ -69,18 +69,17 @@ class Requests(DialogueState):
         client = self._client
         if self._client_fresh:
             self._look_for_tls()
-        if not self.blind:
-            if self._guard.lock_step:
-                if not self._in_turn:
-                    return -1
-            elif self._client_expects is ANSWER:
-                return self._keep_undecided()
-            elif self._undecided or self._too_much_owed():
-                if self._doubt is None:
-                    return -1
-                # Nothing pairs replies while in doubt, so waiting for them could last for ever.
-                self._lose("out_of_step")
-        if self.blind:
+        if self._guard.lock_step:
+            if not (self._in_turn or self.blind):
+                return -1
+        elif self._client_expects is ANSWER:
+            return self._keep_undecided()
+        elif self._undecided or self._too_much_owed():
+            if self._doubt is None:
+                return -1
+            # Nothing pairs replies while in doubt, so waiting for them could last for ever.
+            self._lose("out_of_step")
+        if self.inspected != "whole":
             # These are the bytes that settled the doubt, and the client's first after STLS if it was that.
             self._handshake_due = False
             return len(client.take(client.waiting))
@@ -233,7 +232,7 @@ class Requests(DialogueState):
 
     def _raise_request(self, row: Command, arg: bytes) -> Secret:
         """Raise the request of a known command, and return what of it is secret."""
-        secret = self._secret_of(row, arg)
+        secret = self._secret_of(row, arg) if arg else row.secret
         if Request in self._wants:
             self._out.append(Request(self.connection, self.ts, row.name, decode(arg), secret))
         return secret
@@ -374,7 +373,7 @@ class Requests(DialogueState):
             return False
         trial = copy(exchange)
         trial.respond(text)
-        return not trial.malformed
+        return not trial.malformed and self._guard.passes_name(trial.user, trial.realm)
 
     def _responded(self, exchange: Exchange, before: tuple[str, str] | None) -> None:
         """Raise what a response gave rise to.
@@ -395,7 +394,8 @@ class Requests(DialogueState):
         attempt = LoginAttempt(self.connection, self.ts, user, password, mechanism)
         if self.connection.state is not AUTHORIZATION:
             return attempt
-        attempt.attempt = self._number()
+        self.attempts += 1
+        attempt.attempt = self.attempts
         self.summary.attempted(user, mechanism)
         if self._gated:
             self._attempted = attempt, Reason.DENIED

@@ -29,7 +29,7 @@ class SaslForm:
     ``initial``: the first may stand on the AUTH line. ``report``: the server may say why it refuses in a
     further challenge, or send its own proof, which a response of the form ``report`` answers.
     ``long``: a response may be longer than the buffers of servers, as tokens are; ``mark`` is then what each
-    message holds that is a login, in lower case, or None if no message alone is one.
+    message holds that is a login, or None if no message alone is one.
     """
 
     responses: tuple[Reads, ...]
@@ -37,7 +37,7 @@ class SaslForm:
     report: Reads | None = None
     endless: bool = False
     long: bool = False
-    mark: bytes | None = None
+    mark: re.Pattern[bytes] | None = None
 
     @property
     def challenges(self) -> int:
@@ -66,6 +66,7 @@ _ANYTHING = _form(rb".*")
 
 # RFC 4616 section 2.
 _PLAIN = _form(rb"[^\0-\x1f\x7f]{0,255}\0" + _NAME + rb"\0" + _PASSWORD)
+_PLAIN_MARK = re.compile(rb"\0%s\0" % _NAME)
 
 # RFC 2195 section 2.
 _CRAM_MD5 = _form(_NAME + rb" [0-9A-Fa-f]{32}")
@@ -116,7 +117,7 @@ _OAUTHBEARER = _form(
     % (_SASLNAME, _TOKEN)
 )
 _OAUTH_REPORT = _form(rb"\x01?")
-_BEARER = b"auth=bearer"
+_BEARER = re.compile(rb"auth=bearer", re.I)
 
 # RFC 4422 appendix A and RFC 4505.
 _IDENTITY = _form(rb"[^\0-\x1f\x7f]{0,255}")
@@ -130,7 +131,7 @@ _SCRAM: Final = SaslForm((_SCRAM_FIRST, _SCRAM_FINAL), report=_EMPTY)
 _OPAQUE: Final = SaslForm((_ANYTHING,), endless=True, long=True)
 
 _FORMS: Final[Mapping[str, SaslForm]] = {
-    "PLAIN": SaslForm((_PLAIN,)),
+    "PLAIN": SaslForm((_PLAIN,), long=True, mark=_PLAIN_MARK),
     "LOGIN": SaslForm((_form(_NAME), _form(_PASSWORD))),
     "CRAM-MD5": SaslForm((_CRAM_MD5,), initial=False),
     "DIGEST-MD5": SaslForm((_digest_md5,), initial=False, report=_EMPTY),

@@ -26,7 +26,7 @@ from .events import (
     State,
     Unexpected,
 )
-from .grammar import Command, Role
+from .grammar import Command, Role, may_be_stls
 from .guard import DEFAULT_OPTIONS, LINE, Guard, GuardOptions, LocalReply, Strictness
 from .limits import Limits
 from .lines import Body, BodyEnd, LineCutter
@@ -51,6 +51,7 @@ from .steps import (
     SPENT,
     STATUS_MAY,
     STATUS_OR_DATA_MAY,
+    STLS_BEHIND_LOGIN_MAY,
     Kinds,
     Step,
 )
@@ -173,7 +174,9 @@ class DialogueState:
         self._refusals = refusals
         self._wants = wants
         self._guard = Guard(guard)
-        self.gate(gated)
+        self._gated = self._line_by_line = False
+        if gated:
+            self.gate(gated)
         self._ended: tuple[Side, ...] = ()
         self._too_long = (
             NO_KINDS  # what the line just read may give rise to, if it is over its limit
@@ -275,8 +278,11 @@ class DialogueState:
             return ALL
         if self._client_expects is SASL:
             return SASL_MAY
-        behind_login = self.connection.state is not AUTHORIZATION
-        return COMMAND_BEHIND_LOGIN_MAY if behind_login else COMMAND_MAY
+        if self.connection.state is AUTHORIZATION:
+            return COMMAND_MAY
+        if self._guard.decides_stls and may_be_stls(head):
+            return STLS_BEHIND_LOGIN_MAY
+        return COMMAND_BEHIND_LOGIN_MAY
 
     def _too_much_owed(self) -> bool:
         if self._client_expects is MESSAGE:

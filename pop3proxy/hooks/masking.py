@@ -42,6 +42,9 @@ _NOTHING: Final = Secret.NOTHING
 
 _LETTERS: Final = re.compile(r"[A-Za-z]{1,16}")
 _LENGTH: Final = re.compile(r"\([1-9][0-9]* bytes?\)")
+_LONGEST_ORDINARY: Final = 96
+"""Characters of a text that may be one that servers have built in."""
+
 _DIGEST: Final = re.compile(r"(?<=[\0-\x20])[0-9a-f]{16,}", re.IGNORECASE)
 _MECHANISMS: Final = MECHANISMS | {"", "USER/PASS", "APOP", "RPOP"}
 
@@ -63,9 +66,9 @@ def in_clear(event: E) -> E:
 
 def shown(text: str, c: Connection) -> str:
     """Mask a text that is written beside the events of a session if it repeats a secret of the session."""
-    if c.secrets is NOTHING_REMEMBERED or not c.secrets.repeated_in(text) or is_ordinary(text):
+    if c.secrets is NOTHING_REMEMBERED or (len(text) <= _LONGEST_ORDINARY and is_ordinary(text)):
         return text
-    return MASK
+    return MASK if c.secrets.repeated_in(text) else text
 
 
 def shown_name(name: str) -> str:
@@ -208,12 +211,8 @@ def _request(event: Request) -> Request:
 
 
 def _reply(event: Reply) -> Reply:
-    if event.c.secrets is NOTHING_REMEMBERED:
-        return event
     msg = shown(event.msg, event.c)
-    if msg is event.msg:
-        return event
-    return _copied_reply(event, msg)
+    return event if msg is event.msg else _copied_reply(event, msg)
 
 
 def _data(event: Data) -> Data:
@@ -252,7 +251,7 @@ def _unexpected(event: Unexpected) -> Unexpected:
 
 
 def _session_end(event: SessionEnd) -> SessionEnd:
-    user = shown_name(event.user)
+    user = _user(event.user, event.mechanism)
     if user == event.user:
         return event
     return _copied_end(event, user)

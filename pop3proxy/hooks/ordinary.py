@@ -1,6 +1,7 @@
 """The texts that mail servers have built in, which no client can put into their mouths; masks nothing."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 TEXTS: Final = (
@@ -113,6 +114,7 @@ _KNOWN: Final = frozenset(text.lower() for text in (*TEXTS, *CODES))
 _CODE: Final = re.compile(rf"\[(?:{'|'.join(CODES)})\]\s*", re.IGNORECASE)
 
 
+@lru_cache(maxsize=1024)
 def is_ordinary(text: str) -> bool:
     """Return whether a text is one of those that servers have built in, or a response code."""
     code = _CODE.match(text)

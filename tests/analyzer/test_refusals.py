@@ -511,7 +511,9 @@ def test_a_farewell_answers_nothing(said: bytes) -> None:
 
 
 def test_a_refusal_is_no_farewell() -> None:
-    assert not any(DEFAULT_REFUSALS.is_farewell(each.text.encode(each.charset)) for each in BUILT_IN)
+    assert not any(
+        DEFAULT_REFUSALS.is_farewell(each.text.encode(each.charset)) for each in BUILT_IN
+    )
 
 
 def test_an_echo_of_the_user_is_no_farewell() -> None:

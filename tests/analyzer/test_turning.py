@@ -77,6 +77,23 @@ def test_every_unfinished_line_may_be_stls_where_the_caller_answers_it(head: byt
     assert StartTLS in step.may
 
 
+@pytest.mark.parametrize(
+    ("head", "held"),
+    [
+        *((head, True) for head in (b"S", b"stls", b"STLS\t", b" ST", b"\0", b"    S", b"     ")),
+        *((head, False) for head in (b"N", b"STA", b"STLSX", b"RETR 1", b" R", b"NOOP STLS")),
+    ],
+)
+def test_behind_the_login_only_an_unfinished_line_that_may_be_stls_is_held_for_it(
+    head: bytes, held: bool
+) -> None:
+    analyzer = made()
+    say(analyzer, C, b"USER bob\r\nPASS x\r\n")
+    say(analyzer, S, b"+OK\r\n+OK\r\n")
+    (step,) = say(analyzer, C, head)
+    assert (StartTLS in step.may) is held
+
+
 def test_no_unfinished_line_is_held_for_stls_where_nobody_answers_it() -> None:
     analyzer = made(frozenset({Reply}))
     say(analyzer, C, b"NOOP\r\n")

@@ -127,6 +127,14 @@ def _loses_the_name(attempt: Any) -> Any:
     return faulty
 
 
+def _in_lock_step(begin: Any) -> Any:
+    def begun(self: Guard, options: Any) -> None:
+        begin(self, options)
+        self.lock_step = True
+
+    return begun
+
+
 GUARDED = {
     "blanks behind AUTH are skipped": _together(
         _replacing(Command, "has_form", _skips_blanks),
@@ -155,7 +163,7 @@ GUARDED = {
 """Faults of the guard, by what it no longer looks at."""
 
 UNGUARDED = {
-    "every session is guarded": _replacing(Guard, "lock_step", _is(property(_says(True)(None)))),
+    "every session is guarded": _replacing(Guard, "__init__", _in_lock_step),
     "an attempt without an answer is forgotten": _replacing(
         Analyzer, "_came_to_nothing", _says(None)
     ),

@@ -144,7 +144,10 @@ class Habits:
     after_other: Named = Named.KEPT  # a refused STLS, an unknown command
     second_user: SecondUser = SecondUser.WINS
     unknown_user: UnknownUser = UnknownUser.ACCEPTED
-    names_stop_at_a_blank: bool = False
+    names_stop_at_a_blank: bool = False  # where one follows the name as well: USER, APOP, CRAM-MD5
+    skips_blanks_before_names: bool = False  # in SASL messages
+    joins_the_realm: bool = False  # DIGEST-MD5: the account is name@realm
+    ntlm_is_oem: bool = False  # the server chooses OEM names, whatever the client says later
     initial: Initial = Initial.USED
     base64: Base64 = Base64.STRICT
     which: Which = Which.FIRST
@@ -177,6 +180,7 @@ class Habits:
             and not (self.four_letters or self.names_stop_at_a_blank or self.asks_again)
             and not self.two_blanks_are_a_bare_auth
             and not self.keeps_a_name_that_no_reply_shows
+            and not (self.skips_blanks_before_names or self.joins_the_realm or self.ntlm_is_oem)
         )
 
     @property

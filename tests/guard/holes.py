@@ -247,6 +247,26 @@ HOLES = (
         {"which": Which.LAST},
     ),
     Hole(
+        "blanks before a name are skipped",
+        (b"AUTH CRAM-MD5", _b64(b" zed " + WRONG_DIGEST)),
+        {"skips_blanks_before_names": True},
+    ),
+    Hole(
+        "the account is in the realm",
+        (b"AUTH DIGEST-MD5", _b64(b'username="zed",realm="made",response=' + WRONG_DIGEST), b""),
+        {"joins_the_realm": True},
+    ),
+    Hole(
+        "NTLM names are in the encoding that the server has chosen",
+        (b"AUTH NTLM", _b64(NTLM_NEGOTIATE), _b64(ntlm_authenticate(b"zed", b"wrong"))),
+        {"ntlm_is_oem": True},
+    ),
+    Hole(
+        "a NUL ends a name, in NTLM",
+        (b"AUTH NTLM", _b64(NTLM_NEGOTIATE), _b64(ntlm_authenticate(b"zed\0bob", b"wrong"))),
+        {"nul": Nul.ENDS},
+    ),
+    Hole(
         "an initial response is ignored",
         (_ZED, _b64(b"\0bob\0wrong")),
         {"initial": Initial.IGNORED},
@@ -298,6 +318,11 @@ HOLES = (
     Hole(
         "a cancelled exchange goes on",
         (b"AUTH LOGIN", b"no base64", b"NOOP"),
+        {"star": Star.ASKED_AGAIN},
+    ),
+    Hole(
+        "a cancelled exchange is asked again",
+        (b"AUTH LOGIN", b"", _b64(b"right")),
         {"star": Star.ASKED_AGAIN},
     ),
     Hole("RPOP is a login", (b"USER bob", b"RPOP zed"), {"knows_rpop": True}),

@@ -31,9 +31,19 @@ class Desk:
         self._judge = judge
         self.named: bytes | None = None  # whom the last claim was about
 
-    def judge(self, name: bytes, password: bytes | None = None, proof: bool | None = None) -> bool:
+    def judge(
+        self,
+        name: bytes,
+        password: bytes | None = None,
+        proof: bool | None = None,
+        realm: bytes | None = None,
+    ) -> bool:
         """Judge a claim; return whether it holds."""
+        if self.habits.skips_blanks_before_names:
+            name = name.lstrip(b" ")
         self.named = read_name(name, self.habits)
+        if realm and self.habits.joins_the_realm and b"@" not in self.named:
+            self.named += b"@" + realm
         return self._judge(self.named, password, proof)
 
 
@@ -112,7 +122,8 @@ def _digest_md5(desk: Desk, initial: bytes | None) -> Exchange:
     proof = _picked(fields.get(b"response", []), desk.habits)
     if name is None or proof is None:
         return None
-    if not desk.judge(name, proof=proof == RIGHT_DIGEST):
+    realm = _picked(fields.get(b"realm", []), desk.habits)
+    if not desk.judge(name, proof=proof == RIGHT_DIGEST, realm=realm):
         return False
     yield b"rspauth=" + RIGHT_DIGEST
     return True
@@ -185,12 +196,15 @@ def _ntlm(desk: Desk, initial: bytes | None) -> Exchange:
     first = (yield b"") if initial is None else initial
     if first[:9] != b"NTLMSSP\0\x01":
         return None
-    data = yield b"NTLMSSP\0\x02" + bytes(40)
+    oem = desk.habits.ntlm_is_oem
+    data = yield b"NTLMSSP\0\x02" + bytes(11) + (b"\x02" if oem else b"\x01") + bytes(28)
     if data[:9] != b"NTLMSSP\0\x03" or len(data) < 64:
         return None
     length = int.from_bytes(data[36:38], "little")
     offset = int.from_bytes(data[40:44], "little")
-    name = data[offset : offset + length].decode("utf-16-le", "replace").encode()
+    name = data[offset : offset + length]
+    if not oem:
+        name = name.decode("utf-16-le", "replace").encode()
     return desk.judge(name, proof=data.endswith(RIGHT))
 
 

@@ -126,6 +126,13 @@ FORMS: dict[str, tuple[Event, str]] = {
         LoginAttempt(KNOWN, TS, f"bob {PASSWORD}", "", "APOP"),
         PASSWORD,
     ),
+    "password before an extra word, in APOP's name, at the end": (
+        SessionEnd(
+            *(KNOWN, TS, f"bob {PASSWORD}", "failure", 4, 1, 0, 0, 60, 4000, 2.25, "quit", 1),
+            *("whole", "APOP"),
+        ),
+        PASSWORD,
+    ),
     "APOP digest before an extra word, in a key": (
         Policy(
             *(KNOWN, TS, "spraying", "ban", f"user:bob {DIGEST}", "users"),

@@ -975,7 +975,10 @@ def test_the_beginning_of_a_reply_waits_for_nothing(mode: str) -> None:
 def test_where_nothing_is_said_of_tls_all_that_is_said_arrives(
     runs: list[Run], mode: str, seed: int
 ) -> None:
-    runs = [(side, data.replace(b"STLS", b"STAT").replace(b"CAPA", b"NOOP")) for side, data in runs]
+    # A list is edited, and a line with a bare CR or NUL is not passed.
+    edited = re.compile(rb"\0|\r(?!\n)")
+    runs = [(side, edited.sub(b"x", data).replace(b"CAPA", b"NOOP")) for side, data in runs]
+    runs = [(side, data.replace(b"STLS", b"STAT")) for side, data in runs]
     pair = relaying(mode)
     plays(pair, runs, random.Random(seed))
     said = {side: b"".join(data for who, data in runs if who is side) for side in Side}

@@ -123,6 +123,7 @@ def _events(run: Run) -> list[Event]:
     return [] if run.recorded is None else [event for _, event in run.recorded.events]
 
 
+_ENDS = (LoginSuccess, LoginFailure, Unexpected)
 _OPEN = ("login_cancelled", "cut_login")
 
 
@@ -165,20 +166,23 @@ def _tells(outcome: _Outcome, judgement: Judgement) -> bool:
     if outcome.result == "unanswered":
         return False
     wanted = "accepted" if judgement.accepted else "refused"
-    return outcome.user == judgement.user and outcome.result == wanted
+    return judgement.user in _readings(outcome.user) and outcome.result == wanted
+
+
+def _readings(user: str) -> tuple[str, ...]:
+    """Return what servers take for the name that was sent, which is what events have.
+
+    Some leave blanks around it out, or all behind the first NUL; nothing that they answer shows it.
+    """
+    return (user, user.strip(" "), user.partition("\0")[0], user.partition("\0")[0].strip(" "))
 
 
 def _numbered(run: Run) -> Iterator[Breach]:
     """Each attempt that was told has exactly one outcome, by its number."""
-    attempts = [
-        e.attempt for e in _events(run) if isinstance(e, LoginAttempt) and hasattr(e, "attempt")
-    ]
-    if not attempts:
-        return
-    ends = [
-        event.attempt for event in _events(run) if _outcome(event) and hasattr(event, "attempt")
-    ]
-    if sorted(attempts) != sorted(number for number in ends if number):
+    attempts = [event.attempt for event in _events(run) if isinstance(event, LoginAttempt)]
+    # An exchange that ends before its credentials are complete has an outcome, and no attempt.
+    ends = [event.attempt for event in _events(run) if isinstance(event, _ENDS) and _outcome(event)]
+    if len(set(ends)) < len(ends) or not {*attempts} <= {*ends}:
         yield Breach(
             run.way, "attempts without one outcome", f"attempts {attempts}, outcomes of {ends}"
         )

@@ -165,5 +165,5 @@ async def running(reactor: Any, root: Path, oracle: Oracle) -> AsyncIterator[Fuz
     ]
     with stopped_at_the_end(started(command, root)):
         eventually(lambda: listens(port), "Cyrus listens")
-        yield Fuzzed("Cyrus", port, MECHANISMS, at_a_time=12)
+        yield Fuzzed("Cyrus", port, MECHANISMS, patience=0.3, authzid=False, at_a_time=12)
     await daemon.stopListening()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from . import oracle
+from .servers import Fuzzed
 
 BORDERS = (
     40,
@@ -30,6 +31,9 @@ BORDERS = (
 
 END = b"\r\n*\r\nQUIT\r\n"
 """Ends an open line, an exchange and the session, so that the server closes whatever was said before."""
+
+TAME_END = b"QUIT\r\n"
+"""The same where no line and no exchange is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +98,9 @@ def _abridged(data: bytes) -> str:
     return " ".join(out)
 
 
-def drawn(seed: int, number: int, mechanisms: Sequence[str], pipelined: bool = True) -> Dialogue:
-    """Draw the dialogue of a number; the same arguments give the same dialogue.
-
-    Not ``pipelined``, a tame dialogue waits behind each line.
-    """
-    source = random.Random(f"{seed} {number}")
-    return _Drawing(source, number % oracle.LANES, mechanisms, pipelined).dialogue()
+def drawn(seed: int, number: int, server: Fuzzed) -> Dialogue:
+    """Draw the dialogue of a number for a server; the same arguments give the same dialogue."""
+    return _Drawing(random.Random(f"{seed} {number}"), number % oracle.LANES, server).dialogue()
 
 
 Line = bytes | Begin | Respond
@@ -109,16 +109,16 @@ Line = bytes | Begin | Respond
 class _Drawing:
     """One dialogue as it is drawn: lines first, then how they are sent."""
 
-    def __init__(
-        self, source: random.Random, lane: int, mechanisms: Sequence[str], pipelined: bool
-    ) -> None:
+    def __init__(self, source: random.Random, lane: int, server: Fuzzed) -> None:
         self.source = source
         self.lane = lane
-        self.mechanisms = mechanisms
+        self.mechanisms = server.mechanisms
+        self.authzid = server.authzid
         # How often a line is damaged; at 0 the dialogue is tame.
         self.oddness = source.choice((0.0, 0.0, 0.1, 0.3, 0.6))
         self.tame = self.oddness == 0.0
-        self.pipelined = pipelined or not self.tame
+        # Tame dialogues are compared with each other: what a server may lose is not sent too early.
+        self.pipelined = not server.patience or not self.tame
 
     def dialogue(self) -> Dialogue:
         source = self.source
@@ -432,13 +432,13 @@ class _Drawing:
         other = self._name().encode()
         return self.source.choice(
             (
-                other + message,
+                other + message if self.authzid else message,
                 message + b"\0",
                 message + b"\0more",
                 message[1:],
                 message.replace(b"\0", b"\0\0", 1),
                 message + b"\n",
                 message.rpartition(b"\0")[0] + b"\0",
-                b" " + message,
+                b" " + message if self.authzid else message,
             )
         )

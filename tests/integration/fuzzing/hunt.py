@@ -9,13 +9,16 @@ from twisted.internet.defer import Deferred, ensureDeferred, gatherResults
 
 from .checks import Breach, Run, judge
 from .dialogues import Dialogue, drawn
-from .oracle import LANES, Oracle
-from .playing import Tap, play, tapping
+from .oracle import LANES, Judgement, Oracle
+from .playing import Tap, pause, play, tapping
 from .proxies import Proxied, Troubles, Way, proxying
 from .servers import Fuzzed
 
 TRIES = 3
 """Plays of a dialogue that must fail alike before an accident of timing is excluded."""
+
+AFTERWARDS = 0.7
+"""Seconds in which a server may still have judged what a client sent that has left."""
 
 SHRINKING = 60
 """Plays at most in order to make a failing dialogue smaller."""
@@ -49,15 +52,19 @@ class Stage:
             played = await play(self.reactor, dialogue, proxied.port, self.server.patience)
             recorded = await proxied.recorder.collect(self.reactor, played.port)
             tapped = await self.tap.collect(played.port)
-            await self.server.settle(tapped.server_port)
-            judged = self.oracle.collect(tapped.server_port)
+            judged = await self._judged(dialogue, tapped.server_port)
             runs.append(Run(way, played, judged, tapped, recorded))
         return runs
 
     async def _straight(self, dialogue: Dialogue) -> Run:
         played = await play(self.reactor, dialogue, self.server.port, self.server.patience)
-        await self.server.settle(played.port)
-        return Run(Way.STRAIGHT, played, self.oracle.collect(played.port))
+        return Run(Way.STRAIGHT, played, await self._judged(dialogue, played.port))
+
+    async def _judged(self, dialogue: Dialogue, port: int) -> list[Judgement]:
+        """Return what was judged of a connection that is over."""
+        if dialogue.leaves:
+            await pause(self.reactor, AFTERWARDS)
+        return self.oracle.collect(port)
 
     def _is_steady(self, dialogue: Dialogue) -> bool:
         """Return whether the server answers the same each time."""
@@ -87,7 +94,8 @@ class Stage:
         if not breaches:
             return None
         found = Found(number, dialogue, breaches, runs)
-        return await self._shrunk(found) if shrink else found
+        # A part of a tame dialogue need not be tame.
+        return await self._shrunk(found) if shrink and not dialogue.tame else found
 
     async def _shrunk(self, found: Found) -> Found:
         kind = (found.breaches[0].way, found.breaches[0].kind)
@@ -135,7 +143,7 @@ async def hunt(
             # Never two dialogues of one lane at a time: they have the same users.
             if number % LANES % at_a_time != worker or failed >= most:
                 continue
-            dialogue = drawn(seed, number, server.mechanisms, pipelined=not server.patience)
+            dialogue = drawn(seed, number, server)
             found = await stage.examine(number, dialogue, shrink=True)
             if found is not None:
                 failed += 1

@@ -15,7 +15,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 
 from ..sasl import MECHANISMS, Exchange
-from .dialogues import END, Begin, Dialogue, Respond, Sent
+from .dialogues import END, TAME_END, Begin, Dialogue, Respond, Sent
 
 QUIET = 0.004
 """Seconds without a byte behind which an answer is taken to be whole; only the pace hangs on it."""
@@ -114,6 +114,10 @@ class Played:
     ending: str = ""
 
 
+SETTLED = 0.6
+"""Seconds without a byte behind which all that was sent is answered; failures take half a second each."""
+
+
 class _Playing:
     """A dialogue as it is played."""
 
@@ -126,10 +130,12 @@ class _Playing:
         self.played = Played(transport.getHost().port)
         self._exchange: Exchange | None = None
         self._mark = 0
+        self._tame = False
 
     async def play(self, dialogue: Dialogue) -> Played:
         peer, played = self._peer, self.played
         await self._answer(1.0)
+        self._tame = dialogue.tame
         for step in dialogue.steps:
             if peer.ending:
                 break
@@ -138,7 +144,7 @@ class _Playing:
             self._transport.loseConnection()
             played.ending = "left"
         elif not peer.ending:
-            self._end()
+            self._end(TAME_END if dialogue.tame else END)
         limit = self._reactor.callLater(END_LIMIT, self._give_up)
         await peer.over
         if limit.active():
@@ -147,10 +153,11 @@ class _Playing:
         played.ending = played.ending or peer.ending
         return played
 
-    def _end(self) -> None:
+    def _end(self, end: bytes) -> None:
         if not self._peer.ending:
-            self._write(END)
-            self._reactor.callLater(AGAIN, self._end)
+            self._write(end)
+            # From the second time on it may be in the middle of anything.
+            self._reactor.callLater(AGAIN, self._end, END)
 
     def _give_up(self) -> None:
         self.played.ending = "hangs"
@@ -170,11 +177,20 @@ class _Playing:
                 await pause(self._reactor, 0)
             return
         if isinstance(step, Begin):
+            # Else a challenge to what was sent before could be taken for one to this.
+            while await self._peer.news(self._reactor, SETTLED):
+                pass
             self._write(self._begun(step))
             await self._answer(self._patience)
             return
+        if self._exchange is None:
+            return
         while not self._challenges() and await self._peer.news(self._reactor, CHALLENGE):
             pass
+        if self._tame and not self._challenges():
+            # The exchange was refused or is over; strictly there is nothing to cancel.
+            self._exchange = None
+            return
         self._write(self._response())
         await self._answer(self._patience)
 
@@ -207,6 +223,7 @@ class _Playing:
     def _response(self) -> bytes:
         challenges = self._challenges()
         if self._exchange is None or not challenges:
+            self._exchange = None
             return b"*\r\n"
         try:
             return b64encode(self._exchange.send(b64decode(challenges[-1]))) + b"\r\n"

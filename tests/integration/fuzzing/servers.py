@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,25 +10,21 @@ from ..processes import program
 from .oracle import LANES
 
 
-async def _settled(_: int) -> None:
-    """Wait for nothing: when the connection is over, all is judged."""
-
-
 @dataclass(frozen=True, slots=True)
 class Fuzzed:
     """A running server: its name, where it listens and how one can log in.
 
     ``patience``: seconds that a client waits behind each write, where a server loses what is sent too early.
-    ``at_a_time`` dialogues are played to it at most. ``settle`` waits until nothing that was said from a port
-    is still to be judged.
+    ``authzid``: who logs in for another is refused by the back end, not by the server behind its back.
+    ``at_a_time`` dialogues are played to it at most.
     """
 
     title: str
     port: int
     mechanisms: tuple[str, ...]
     patience: float = 0.0
+    authzid: bool = True
     at_a_time: int = LANES
-    settle: Callable[[int], Awaitable[None]] = _settled
 
 
 def started(
