@@ -17,8 +17,9 @@ class Dialogue:
     """What the client says, group after group.
 
     The lines of a group are written at once, in pieces of ``piece`` bytes or whole (0); before the next group
-    the server answers. ``greets_late``: the first group is there before the greeting. ``refuses`` are the
-    numbers of the attempts, from 0 on, that a hook denies; ``later``: a hook answers later, not at once.
+    the server answers, in pieces of ``reply_piece``. ``greets_late``: the first group is there before the
+    greeting. ``refuses`` are the numbers of the attempts, from 0 on, that a hook denies; ``later``: the hook
+    answers later, not at once; ``decides_requests``: it is asked about requests, too.
     """
 
     groups: tuple[tuple[bytes, ...], ...]
@@ -368,7 +369,7 @@ def parts() -> st.SearchStrategy[list[bytes]]:
 
 
 def dialogues() -> st.SearchStrategy[Dialogue]:
-    """Dialogues of clients that mean no good, and of such as do."""
+    """Dialogues of clients that look for ways past a guard, and of honest ones."""
     return st.builds(
         Dialogue,
         groups=_grouped(),
