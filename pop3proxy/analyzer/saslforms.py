@@ -110,7 +110,7 @@ _SCRAM_FINAL = _form(
 # A token is printable (RFC 6750 section 2.1); the rest as the large providers document it.
 _TOKEN = rb"[!-~]+"
 # A name with the field's own name in it would be another name to a server that reads the end of a long line.
-_XOAUTH2 = _form(rb"user=(?!(?i:.*user=))%s\x01auth=Bearer %s\x01\x01" % (_NAME, _TOKEN))
+_XOAUTH2 = _form(rb"user=(?!(?i:[^\x01]*user=))%s\x01auth=Bearer %s\x01\x01" % (_NAME, _TOKEN))
 
 # RFC 7628 section 3.1: an authorization identity, and each key once.
 _OAUTHBEARER = _form(
