@@ -20,9 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from OpenSSL._util import lib
-from service_identity import CertificateError, VerificationError
+from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
 from service_identity.hazmat import DNS_ID
-from service_identity.pyopenssl import verify_hostname, verify_ip_address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
@@ -34,6 +33,7 @@ from zope.interface import implementer
 from ..analyzer.events import Tls
 from ..config import TlsOptions, Upstream
 from .addresses import destination
+from .certificatenames import AlternativeNames
 
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption only, as RFC 9325 section 4.2 has it. TLS 1.3 has
@@ -289,17 +289,13 @@ class ClientTls:
         certificate = connection.get_peer_certificate()
         if certificate is None:
             return "it showed no certificate"
-        try:
-            if self._is_address:
-                verify_ip_address(connection, self.name)
-            else:
-                verify_hostname(connection, self.name)
-        except VerificationError:
-            found = _shown(_names(certificate.to_cryptography()))
-            return f"its certificate is not for {self.name} but for {found}"
-        except (CertificateError, *_UNREADABLE):
-            return f"its certificate is not for {self.name}: it names no host, or none that can be read"
-        return ""
+        names = AlternativeNames(dump_certificate(FILETYPE_ASN1, certificate))
+        if names.cover(self.name):
+            return ""
+        found = names.hosts + names.addresses
+        if found:
+            return f"its certificate is not for {self.name} but for {_shown(found)}"
+        return f"its certificate is not for {self.name}: it names no host, or none that can be read"
 
     def _loaded(self) -> SSL.Context:
         upstream = self._upstream
@@ -501,14 +497,8 @@ def _names(certificate: x509.Certificate) -> list[str]:
 
     What cannot be read names nobody.
     """
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return _common_names(certificate)
-    except _UNREADABLE:
-        return []
-    addresses = [str(name) for name in names.get_values_for_type(x509.IPAddress)]
-    return names.get_values_for_type(x509.DNSName) + addresses
+    names = AlternativeNames(certificate.public_bytes(Encoding.DER))
+    return names.hosts + names.addresses if names.present else _common_names(certificate)
 
 
 def _common_names(certificate: x509.Certificate) -> list[str]:
