@@ -139,6 +139,7 @@ class Listener:
         self.address: Address = ("", 0)
         self.terms = terms
         self.server_tls = server_tls
+        self.trusts_tls = options.trust_tls
         self._admission = admission
         self._maker = maker
         self._trust = _Trust(options.proxies)

@@ -158,9 +158,13 @@ class ProxyService(Service):
             terms=_described(options),
         )
         if options.tls == "none":
+            whose = (
+                "; those without TLS at the load balancer" if options.trust_tls else ", who then"
+            )
             self._log.warn(
-                "{address}: STLS is hidden from clients, who then send their passwords in clear",
+                "{address}: STLS is hidden from clients{whose} send their passwords in clear",
                 address=address,
+                whose=whose,
             )
 
     def _cannot_listen(self, failure: Failure, endpoint: str) -> None:
@@ -351,6 +355,8 @@ def _described(options: settings.Listener) -> str:
         where = "inside TLS " if options.proxy_header == "inside_tls" else ""
         networks = ", ".join(map(str, options.proxies))
         text += f"; a PROXY header is demanded {where}from {networks}"
+    if options.trust_tls:
+        text += ", and what it says of the client's TLS counts"
     return text
 
 

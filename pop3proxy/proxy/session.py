@@ -82,7 +82,8 @@ class Surroundings(Gating, Protocol):
 class Session:
     """One client, one server, and what is known of their dialogue.
 
-    ``entrance`` is the address that the client connected to, as far as that is known.
+    ``entrance`` is the address that the client connected to, as far as that is known. ``tls_told``: what
+    the connection says of the client's TLS was told by a proxy before this one, where that TLS ends.
     """
 
     __slots__ = (
@@ -110,6 +111,7 @@ class Session:
         "mode",
         "reason",
         "server",
+        "tls_told",
         "tunnel",
     )
 
@@ -134,6 +136,7 @@ class Session:
         self.tunnel: Tunnel | None = None
         self._surroundings = surroundings
         self.entrance: tuple[str, int] | None = None
+        self.tls_told = False
         self._relay = Relay(self, analyzer, surroundings, terms)
         self._server_tls = server_tls
         # What stops the way to the server: a question, a delay, an attempt to connect.
@@ -157,7 +160,8 @@ class Session:
             self._server_begun()
 
     def _client_begun(self) -> None:
-        self.connection.tls = self.client.tls
+        if not self.tls_told:
+            self.connection.tls = self.client.tls
         self._relay.begin()
         events = [Connect(self.connection, self._started)]
         if not self._tell(events):

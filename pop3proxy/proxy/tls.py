@@ -70,6 +70,9 @@ _UNREADABLE: Final = (
 
 _CLOSED: Final = "it closed the connection during the handshake"
 
+NOT_BEGUN: Final = "it closed the connection before the handshake"
+"""Why there is no TLS with a client that has sent no ClientHello: a check whether the port is open, say."""
+
 # Why a certificate is refused, by the numbers of OpenSSL's x509_vfy.h. {ca}: where authorities are named.
 _REFUSED: Final = {
     9: "is not valid yet",
@@ -333,8 +336,11 @@ def _shared(version: str, cipher: str, server_name: str, next_protocol: str, cli
 
 def explained(problem: BaseException, connection: SSL.Connection | None = None) -> str:
     """Say in one line why a handshake failed; nothing that the peer made up is in it."""
-    if connection is not None and connection in _refused:
-        return _refused[connection]
+    if connection is not None:
+        if connection in _refused:
+            return _refused[connection]
+        if connection.client_random() is None and _is_departure(problem):
+            return NOT_BEGUN
     if isinstance(problem, SSL.SysCallError):
         number = problem.args[0]
         if number <= 0:
@@ -348,6 +354,13 @@ def explained(problem: BaseException, connection: SSL.Connection | None = None) 
     if isinstance(problem, OSError) and problem.errno:
         return f"the connection failed during the handshake: {os.strerror(problem.errno)}"
     return "the connection was lost during the handshake"
+
+
+def _is_departure(problem: BaseException) -> bool:
+    """Return whether a connection has ended, or was reset, and nothing that was said is wrong."""
+    if isinstance(problem, SSL.Error) and not isinstance(problem, SSL.SysCallError):
+        return _explained_reason(problem) == _CLOSED
+    return isinstance(problem, SSL.SysCallError | ConnectionDone | ConnectionLost | OSError)
 
 
 def _explained_reason(problem: SSL.Error) -> str:
