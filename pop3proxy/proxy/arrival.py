@@ -58,8 +58,8 @@ class Hall(Protocol):
     timeouts: Timeouts
     arrivals: "set[Arrival]"
 
-    def now(self) -> float:
-        """Return the time, in seconds."""
+    def elapsed(self) -> float:
+        """Return the seconds since some moment, of a clock that never steps."""
 
     def count(self, what: str) -> int:
         """Count something worth knowing; return the count."""
@@ -210,7 +210,7 @@ class Arrival:
         self._socket: socket.socket | None = None  # as long as no wire has it
         self._wire: Wire | None = None
         self._over = False
-        self._mark = hall.now()
+        self._mark = hall.elapsed()
         hall.arrivals.add(self)
 
     # --- by a socket ------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ class Arrival:
     def _proceed(self, rest: bytes) -> None:
         """Begin the next stage with bytes that came behind the last one, or the session."""
         assert self._wire is not None
-        self._mark = self._hall.now()
+        self._mark = self._hall.elapsed()
         if not self._stages:
             self._enter(rest)
         elif self._stages[0] is TLS:
@@ -406,7 +406,7 @@ class Arrival:
     # --- limits -----------------------------------------------------------------------------------------
 
     def overdue(self, now: float) -> str:
-        """Name the time limit that has run out, or return ``""``. ``now`` is in seconds."""
+        """Name the time limit that has run out, or return ``""``. ``now`` is of ``elapsed``."""
         waited = now - self._mark
         if self._over:
             return "drain" if waited > self._hall.timeouts.drain else ""
@@ -479,7 +479,7 @@ class Arrival:
         if self._over:
             return
         self._over = True
-        self._mark = self._hall.now()
+        self._mark = self._hall.elapsed()
         if self._wire is None:
             self._forget()
         elif self._stages and self._stages[0] is TLS:

@@ -66,6 +66,7 @@ class ProxyService(Service):
         self.arrivals: set[Arrival] = set()
         self.started: Deferred[None] = Deferred()
         self.now = now
+        self.elapsed: Callable[[], float] = reactor.seconds
         self._reactor = reactor
         self._config = config
         rules = config.rules
@@ -324,7 +325,7 @@ class ProxyService(Service):
 
     def sweep(self) -> None:
         """End the sessions whose time has run out, and the arrivals."""
-        now = self.now()
+        now = self.elapsed()
         timed: list[Arrival | Session] = [*self.arrivals, *self.sessions]
         for waiting in timed:
             try:

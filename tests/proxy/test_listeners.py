@@ -66,8 +66,8 @@ class Maker:
         self.arrivals: set[Arrival] = set()
         self.made: list[Session] = []
 
-    def now(self) -> float:
-        return self.around.now()
+    def elapsed(self) -> float:
+        return self.around.elapsed()
 
     def session(
         self, host: str, port: int, listener: Listener, trusted_peer: bool = False
