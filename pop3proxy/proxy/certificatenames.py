@@ -64,7 +64,7 @@ def _fits(name: str, host: str) -> bool:
     label, _, rest = host.partition(".")
     return (
         first == "*"
-        and name.count(".") >= _FEWEST_LABELS - 1
+        and len(name.split(".")) >= _FEWEST_LABELS
         and bool(label)
         and bool(rest)
         and parent == rest

@@ -24,7 +24,7 @@ from .accepting import Acceptor
 from .addresses import host_and_port, kind_of
 from .arrival import Arrival
 from .engine import Engine, usable
-from .listeners import Admission, Listener, send_at_once
+from .listeners import Admission, Listener, queue_all_it_can, send_at_once
 from .session import Session
 from .terms import terms_for
 from .tls import ServerTls, TlsError
@@ -73,7 +73,7 @@ class ProxyService(Service):
         self._guard = config.verdicts.guard(rules is not None and rules.xclient == "pass")
         self._refusals = config.analyzer.table()
         self._dispatcher = Dispatcher(hooks, self.end_sessions)
-        self._admission = Admission(config.limits)
+        self._admission = Admission(config.limits, self.count)
         self._engine = Engine(reactor) if usable(reactor) else None
         self._acceptors: list[Acceptor] = []
         self._upstream, self._server_tls = _outfit(reactor, config, self._engine)
@@ -148,6 +148,7 @@ class ProxyService(Service):
     def _listens(self, port: IListeningPort, factory: Listener, options: settings.Listener) -> None:
         self.ports.append(port)
         factory.address = host_and_port(port.getHost())
+        queue_all_it_can(port, options.endpoint)
         send_at_once(port)
         if self._engine is not None and (acceptor := factory.take_over(port, self._engine)):
             self._acceptors.append(acceptor)
