@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import ClassVar, Final
 
+from .remembered import NOTHING_REMEMBERED, Remembered
+
 
 class Side(Enum):
     """Which of the two peers bytes come from."""
@@ -67,8 +69,8 @@ class Connection:
     talks TLS to the proxy, which holds the keys.
     ``trusted_peer``: ``orig_h`` is a proxy before this one that named no client (PROXY LOCAL or UNKNOWN),
     so that it must be neither counted nor banned as one.
-    ``secrets`` is what the client of this session used to prove itself (bounded, long ones by their
-    beginning), kept so that whoever writes events down can mask a reply that repeats one of them.
+    ``secrets`` remembers what the client of this session used to prove itself, within bounds, so that
+    whoever writes events down can mask a reply that repeats it.
     """
 
     uid: str
@@ -81,7 +83,7 @@ class Connection:
     listener_p: int = 0
     tls: Tls | None = None
     state: State = State.AUTHORIZATION
-    secrets: tuple[str, ...] = ()
+    secrets: Remembered = NOTHING_REMEMBERED
     trusted_peer: bool = False
 
 
@@ -91,7 +93,9 @@ class Secret(Enum):
     NOTHING = "nothing"
     ARGUMENT = "the whole argument"
     AFTER_FIRST_WORD = "what follows the argument's first word"
-    AFTER_LAST_BLANK = "what follows the argument's last blank"
+    AFTER_NAME = "what follows the argument's first word; that too if nothing follows it"
+    AFTER_PASS = "what follows the word PASS in the argument"
+    ODD_ARGUMENT = "the whole argument, which its command does not have"
     LINE = "the whole line"
 
 

@@ -41,6 +41,7 @@ class Job:
         home = {"HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
         done = subprocess.run(
             [program(name), *arguments],
+            cwd=self.folder,
             env={**os.environ, **home, **self.environment},
             input=stdin.encode(),
             stdout=subprocess.PIPE,
@@ -59,6 +60,7 @@ class Job:
         try:
             with subprocess.Popen(
                 [program(name), *arguments],
+                cwd=self.folder,
                 env={**os.environ, **home, **self.environment},
                 stdin=terminal,
                 stdout=terminal,
@@ -186,7 +188,7 @@ def mutt(job: Job, settings: str, arguments: Sequence[str], keys: str) -> Outcom
         f'set pop_user="{job.account.user}" pop_pass="{job.account.password}"\n'
         f"set mbox_type=Maildir folder={job.folder} spoolfile={job.folder / 'mail'}\n"
         "set confirmappend=no confirmcreate=no delete=yes move=no wait_key=no mark_old=no\n"
-        "set header_cache= message_cachedir= record= ssl_starttls=no ssl_force_tls=no\n"
+        "unset header_cache message_cachedir record ssl_starttls ssl_force_tls\n"
         f"{settings}\n"
         f'push "{keys}"\n'
     )
