@@ -144,6 +144,16 @@ def test_an_address_with_many_connections_is_warned_of_once_and_counted_each_tim
     assert len(crowd(door, THERE)) == 1
 
 
+def test_clients_that_a_header_names_later_are_a_crowd_too() -> None:
+    door = admission()
+    with capturedLogs() as log:
+        for _ in range(CROWD):
+            assert door.enter() == ""
+            assert door.claim(HERE) == ""
+    (line,) = map(formatEvent, log)
+    assert line.startswith(f"{HERE} has 200 connections")
+
+
 def test_with_a_limit_it_is_the_limit_that_speaks() -> None:
     around = Around()
     door = Admission(ConnectionLimits(connections_per_address=CROWD + 1), around.count)
