@@ -69,11 +69,11 @@ def serve(
     An ENDPOINT is a Twisted endpoint string. SIGTERM and SIGINT drain the sessions and end; SIGUSR1
     opens the files anew, and SIGHUP reads the certificates anew besides.
     """
-    from twisted.internet import reactor
-
     from .loading import load_hooks
     from .proxy.service import ProxyService
+    from .runtime.reactor import steady_reactor
 
+    reactor = steady_reactor()
     config = load(path, _overrides(listen, upstream, events, data), reactor)
     if path is not None:
         # A hook of one's own may lie beside the configuration that names it; what is installed wins.
@@ -164,10 +164,10 @@ def replay(
 @click.option("--once", is_flag=True, help="End after the script.")
 def demo(once: bool) -> int:
     """Show a mail server, the proxy and a client at work."""
-    from twisted.internet import reactor
-
     from .demo.show import Show
+    from .runtime.reactor import steady_reactor
 
+    reactor = steady_reactor()
     log_to(sys.stderr, "warn")
     process = Process(reactor)
     show = Show(reactor, sys.stdout, once, process.end)

@@ -110,11 +110,26 @@ class Listener(_Place):
     """Networks of proxies before this one: who comes from there must send a PROXY header, others must not."""
     proxy_header: Literal["before_tls", "inside_tls"] = "before_tls"
     """Where the PROXY header is on an `implicit` listener."""
+    trust_tls: Switch = False
+    """Clients whose TLS ended at one of `proxies`, by its PROXY header of version 2, are clients with TLS."""
 
     @model_validator(mode="after")
     def _header_has_its_place(self) -> Self:
         if self.proxy_header == "inside_tls" and (self.tls != "implicit" or not self.proxies):
             raise ValueError('proxy_header = "inside_tls" needs tls = "implicit", and proxies')
+        return self
+
+    @model_validator(mode="after")
+    def _trusts_somebody(self) -> Self:
+        if self.trust_tls and not self.proxies:
+            raise ValueError(
+                "trust_tls needs proxies: name the networks of the load balancers that end TLS"
+            )
+        if self.trust_tls and self.tls == "pass":
+            raise ValueError(
+                'trust_tls with tls = "pass" would let an STLS inside the load balancer\'s TLS hide logins;'
+                ' set tls = "none", "terminate", "require" or "implicit"'
+            )
         return self
 
 

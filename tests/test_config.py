@@ -105,6 +105,13 @@ def relaying(options: str) -> str:
         (listening("proxies = [10]"), "listen[0].proxies[0]", "192.0.2.0/24"),
         (listening('proxies = ["mail"]'), "listen[0].proxies[0]", "192.0.2.0/24"),
         (listening('proxy_header = "inside_tls"'), "listen[0]", 'tls = "implicit"'),
+        (listening('tls = "none", trust_tls = true'), "listen[0]", "trust_tls needs proxies"),
+        (
+            listening('proxies = ["10.0.0.1"], trust_tls = true'),
+            "listen[0]",
+            'set tls = "none", "terminate", "require" or "implicit"',
+        ),
+        (listening('trust_tls = "yes"'), "listen[0].trust_tls", "true or false"),
         ('listen = [{}]\nupstream = "tcp:127.0.0.1:110"\n', "listen[0].endpoint", '"tcp:1110"'),
         ('listen = [5]\nupstream = "tcp:127.0.0.1:110"\n', "listen[0]", "a string or a table"),
         (relaying('tls = "STLS"'), "upstream.tls", "'plain', 'tls' or 'starttls'"),

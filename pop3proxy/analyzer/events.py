@@ -66,7 +66,7 @@ class Connection:
     ``listener`` is the endpoint string of the listener that the client came to, ``listener_h`` and
     ``listener_p`` the address that it is bound to (a UNIX socket's path and port 0); empty in a capture.
     ``state`` is the session's as far as the server has answered; ``tls`` is set while the client
-    talks TLS to the proxy, which holds the keys.
+    talks TLS to the proxy, which holds the keys, or to a load balancer whose word on it counts.
     ``trusted_peer``: ``orig_h`` is a proxy before this one that named no client (PROXY LOCAL or UNKNOWN),
     so that it must be neither counted nor banned as one.
     ``secrets`` remembers what the client of this session used to prove itself, within bounds, so that

@@ -59,6 +59,11 @@ def kind_of(endpoint: str) -> str:
     return _parts(endpoint)[0].lower()
 
 
+def has_option(endpoint: str, name: str) -> bool:
+    """Return whether an endpoint string sets an option by its name: ``backlog`` in ``tcp:110:backlog=50``."""
+    return name in _parts(endpoint)[2]
+
+
 def _parts(endpoint: str) -> tuple[str, list[str], dict[str, str]]:
     """Take an endpoint string apart: its kind, what is known by its place, and what by its name."""
     kind, *parts = [_ESCAPED.sub(r"\1", part) for part in _PART.findall(endpoint)]

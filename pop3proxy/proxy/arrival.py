@@ -18,9 +18,10 @@ from ..config import Timeouts
 from .addresses import host_and_port, host_and_port_of
 from .engine import READ, Engine
 from .plainwire import PlainWire
+from .proxyfields import NO_FIELDS
 from .proxyheader import LONGEST_V2, Address, HeaderError, Reader, begins
 from .session import TRY_LATER, Session
-from .tls import ServerTls
+from .tls import NOT_BEGUN, ServerTls
 from .wire import Wire
 
 _LOOKED_AT: Final = LONGEST_V2 + 16
@@ -57,8 +58,8 @@ class Hall(Protocol):
     timeouts: Timeouts
     arrivals: "set[Arrival]"
 
-    def now(self) -> float:
-        """Return the time, in seconds."""
+    def elapsed(self) -> float:
+        """Return the seconds since some moment, of a clock that never steps."""
 
     def count(self, what: str) -> int:
         """Count something worth knowing; return the count."""
@@ -69,6 +70,8 @@ class Entry(Protocol):
 
     name: str
     server_tls: ServerTls | None
+    trusts_tls: bool
+    """Whether what a PROXY header says of the client's TLS counts."""
 
     def claim(self, host: str, port: int) -> bool:
         """Count a client by its address; False, and logged, if there is no room for it."""
@@ -171,6 +174,7 @@ class Arrival:
         "_seen",
         "_socket",
         "_stages",
+        "_told",
         "_wire",
         "host",
         "port",
@@ -199,13 +203,14 @@ class Arrival:
         self._guarded = guarded
         self._claimed = "" if HEADER in stages else self.host
         self._entrance: Address | None = None
+        self._told = NO_FIELDS
         self._reader = Reader()
         self._seen = b""
         self._engine: Engine | None = None
         self._socket: socket.socket | None = None  # as long as no wire has it
         self._wire: Wire | None = None
         self._over = False
-        self._mark = hall.now()
+        self._mark = hall.elapsed()
         hall.arrivals.add(self)
 
     # --- by a socket ------------------------------------------------------------------------------------
@@ -276,7 +281,7 @@ class Arrival:
     def _proceed(self, rest: bytes) -> None:
         """Begin the next stage with bytes that came behind the last one, or the session."""
         assert self._wire is not None
-        self._mark = self._hall.now()
+        self._mark = self._hall.elapsed()
         if not self._stages:
             self._enter(rest)
         elif self._stages[0] is TLS:
@@ -318,7 +323,9 @@ class Arrival:
     def insecure(self, side: Side, why: str) -> None:
         """Give up on a client without TLS (WireUser)."""
         self._wire = None
-        if not self._over:
+        if why == NOT_BEGUN:
+            self._left()
+        elif not self._over:
             self._tls_failed(why)
         self._forget()
 
@@ -337,6 +344,8 @@ class Arrival:
         if found is None:
             return None
         header, rest = found
+        if self._entry.trusts_tls:
+            self._told = header.fields
         if header.source is None:
             self.trusted_peer = True
         else:
@@ -397,7 +406,7 @@ class Arrival:
     # --- limits -----------------------------------------------------------------------------------------
 
     def overdue(self, now: float) -> str:
-        """Name the time limit that has run out, or return ``""``. ``now`` is in seconds."""
+        """Name the time limit that has run out, or return ``""``. ``now`` is of ``elapsed``."""
         waited = now - self._mark
         if self._over:
             return "drain" if waited > self._hall.timeouts.drain else ""
@@ -444,6 +453,9 @@ class Arrival:
             wire.abort()
             raise
         session.entrance = self._entrance
+        if self._told.tells_tls:
+            session.tls_told = True
+            session.connection.tls = self._told.tls
         session.client = wire
         user: Any = Guard(session, self._hall) if self._guarded else session
         wire.hand_over(user)
@@ -467,7 +479,7 @@ class Arrival:
         if self._over:
             return
         self._over = True
-        self._mark = self._hall.now()
+        self._mark = self._hall.elapsed()
         if self._wire is None:
             self._forget()
         elif self._stages and self._stages[0] is TLS:

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections import Counter
+from collections.abc import Callable
 from ipaddress import IPv4Network, ip_address
 from typing import Any, Final, Protocol
 
@@ -16,7 +17,7 @@ from ..analyzer.events import CLIENT
 from ..config import ConnectionLimits
 from ..values import Network
 from .accepting import Acceptor, can_take_over
-from .addresses import host_and_port, host_and_port_of
+from .addresses import has_option, host_and_port, host_and_port_of, kind_of
 from .arrival import HEADER, NO_ROOM, SCREEN, TLS, Arrival, Guard, Hall, Stage
 from .engine import Engine
 from .plainwire import PlainWire
@@ -39,14 +40,28 @@ class SessionMaker(Hall, Protocol):
         """
 
 
+CROWD: Final = 200
+"""Connections of one address that are worth a warning where no limit is set. An office has fewer; what has as
+many is a webmail, a carrier's NAT, or an attack."""
+
+MOST_WARNED: Final = 32
+"""Addresses that are warned of; with many more the log would be the attack's."""
+
+
 class Admission:
     """Who may come in: so many clients in all, so many from one address."""
 
-    def __init__(self, limits: ConnectionLimits) -> None:
-        """Begin with nobody inside."""
+    _log = Logger(namespace="pop3proxy.listeners")
+
+    def __init__(
+        self, limits: ConnectionLimits, count: Callable[[str], int] = lambda what: 0
+    ) -> None:
+        """Begin with nobody inside. ``count`` counts something worth knowing."""
         self._limits = limits
+        self._count = count
         self._inside = 0
         self._by_address: Counter[str] = Counter()
+        self._warned: set[str] = set()
 
     def enter(self, host: str = "") -> str:
         """Let a client in and return ``""``, or name the limit that keeps it out.
@@ -62,17 +77,34 @@ class Admission:
 
     def claim(self, host: str) -> str:
         """Count somebody inside by an address and return ``""``, or name the limit that forbids it."""
-        allowed = self._limits.connections_per_address
-        if allowed and host:
-            if self._by_address[host] >= allowed:
-                return "connections_per_address"
-            self._by_address[host] += 1
+        if not host:
+            return ""
+        inside, allowed = self._by_address[host], self._limits.connections_per_address
+        if allowed and inside >= allowed:
+            return "connections_per_address"
+        self._by_address[host] = inside + 1
+        if inside + 1 == CROWD and not allowed:
+            self._crowded(host)
         return ""
+
+    def _crowded(self, host: str) -> None:
+        """Count that an address has come to as many as a crowd, and warn of it once."""
+        count = self._count("crowded_address")
+        if host in self._warned or len(self._warned) >= MOST_WARNED:
+            return
+        self._warned.add(host)
+        self._log.warn(
+            "{host} has {crowd} connections at once, and no limit: if that is no webmail and no shared"
+            " address, set limits.connections_per_address; {count} addresses had as many so far",
+            host=host,
+            crowd=CROWD,
+            count=count,
+        )
 
     def leave(self, host: str = "") -> None:
         """Let a client out that was let in; ``host`` if it is counted by that."""
         self._inside -= 1
-        if self._limits.connections_per_address and host:
+        if host:
             self._by_address[host] -= 1
             if not self._by_address[host]:
                 del self._by_address[host]
@@ -139,6 +171,7 @@ class Listener:
         self.address: Address = ("", 0)
         self.terms = terms
         self.server_tls = server_tls
+        self.trusts_tls = options.trust_tls
         self._admission = admission
         self._maker = maker
         self._trust = _Trust(options.proxies)
@@ -271,6 +304,25 @@ class Listener:
 def _turn_away(connection: socket.socket) -> None:
     with connection, contextlib.suppress(OSError):
         connection.send(NO_ROOM)
+
+
+_KERNELS_MAXIMUM: Final = 2**31 - 1
+"""A queue that no kernel allows: it takes its own maximum instead (Linux: net.core.somaxconn)."""
+
+
+def queue_all_it_can(port: IListeningPort, endpoint: str) -> None:
+    """Make a listener's queue of clients that wait to be accepted as long as the kernel allows.
+
+    Twisted asks for 50, and a client beyond that waits a second or more for its next attempt. An endpoint
+    string with a ``backlog`` of its own keeps it, and so does a socket that systemd has opened.
+    """
+    if has_option(endpoint, "backlog") or kind_of(endpoint) == "systemd":
+        return
+    if hasattr(port, "fileno"):
+        descriptor: Any = port
+        # What a socket is does not matter here; a second listen only sets the length of its queue.
+        with socket.fromfd(descriptor.fileno(), socket.AF_INET, socket.SOCK_STREAM) as listening:
+            listening.listen(_KERNELS_MAXIMUM)
 
 
 def send_at_once(port: IListeningPort) -> None:

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from ..analyzer.events import Tls
+from .proxyfields import NO_FIELDS, FieldError, Fields, built_fields, read_fields
 
 SIGNATURE_V1: Final = b"PROXY "
 SIGNATURE_V2: Final = b"\r\n\r\n\x00\r\nQUIT\n"
@@ -46,10 +47,14 @@ class HeaderError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a header says. Without addresses the sender speaks for itself (LOCAL), or knows no client's."""
+    """What a header says. Without addresses the sender speaks for itself (LOCAL), or knows no client's.
+
+    ``fields`` are those of a client, in version 2.
+    """
 
     source: Address | None = None
     destination: Address | None = None
+    fields: Fields = NO_FIELDS
 
 
 def is_address(host: str) -> bool:
@@ -127,9 +132,7 @@ class Reader:
         end = _FIXED + length
         if len(data) < end:
             return None
-        # What is behind the addresses, type-length-value fields, is skipped as a whole.
-        header = _read_block(family, data[_FIXED:end]) if command == _PROXY else Header()
-        return header, data[end:]
+        return _read_header(command, family, data[:end]), data[end:]
 
 
 def _read_line(line: bytes) -> Header:
@@ -166,13 +169,22 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _read_block(family: int, block: bytes) -> Header:
-    """Read the addresses of version 2 (section 2.2)."""
-    if family not in (_TCP4, _TCP6):
+def _read_header(command: int, family: int, data: bytes) -> Header:
+    """Read a whole header of version 2, whose length has room for its addresses (section 2.2)."""
+    behind = _FIXED + _ADDRESSES.get(family, len(data))
+    try:
+        fields = read_fields(data, behind)
+    except FieldError as problem:
+        raise HeaderError(str(problem)) from None
+    if command != _PROXY:
         return Header()
+    if family not in (_TCP4, _TCP6):
+        return Header(fields=fields)
     layout, kind = ("!4s4sHH", IPv4Address) if family == _TCP4 else ("!16s16sHH", IPv6Address)
-    source, destination, from_port, to_port = struct.unpack_from(layout, block)
-    return Header((_unmapped(kind(source)), from_port), (_unmapped(kind(destination)), to_port))
+    source, destination, from_port, to_port = struct.unpack_from(layout, data, _FIXED)
+    return Header(
+        (_unmapped(kind(source)), from_port), (_unmapped(kind(destination)), to_port), fields
+    )
 
 
 def _unmapped(address: IPv4Address | IPv6Address) -> str:
@@ -182,15 +194,6 @@ def _unmapped(address: IPv4Address | IPv6Address) -> str:
 
 
 # --- building -------------------------------------------------------------------------------------------
-
-
-_ALPN, _AUTHORITY, _UNIQUE_ID, _SSL = 0x01, 0x02, 0x05, 0x20
-_SSL_VERSION, _SSL_CIPHER = 0x21, 0x23
-_OVER_TLS, _CERTIFICATE_HERE, _CERTIFICATE_IN_SESSION = 0x01, 0x02, 0x04
-_VERIFIED, _NOT_VERIFIED = 0, 1
-
-LONGEST_ID: Final = 128
-"""Octets of PP2_TYPE_UNIQUE_ID at most (section 2.2.5)."""
 
 
 def version_1(source: Address, destination: Address) -> bytes:
@@ -217,30 +220,9 @@ def version_2(
         family = _TCP4 if isinstance(pair[0], IPv4Address) else _TCP6
         ports = struct.pack("!HH", source[1], destination[1])
         block = pair[0].packed + pair[1].packed + ports
-    if tls is not None:
-        block += _tls_fields(tls)
-    if uid:
-        block += _field(_UNIQUE_ID, uid.encode("utf-8")[:LONGEST_ID])
+    block += built_fields(uid, tls)
     fixed = struct.pack("!BBH", 0x20 | _PROXY, family, len(block))
     return SIGNATURE_V2 + fixed + block
-
-
-def _tls_fields(tls: Tls) -> bytes:
-    flags, verify = _OVER_TLS, _NOT_VERIFIED
-    if tls.client:
-        # A client whose certificate is not verified does not come this far.
-        flags, verify = flags | _CERTIFICATE_HERE | _CERTIFICATE_IN_SESSION, _VERIFIED
-    inner = _field(_SSL_VERSION, tls.version.encode()) + _field(_SSL_CIPHER, tls.cipher.encode())
-    fields = _field(_SSL, struct.pack("!BI", flags, verify) + inner)
-    if tls.next_protocol:
-        fields = _field(_ALPN, tls.next_protocol.encode()) + fields
-    if tls.server_name:
-        fields = _field(_AUTHORITY, tls.server_name.encode()) + fields
-    return fields
-
-
-def _field(kind: int, value: bytes) -> bytes:
-    return struct.pack("!BH", kind, len(value)) + value
 
 
 Pair = tuple[IPv4Address, IPv4Address] | tuple[IPv6Address, IPv6Address]

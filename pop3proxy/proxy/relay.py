@@ -61,7 +61,7 @@ class Gating(Protocol):
     """What becomes of a session that can't be inspected any more; empty where nobody is asked anything."""
 
     def now(self) -> float:
-        """Return seconds since the epoch."""
+        """Return seconds since the epoch, for what is stamped; the system's clock may step."""
 
     def dispatch(self, events: Sequence[Event]) -> None:
         """Bring events to the hooks that only listen. Raises EndSession."""

@@ -24,7 +24,7 @@ from .accepting import Acceptor
 from .addresses import host_and_port, kind_of
 from .arrival import Arrival
 from .engine import Engine, usable
-from .listeners import Admission, Listener, send_at_once
+from .listeners import Admission, Listener, queue_all_it_can, send_at_once
 from .session import Session
 from .terms import terms_for
 from .tls import ServerTls, TlsError
@@ -66,13 +66,14 @@ class ProxyService(Service):
         self.arrivals: set[Arrival] = set()
         self.started: Deferred[None] = Deferred()
         self.now = now
+        self.elapsed: Callable[[], float] = reactor.seconds
         self._reactor = reactor
         self._config = config
         rules = config.rules
         self._guard = config.verdicts.guard(rules is not None and rules.xclient == "pass")
         self._refusals = config.analyzer.table()
         self._dispatcher = Dispatcher(hooks, self.end_sessions)
-        self._admission = Admission(config.limits)
+        self._admission = Admission(config.limits, self.count)
         self._engine = Engine(reactor) if usable(reactor) else None
         self._acceptors: list[Acceptor] = []
         self._upstream, self._server_tls = _outfit(reactor, config, self._engine)
@@ -147,6 +148,7 @@ class ProxyService(Service):
     def _listens(self, port: IListeningPort, factory: Listener, options: settings.Listener) -> None:
         self.ports.append(port)
         factory.address = host_and_port(port.getHost())
+        queue_all_it_can(port, options.endpoint)
         send_at_once(port)
         if self._engine is not None and (acceptor := factory.take_over(port, self._engine)):
             self._acceptors.append(acceptor)
@@ -158,9 +160,13 @@ class ProxyService(Service):
             terms=_described(options),
         )
         if options.tls == "none":
+            whose = (
+                "; those without TLS at the load balancer" if options.trust_tls else ", who then"
+            )
             self._log.warn(
-                "{address}: STLS is hidden from clients, who then send their passwords in clear",
+                "{address}: STLS is hidden from clients{whose} send their passwords in clear",
                 address=address,
+                whose=whose,
             )
 
     def _cannot_listen(self, failure: Failure, endpoint: str) -> None:
@@ -320,7 +326,7 @@ class ProxyService(Service):
 
     def sweep(self) -> None:
         """End the sessions whose time has run out, and the arrivals."""
-        now = self.now()
+        now = self.elapsed()
         timed: list[Arrival | Session] = [*self.arrivals, *self.sessions]
         for waiting in timed:
             try:
@@ -351,6 +357,8 @@ def _described(options: settings.Listener) -> str:
         where = "inside TLS " if options.proxy_header == "inside_tls" else ""
         networks = ", ".join(map(str, options.proxies))
         text += f"; a PROXY header is demanded {where}from {networks}"
+    if options.trust_tls:
+        text += ", and what it says of the client's TLS counts"
     return text
 
 

@@ -72,6 +72,9 @@ class Surroundings(Gating, Protocol):
 
     timeouts: Timeouts
 
+    def elapsed(self) -> float:
+        """Return the seconds since some moment, for time limits: of a clock that never steps."""
+
     def dial(self, session: "Session") -> Callable[[], None]:
         """Begin to connect to the server; return what gives it up."""
 
@@ -82,7 +85,8 @@ class Surroundings(Gating, Protocol):
 class Session:
     """One client, one server, and what is known of their dialogue.
 
-    ``entrance`` is the address that the client connected to, as far as that is known.
+    ``entrance`` is the address that the client connected to, as far as that is known. ``tls_told``: what
+    the connection says of the client's TLS was told by a proxy before this one, where that TLS ends.
     """
 
     __slots__ = (
@@ -110,6 +114,7 @@ class Session:
         "mode",
         "reason",
         "server",
+        "tls_told",
         "tunnel",
     )
 
@@ -134,6 +139,7 @@ class Session:
         self.tunnel: Tunnel | None = None
         self._surroundings = surroundings
         self.entrance: tuple[str, int] | None = None
+        self.tls_told = False
         self._relay = Relay(self, analyzer, surroundings, terms)
         self._server_tls = server_tls
         # What stops the way to the server: a question, a delay, an attempt to connect.
@@ -145,7 +151,7 @@ class Session:
         # A side has ended, behind bytes that are held.
         self._client_end_due = self._server_end_due = False
         self._client_closed = self._server_closed = False  # the wire is gone
-        self._started = self._mark = self._active = self._turned = surroundings.now()
+        self._started = self._mark = self._active = self._turned = surroundings.elapsed()
 
     # --- from the wires ---------------------------------------------------------------------------------
 
@@ -157,9 +163,10 @@ class Session:
             self._server_begun()
 
     def _client_begun(self) -> None:
-        self.connection.tls = self.client.tls
+        if not self.tls_told:
+            self.connection.tls = self.client.tls
         self._relay.begin()
-        events = [Connect(self.connection, self._started)]
+        events = [Connect(self.connection, self._surroundings.now())]
         if not self._tell(events):
             return
         question = self._surroundings.ask(events)
@@ -192,7 +199,7 @@ class Session:
     def _dial(self) -> None:
         self._give_up = None
         self._dialled = True
-        self._mark = self._surroundings.now()
+        self._mark = self._surroundings.elapsed()
         if self._early:
             self.client.pause()
         give_up = self._surroundings.dial(self)
@@ -211,7 +218,7 @@ class Session:
             self.server.abort()
             return
         self.mode = _RELAY
-        self._mark = self._active = self._surroundings.now()
+        self._mark = self._active = self._surroundings.elapsed()
         self.tunnel = Tunnel(self.client, self.server)
         early, self._early = self._early, b""
         if early:
@@ -222,7 +229,8 @@ class Session:
 
     def data(self, side: Side, data: bytes) -> None:
         """Take bytes of one side."""
-        now = self._active = self._surroundings.now()
+        now = self._surroundings.now()
+        self._active = self._surroundings.elapsed()
         if self.mode is _RELAY or self.mode is _TURNING:
             if not self._relay.take(side, data, now):
                 self._taken(side)
@@ -353,7 +361,7 @@ class Session:
         if side is SERVER or self.mode is not _TURNING:
             return
         self.mode = _RELAY
-        self._active = self._surroundings.now()
+        self._active = self._surroundings.elapsed()
         tls = self.client.tls
         assert tls is not None
         self._relay.secured(tls)
@@ -417,7 +425,7 @@ class Session:
         assert self.server is not None
         assert self._server_tls is not None
         self.mode = _TURNING
-        self._turned = self._surroundings.now()
+        self._turned = self._surroundings.elapsed()
         self.server.pause()
         self.client.write(line)
         self.client.start_tls(self._server_tls)
@@ -505,10 +513,10 @@ class Session:
     @opening_limit.setter
     def opening_limit(self, limit: str) -> None:
         self._opening_limit = limit
-        self._mark = self._surroundings.now()
+        self._mark = self._surroundings.elapsed()
 
     def overdue(self, now: float) -> str:
-        """Name the time limit that has run out, or return ``""``. ``now`` is in seconds."""
+        """Name the time limit that has run out, or return ``""``. ``now`` is of ``elapsed``."""
         timeouts = self._surroundings.timeouts
         if self.mode is _ENDING:
             return "drain" if now - self._mark > timeouts.drain else ""
@@ -595,7 +603,7 @@ class Session:
         unsent = self._relay.client_waits
         self.mode = _ENDING
         self.reason = reason
-        self._mark = self._surroundings.now()
+        self._mark = self._surroundings.elapsed()
         self._tell_all(self._relay.close())
         if self.tunnel is not None:
             self._tell_ends(unsent)
@@ -633,10 +641,9 @@ class Session:
             return
         self.mode = _OVER
         analyzer, tunnel = self.analyzer, self.tunnel
-        now = self._surroundings.now()
         summary = SessionEnd(
             c=self.connection,
-            ts=now,
+            ts=self._surroundings.now(),
             user=analyzer.summary.user,
             outcome=analyzer.outcome,
             commands=analyzer.commands,
@@ -645,7 +652,7 @@ class Session:
             dele=analyzer.tally.get("DELE", 0),
             orig_octets=tunnel.from_client if tunnel is not None else 0,
             resp_octets=tunnel.from_server if tunnel is not None else 0,
-            duration=round(now - self._started, 6),
+            duration=round(self._surroundings.elapsed() - self._started, 6),
             reason=self.reason,
             unexpected=analyzer.unexpected,
             inspected=analyzer.inspected,

@@ -32,7 +32,8 @@ class Terms:
 
     ``offers``: it answers STLS itself, until TLS is on. ``passes``: STLS is between client and server; else
     no STLS ever reaches the server. ``requires``: nobody logs in before TLS is on. ``ends_tls``: there is, or
-    can be, TLS that ends at the proxy, so that nothing can hang on it being one from client to server.
+    can be, TLS that ends at the proxy or before it, so that nothing can hang on it being one from client to
+    server.
     """
 
     offers: bool = False
@@ -85,5 +86,5 @@ def terms_for(listener: Listener, upstream: Upstream) -> Terms | None:
     if mode == "pass":
         return Terms(passes=True, ends_tls=True) if inner else None
     if mode == "none":
-        return Terms(ends_tls=inner)
+        return Terms(ends_tls=inner or listener.trust_tls)
     return Terms(offers=mode in ("terminate", "require"), requires=mode == "require", ends_tls=True)

@@ -20,9 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from OpenSSL._util import lib
-from service_identity import CertificateError, VerificationError
+from OpenSSL.crypto import FILETYPE_ASN1, dump_certificate
 from service_identity.hazmat import DNS_ID
-from service_identity.pyopenssl import verify_hostname, verify_ip_address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
@@ -34,6 +33,7 @@ from zope.interface import implementer
 from ..analyzer.events import Tls
 from ..config import TlsOptions, Upstream
 from .addresses import destination
+from .certificatenames import AlternativeNames
 
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption only, as RFC 9325 section 4.2 has it. TLS 1.3 has
@@ -69,6 +69,9 @@ _UNREADABLE: Final = (
 )
 
 _CLOSED: Final = "it closed the connection during the handshake"
+
+NOT_BEGUN: Final = "it closed the connection before the handshake"
+"""Why there is no TLS with a client that has sent no ClientHello: a check whether the port is open, say."""
 
 # Why a certificate is refused, by the numbers of OpenSSL's x509_vfy.h. {ca}: where authorities are named.
 _REFUSED: Final = {
@@ -289,17 +292,13 @@ class ClientTls:
         certificate = connection.get_peer_certificate()
         if certificate is None:
             return "it showed no certificate"
-        try:
-            if self._is_address:
-                verify_ip_address(connection, self.name)
-            else:
-                verify_hostname(connection, self.name)
-        except VerificationError:
-            found = _shown(_names(certificate.to_cryptography()))
-            return f"its certificate is not for {self.name} but for {found}"
-        except (CertificateError, *_UNREADABLE):
-            return f"its certificate is not for {self.name}: it names no host, or none that can be read"
-        return ""
+        names = AlternativeNames(dump_certificate(FILETYPE_ASN1, certificate))
+        if names.cover(self.name):
+            return ""
+        found = names.hosts + names.addresses
+        if found:
+            return f"its certificate is not for {self.name} but for {_shown(found)}"
+        return f"its certificate is not for {self.name}: it names no host, or none that can be read"
 
     def _loaded(self) -> SSL.Context:
         upstream = self._upstream
@@ -337,8 +336,11 @@ def _shared(version: str, cipher: str, server_name: str, next_protocol: str, cli
 
 def explained(problem: BaseException, connection: SSL.Connection | None = None) -> str:
     """Say in one line why a handshake failed; nothing that the peer made up is in it."""
-    if connection is not None and connection in _refused:
-        return _refused[connection]
+    if connection is not None:
+        if connection in _refused:
+            return _refused[connection]
+        if connection.client_random() is None and _is_departure(problem):
+            return NOT_BEGUN
     if isinstance(problem, SSL.SysCallError):
         number = problem.args[0]
         if number <= 0:
@@ -352,6 +354,13 @@ def explained(problem: BaseException, connection: SSL.Connection | None = None) 
     if isinstance(problem, OSError) and problem.errno:
         return f"the connection failed during the handshake: {os.strerror(problem.errno)}"
     return "the connection was lost during the handshake"
+
+
+def _is_departure(problem: BaseException) -> bool:
+    """Return whether a connection has ended, or was reset, and nothing that was said is wrong."""
+    if isinstance(problem, SSL.Error) and not isinstance(problem, SSL.SysCallError):
+        return _explained_reason(problem) == _CLOSED
+    return isinstance(problem, SSL.SysCallError | ConnectionDone | ConnectionLost | OSError)
 
 
 def _explained_reason(problem: SSL.Error) -> str:
@@ -501,14 +510,8 @@ def _names(certificate: x509.Certificate) -> list[str]:
 
     What cannot be read names nobody.
     """
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return _common_names(certificate)
-    except _UNREADABLE:
-        return []
-    addresses = [str(name) for name in names.get_values_for_type(x509.IPAddress)]
-    return names.get_values_for_type(x509.DNSName) + addresses
+    names = AlternativeNames(certificate.public_bytes(Encoding.DER))
+    return names.hosts + names.addresses if names.present else _common_names(certificate)
 
 
 def _common_names(certificate: x509.Certificate) -> list[str]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -113,14 +113,15 @@ def running(
     listen: str | None = "tcp:0:interface=127.0.0.1",
     stdout: int = subprocess.DEVNULL,
     folder: Path = CHECKOUT,
+    program: Sequence[str] = ("pop3proxy",),
 ) -> Iterator[Proxy]:
-    """Run a proxy in a folder until the end of the block.
+    """Run a proxy in a folder until the end of the block; ``program`` is its module, and what comes first.
 
     Where no ``listen``, or no port of a mail server, is given, its configuration has it.
     """
     path = os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
-    command = [sys.executable, "-m", "pop3proxy", "serve"]
+    command = [sys.executable, "-m", *program, "serve"]
     command += ["--listen", listen] if listen is not None else []
     if upstream_port is not None:
         command += ["--upstream", f"tcp:127.0.0.1:{upstream_port}"]

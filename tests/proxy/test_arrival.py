@@ -26,6 +26,7 @@ from .live import (
     Proxy,
     receive,
     receive_all,
+    reset,
     running,
     until,
 )
@@ -34,6 +35,11 @@ V1 = b"PROXY TCP4 192.0.2.7 198.51.100.2 4711 110\r\n"
 LOCAL = SIGNATURE_V2 + struct.pack("!BBH", 0x20, 0x00, 5) + b"\x04\x00\x02xx"
 BLOCK = bytes([192, 0, 2, 7, 198, 51, 100, 2]) + struct.pack("!HH", 4711, 110)
 V2 = SIGNATURE_V2 + struct.pack("!BBH", 0x21, 0x11, len(BLOCK) + 8) + BLOCK + b"\x05\x00\x05tlv\r\n"
+
+V2_WRONG = (
+    SIGNATURE_V2 + struct.pack("!BBH", 0x21, 0x11, len(BLOCK) + 7) + BLOCK + b"\x03\x00\x04\0\0\0\0"
+)
+"""A header whose checksum is wrong."""
 
 CLIENT = ("192.0.2.7", 4711)
 PEER = None
@@ -312,7 +318,11 @@ NO_HEADER = [
     (V2[:-1], "missing", "none is complete within 0.2 seconds"),
     (b"PROXY TCP4 1.2.3.4 nobody 1 2\r\n", "invalid", "one of its addresses"),
     (SIGNATURE_V2 + b"\x21\x11\xff\xff", "invalid", "longer than 4096 octets"),
+    (V2[:-8] + b"\x05\x00\x06tlv\r\n", "invalid", "field 0x05 is longer than the header"),
+    (V2[:-8] + b"\x03\x00\x04\x00\x00\x00\x00x", "invalid", "last field is cut off"),
+    (V2[:-8] + b"\x04\x00\x01x\x03\x00\x04\x00", "invalid", "field 0x03 is longer"),
     (b"PROXY UNKNOWN " + b"x" * 200, "invalid", "longer than 107 octets"),
+    (V2_WRONG, "invalid", r"its checksum \(CRC32C\) is wrong"),
 ]
 
 
@@ -328,20 +338,67 @@ def test_a_proxy_without_a_proper_header_is_refused(options: str, start: Start) 
             proxy.log.expect(rf"refused \S+:{port}, which must send a PROXY header: .*{why}")
         log = proxy.stop()
     assert "proxy_header_missing 5" in log
-    assert "proxy_header_invalid 3" in log
+    assert "proxy_header_invalid 7" in log
     assert "sessions" not in log.rpartition("counted:")[2]
 
 
-def test_a_health_check_that_only_connects_makes_no_line(start: Start) -> None:
-    with start(TRUSTED) as proxy:
-        for _ in range(3):
-            connect(proxy).close()
-        with connect(proxy) as client:
-            client.shutdown(socket.SHUT_WR)
-            assert gone(client) == b""
+CHECKS = [
+    pytest.param(TRUSTED, b"", id="plain"),
+    pytest.param(IMPLICIT, b"", id="implicit"),
+    pytest.param(BEFORE, b"", id="before"),
+    pytest.param(BEFORE, LOCAL, id="before, local"),
+    pytest.param(BEFORE, b"PROXY UNKNOWN\r\n", id="before, unknown"),
+    pytest.param(INSIDE, b"", id="inside"),
+]
+"""What load balancers say that only look whether a port is open, by what the listener waits for."""
+
+
+def check_port(client: socket.socket, header: bytes, way: str) -> None:
+    """Connect as a health check does, and leave."""
+    if header:
+        client.sendall(header)
+    if way == "reset":
+        reset(client)
+    elif way == "closed":
+        client.close()
+    else:
+        client.shutdown(socket.SHUT_WR)
+        # OpenSSL sends an alert to who ends without a word.
+        gone(client)
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+@pytest.mark.parametrize(("options", "header"), CHECKS)
+def test_a_health_check_that_only_connects_makes_no_line(
+    options: str, header: bytes, unix: bool, start: Start, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "pop3")
+    endpoint = f"unix:{path}" if unix else "tcp:0:interface=127.0.0.1"
+    with start(options, endpoint=endpoint) as proxy:
+        proxy.log.expect(f"listening on {path if unix else '127'}")
+        for way in ("closed", "reset", "half-closed"):
+            with socket.socket(socket.AF_UNIX) if unix else connect(proxy) as client:
+                client.settimeout(PATIENCE)
+                if unix:
+                    client.connect(path)
+                check_port(client, header, way)
         log = proxy.stop()
-    assert "left_early 4" in log
-    assert "refused" not in log
+    assert "counted: left_early 3\n" in log
+    assert re.findall("refused|no TLS|ran out", log) == []
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_handshake_is_no_health_check(
+    start: Start, certificates: Certificates
+) -> None:
+    with start(IMPLICIT) as proxy:
+        with connect(proxy) as client:
+            secure = Secure(client, certificates)
+            with pytest.raises(ssl.SSLWantReadError):
+                secure.tls.do_handshake()
+            client.sendall(secure.outgoing.read())
+            assert client.recv(1)
+        proxy.log.expect(r"no TLS with 127\.0\.0\.1:\d+: .* during the handshake")
+        assert "counted: tls_failed 1\n" in proxy.stop()
 
 
 def test_the_address_limit_counts_real_clients_and_never_a_proxy(
@@ -381,6 +438,132 @@ def test_who_has_left_makes_room_for_the_same_address(
 
             until(lambda count=count: ends() == count, "pop3_session")  # type: ignore[misc]
         assert "refused" not in proxy.stop()
+
+
+# --- TLS that ends before the proxy ---------------------------------------------------------------------
+
+
+def told(flags: int, block: bytes = BLOCK, family: int = 0x11) -> bytes:
+    """A header that says of a client what its TLS at the load balancer is."""
+    inner = b"\x21\x00\x07TLSv1.2\x23\x00\x06AES256"
+    value = struct.pack("!BI", flags, 0) + inner
+    fields = b"\x02\x00\x08mail.org" + struct.pack("!BH", 0x20, len(value)) + value
+    size = len(block) + len(fields)
+    return SIGNATURE_V2 + struct.pack("!BBH", 0x21, family, size) + block + fields
+
+
+CLEAR, OVER_TLS = told(0), told(1)
+TRUSTING = f"{TRUSTED}\ntrust_tls = true"
+KNOWN_TLS = {
+    "tls_version": "TLSv1.2",
+    "tls_cipher": "AES256",
+    "tls_server_name": "mail.org",
+}
+
+
+def tls_facts(events: Path) -> dict[str, str]:
+    """What the record of the session's end says of TLS, once it is there."""
+    the_client(events)
+    (record,) = [
+        json.loads(line) for line in events.read_text().splitlines() if '"pop3_session"' in line
+    ]
+    return {key: value for key, value in record.items() if key.startswith("tls_") and value}
+
+
+@pytest.mark.parametrize(
+    ("options", "header", "expected"),
+    [
+        pytest.param(f'{TRUSTING}\ntls = "none"', OVER_TLS, KNOWN_TLS, id="told"),
+        pytest.param(f'{TRUSTING}\ntls = "require"', OVER_TLS, KNOWN_TLS, id="told, require"),
+        pytest.param(
+            f'{TRUSTING}\ntls = "none"', told(1, b"", 0), KNOWN_TLS, id="told of a client unknown"
+        ),
+        pytest.param(f'{TRUSTING}\ntls = "none"', CLEAR, {}, id="told that there is none"),
+        pytest.param(f'{TRUSTING}\ntls = "none"', V2, {}, id="not told"),
+        pytest.param(f'{TRUSTED}\ntls = "none"', OVER_TLS, {}, id="not believed"),
+    ],
+)
+def test_the_load_balancers_word_on_tls_is_in_the_records_where_it_counts(
+    options: str,
+    header: bytes,
+    expected: dict[str, str],
+    start: Start,
+    mail_server: MailServer,
+    events: Path,
+) -> None:
+    with start(options) as proxy:
+        with connect(proxy) as client:
+            client.sendall(header)
+            talk(mail_server, client)
+        assert tls_facts(events) == expected
+        proxy.stop()
+
+
+@pytest.mark.parametrize(
+    ("trust", "header", "version"),
+    [
+        (True, OVER_TLS, "TLSv1.2"),
+        (True, CLEAR, None),
+        (True, V2, "TLSv1.3"),
+        (False, OVER_TLS, "TLSv1.3"),
+    ],
+    ids=["told", "told that there is none", "not told", "not believed"],
+)
+def test_on_an_implicit_listener_the_load_balancers_own_tls_is_not_the_clients(
+    trust: bool,
+    header: bytes,
+    version: str | None,
+    start: Start,
+    certificates: Certificates,
+    mail_server: MailServer,
+    events: Path,
+) -> None:
+    with start(f"{BEFORE}\ntrust_tls = {str(trust).lower()}") as proxy:
+        with connect(proxy) as client:
+            talk(mail_server, Secure(client, certificates).handshake(header))
+        assert tls_facts(events).get("tls_version") == version
+        proxy.stop()
+
+
+@pytest.mark.parametrize(
+    ("header", "answers"),
+    [(OVER_TLS, b"-ERR TLS is on already.\r\n"), (CLEAR, b"-ERR [AUTH] ")],
+    ids=["with", "without"],
+)
+def test_a_listener_that_requires_tls_takes_the_load_balancers(
+    header: bytes, answers: bytes, start: Start, mail_server: MailServer
+) -> None:
+    with start(f'{TRUSTING}\ntls = "require"') as proxy, connect(proxy) as client:
+        client.sendall(header)
+        with mail_server.accept() as server:
+            server.sendall(GREETING)
+            assert receive(client, len(GREETING)) == GREETING
+            if header == OVER_TLS:
+                client.sendall(b"STLS\r\n")
+                assert receive(client, len(answers)) == answers
+                client.sendall(b"USER bob\r\n")
+                assert receive(server, 10) == b"USER bob\r\n"
+            else:
+                client.sendall(b"USER bob\r\n")
+                assert receive(client, len(answers)) == answers
+
+
+def test_a_client_that_is_no_proxy_cannot_claim_tls(start: Start) -> None:
+    with start(f'{TRUSTING}\ntls = "none"') as proxy:
+        with connect(proxy, ELSEWHERE) as client:
+            client.sendall(OVER_TLS)
+            assert gone(client) == b""
+        assert "proxy_header_refused 1" in proxy.stop()
+
+
+def test_what_is_trusted_is_said_at_the_start(start: Start) -> None:
+    with start(f'{TRUSTING}\ntls = "none"') as proxy:
+        proxy.log.expect(
+            "from 127.0.0.1/32, 2001:db8::/32, and what it says of the client's TLS counts"
+        )
+        proxy.log.expect(
+            "hidden from clients; those without TLS at the load balancer send their pass"
+        )
 
 
 # --- TLS from the first byte ----------------------------------------------------------------------------

@@ -419,19 +419,44 @@ def test_a_certificate_whose_names_cannot_be_read_is_shown_all_the_same(
     assert ours.connection(None).get_context() is ours.context()
 
 
-def test_a_mail_server_whose_names_cannot_be_read_is_nobody(authority: Authority) -> None:
-    # Of the two OpenSSL takes the first.
-    chain_and_key = authority.issue("strange", raw_names=UNREADABLE[0])
-    theirs = ServerTls(options(chain_and_key)).connection(None)
-    tls = ClientTls(towards(ca=authority.file))
+def problem_of(authority: Authority, raw_names: bytes, **more: Any) -> str:
+    """Shake hands with a mail server that has names, and say what is wrong with it."""
+    theirs = ServerTls(options(authority.issue("strange", raw_names=raw_names))).connection(None)
+    tls = ClientTls(towards(ca=authority.file, **more))
     ours = tls.connection(None)
     for one, other in ((ours, theirs), (theirs, ours), (ours, theirs)):
         with suppress(SSL.WantReadError):
             one.do_handshake()
         with suppress(SSL.WantReadError):
             other.bio_write(one.bio_read(1 << 16))
-    assert tls.problem(ours) == (
+    return tls.problem(ours)
+
+
+def test_a_mail_server_whose_names_cannot_be_read_is_nobody(authority: Authority) -> None:
+    # Of the two OpenSSL takes the first.
+    assert problem_of(authority, UNREADABLE[0]) == (
         "its certificate is not for mail.example.org: it names no host, or none that can be read"
+    )
+
+
+# DNS:192.0.2.1, DNS:*, an empty name, a URI and an x400Address, and what a certificate is for behind them.
+ODD = b"\x82\x09192.0.2.1\x82\x01*\x82\x00\x86\x05x:%\xff/" + UNREADABLE[0][2:]
+NAMED = b"\x82\x10mail.example.org\x87\x04\xc0\x00\x02\x07"
+
+
+@pytest.mark.parametrize("name", ["mail.example.org", "192.0.2.7"])
+def test_a_mail_server_with_the_right_name_among_odd_ones_is_accepted(
+    authority: Authority, name: str
+) -> None:
+    raw_names = bytes([0x30, len(ODD + NAMED)]) + ODD + NAMED
+    assert problem_of(authority, raw_names, name=name) == ""
+
+
+@pytest.mark.parametrize("name", ["other.example.org", "192.0.2.1"])
+def test_a_mail_server_with_odd_names_alone_is_refused(authority: Authority, name: str) -> None:
+    raw_names = bytes([0x30, len(ODD)]) + ODD
+    assert problem_of(authority, raw_names, name=name) == (
+        f"its certificate is not for {name} but for 192.0.2.1, *"
     )
 
 

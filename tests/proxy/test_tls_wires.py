@@ -26,7 +26,7 @@ from pop3proxy.analyzer.events import Side
 from pop3proxy.config import Certificate, TlsOptions, Upstream
 from pop3proxy.proxy.engine import Engine
 from pop3proxy.proxy.plainwire import PlainWire
-from pop3proxy.proxy.tls import ClientTls, ServerTls
+from pop3proxy.proxy.tls import NOT_BEGUN, ClientTls, ServerTls
 from pop3proxy.proxy.wire import Wire
 
 from .authority import Authority
@@ -536,17 +536,35 @@ def test_who_does_not_speak_tls_is_told_apart(
         peer.socket.shutdown(socket.SHUT_WR)
     if said.startswith(b"GET") and towards == "server":
         says = "it does not speak TLS"
+    if not said and towards == "client":
+        says = NOT_BEGUN
     assert why(stage).startswith(says)
 
 
 def test_a_reset_during_the_handshake_is_named(stage: Stage, ours: ServerTls) -> None:
     wire, peer = stage.pair(ours)
     wire.start_tls(ours)
+    hello = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+    hello.set_connect_state()
+    with pytest.raises(SSL.WantReadError):
+        hello.do_handshake()
+    peer.say(hello.bio_read(1 << 16))
+    # The answer means that the hello was heard.
+    assert peer.hear(1) == b"\x16"
     reset(peer.socket)
     assert why(stage) in (
         "the connection failed during the handshake: Connection reset by peer",
         "it closed the connection during the handshake",
     )
+
+
+def test_a_reset_before_the_handshake_is_a_client_that_has_left(
+    stage: Stage, ours: ServerTls
+) -> None:
+    wire, peer = stage.pair(ours)
+    wire.start_tls(ours)
+    reset(peer.socket)
+    assert why(stage) == NOT_BEGUN
 
 
 def test_tls_1_1_is_refused_with_an_alert(stage: Stage, ours: ServerTls) -> None:
