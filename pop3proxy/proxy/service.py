@@ -68,8 +68,7 @@ class ProxyService(Service):
         self.now = now
         self._reactor = reactor
         self._config = config
-        rules = config.rules
-        self._guard = config.verdicts.guard(rules is not None and rules.xclient == "pass")
+        self._guard = config.guard()
         self._refusals = config.analyzer.table()
         self._dispatcher = Dispatcher(hooks, self.end_sessions)
         self._admission = Admission(config.limits)

@@ -234,12 +234,39 @@ def test_a_failure_whose_attempt_was_not_seen_counts() -> None:
         ("j\u00f6rg", "JO\u0308RG\u200b", {}),
         ("j\u00f6rg", "jo\u0308rg", {"ignore_case": False}),
         ("bob", "\uff42ob\u3000", {}),
+        ("bob@example.org", "bob@example.com", {"drop_domain": True}),
+        ("bob@example.org", "bob%example.org", {"separators": "%"}),
+        ("bob@example.org", "bob\\example.org", {"separators": "\\"}),
+        ("bob@example", "EXAMPLE\\bob", {"domain_first": True}),
+        ("EXAMPLE/bob/sales", "EXAMPLE/bob/support", {"domain_first": True}),
+        ("bob@example.org/sales", "bob@example.org", {"domain_first": True}),
+        ("bob", "recent:bob", {"strip_prefix": "recent:"}),
+        ("bob", "bob*master", {"master_separator": "*"}),
     ],
 )
 def test_names_of_one_user_fall_together(one: str, other: str, options: dict[str, Any]) -> None:
-    world = World([rule("failures", "user", 1, "deny")], **options)
+    world = World([rule("failures", "user", 1, "deny")], users=options)
     world.guess(one, "x")
     assert isinstance(world.guess(other, "y"), Deny)
+
+
+@pytest.mark.parametrize(
+    ("options", "spelled"),
+    [
+        ({"drop_domain": True}, "bob@{}.example"),
+        ({"separators": "%", "drop_domain": True}, "bob%{}"),
+    ],
+)
+def test_sixty_spellings_of_one_account_are_guesses_at_one(
+    options: dict[str, Any], spelled: str
+) -> None:
+    for settings, most in ((options, 5), ({}, 60)):
+        world = World([rule("failures", "user", 5, "deny")], users=settings)
+        verdicts = [
+            world.guess(spelled.format(number), f"wrong{number}", f"192.0.2.{number}")
+            for number in range(60)
+        ]
+        assert verdicts.count(PASS) == most
 
 
 @pytest.mark.parametrize(
@@ -250,10 +277,15 @@ def test_names_of_one_user_fall_together(one: str, other: str, options: dict[str
         ("bob", "bob+x", {}),
         ("a" * 500, "a" * 499, {}),
         ("b\udcff", "b\udcfe", {}),
+        ("bob@example.org", "bob@example.com", {}),
+        ("bob@example.org", "bob%example.org", {}),
+        ("bob", "recent:bob", {}),
+        ("bob", "bob*master", {}),
+        ("EXAMPLE/bob/sales", "EXAMPLE/alice/sales", {"domain_first": True}),
     ],
 )
 def test_other_names_do_not(one: str, other: str, options: dict[str, Any]) -> None:
-    world = World([rule("failures", "user", 1, "deny")], **options)
+    world = World([rule("failures", "user", 1, "deny")], users=options)
     world.guess(one, "x")
     assert world.guess(other, "y") is PASS
 
