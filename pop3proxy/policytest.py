@@ -274,6 +274,7 @@ def _event(record: dict[str, Any], sessions: dict[str, Connection]) -> Event | N
             *(str(record["id.resp_h"]), int(record["id.resp_p"])),
             str(record.get("listener", "")),
         )
+        c.orig_unknown = record.get("orig_unknown") is True
     if "tls_version" in record:
         c.tls = Tls(str(record["tls_version"]), str(record["tls_cipher"]))
     if name == Connect.name:

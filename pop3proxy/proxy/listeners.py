@@ -20,7 +20,7 @@ from .addresses import host_and_port, host_and_port_of
 from .arrival import HEADER, NO_ROOM, SCREEN, TLS, Arrival, Guard, Hall, Stage
 from .engine import Engine
 from .plainwire import PlainWire
-from .proxyheader import Address
+from .proxyheader import Address, is_address
 from .session import Session
 from .terms import Terms
 from .tls import ServerTls
@@ -31,11 +31,11 @@ class SessionMaker(Hall, Protocol):
     """Who makes sessions, and keeps what is between accept and session."""
 
     def session(
-        self, host: str, port: int, listener: "Listener", trusted_peer: bool = False
+        self, host: str, port: int, listener: "Listener", orig_unknown: bool = False
     ) -> Session:
         """Make the session of a client that has connected.
 
-        ``trusted_peer``: it is a proxy before us, and has named no client.
+        ``orig_unknown``: it is a proxy before this one that has named no client.
         """
 
 
@@ -62,9 +62,8 @@ class Admission:
 
     def claim(self, host: str) -> str:
         """Count somebody inside by an address and return ``""``, or name the limit that forbids it."""
-        allowed = self._limits.connections_per_address
-        if allowed and host:
-            if self._by_address[host] >= allowed:
+        if self._counts(host):
+            if self._by_address[host] >= self._limits.connections_per_address:
                 return "connections_per_address"
             self._by_address[host] += 1
         return ""
@@ -72,10 +71,14 @@ class Admission:
     def leave(self, host: str = "") -> None:
         """Let a client out that was let in; ``host`` if it is counted by that."""
         self._inside -= 1
-        if self._limits.connections_per_address and host:
+        if self._counts(host):
             self._by_address[host] -= 1
             if not self._by_address[host]:
                 del self._by_address[host]
+
+    def _counts(self, host: str) -> bool:
+        """Return whether there is a limit by address, and an address: a UNIX socket's peer has none."""
+        return bool(self._limits.connections_per_address and host) and is_address(host)
 
 
 class _Refusal(TwistedProtocol):
@@ -259,12 +262,12 @@ class Listener:
         """Let a client out; ``host`` is what it is counted by, or empty (Entry)."""
         self._admission.leave(host)
 
-    def session(self, host: str, port: int, trusted_peer: bool) -> Session:
+    def session(self, host: str, port: int, orig_unknown: bool) -> Session:
         """Make the session of a client that is counted. If that raises, the client has left (Entry)."""
         try:
-            return self._maker.session(host, port, self, trusted_peer)
+            return self._maker.session(host, port, self, orig_unknown)
         except BaseException:
-            self._admission.leave("" if trusted_peer else host)
+            self._admission.leave("" if orig_unknown else host)
             raise
 
 

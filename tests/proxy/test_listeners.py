@@ -70,7 +70,7 @@ class Maker:
         return self.around.now()
 
     def session(
-        self, host: str, port: int, listener: Listener, trusted_peer: bool = False
+        self, host: str, port: int, listener: Listener, orig_unknown: bool = False
     ) -> Session:
         connection = Connection("Cuid", host, port, "198.51.100.1", 110, listener.name)
         self.made.append(Session(connection, Analyzer(connection), self.around))

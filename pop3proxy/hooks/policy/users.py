@@ -16,6 +16,9 @@ from .config import Policy
 MAX_NAME: Final = 128
 """Letters of a user in a key; of a longer one the key has a hash, so that keys stay small."""
 
+UNKNOWN: Final = "unknown@"
+"""What begins the place of a client whose address is not known."""
+
 MAX_NUMBERED: Final = 10_000
 """Passwords that have a number at a time."""
 
@@ -129,6 +132,11 @@ def _domain_behind(name: str) -> str:
     return f"{user}@{first}" if first and "@" not in user else user
 
 
+def unknown_place(listener: str) -> str:
+    """Return the place of all clients of a listener whose address is not known, as in keys of pairs."""
+    return f"{UNKNOWN}{listener}"[:MAX_NAME]
+
+
 class Addresses:
     """Says which addresses mean the same client, and which belong together."""
 
@@ -187,6 +195,8 @@ class Addresses:
             return text
         if kind == "pair":
             host, _, user = value.partition("|")
+            if user and host.startswith(UNKNOWN):
+                return text
             if user and _parsed(host.partition("/")[0]) is not None:
                 return f"pair:{self.address(host.partition('/')[0])}|{user}"
             raise ValueError(f"{text} is no pair; write it like pair:192.0.2.1|bob")
