@@ -103,3 +103,12 @@ def test_a_client_beyond_the_limit_is_told_to_try_later_and_counted() -> None:
     assert transport.disconnecting
     assert len(maker.made) == 1
     assert maker.around.counts == {"refused_connections": 1}
+
+
+def test_clients_of_a_unix_socket_are_not_counted_by_its_path() -> None:
+    door = admission(per_address=1)
+    assert [door.enter("/run/client"), door.enter("/run/client"), door.enter(HERE)] == ["", "", ""]
+    assert door.enter(HERE) == "connections_per_address"
+    for host in ("/run/client", "", HERE):
+        door.leave(host)
+    assert door.enter(HERE) == ""
