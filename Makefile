@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types fmt fuzz test-all-pythons clean
+.PHONY: help demo test check lint types fmt fuzz pop3-servers fuzz-servers test-all-pythons clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python that is new enough and can make virtual environments; PYTHON=… overrides.
@@ -21,6 +21,7 @@ help:
 	@echo "make check    lint, types and tests: what must pass before a commit"
 	@echo "make fmt      format the code"
 	@echo "make fuzz     replay damaged captures and sessions, 20,000 of each (ARGS=… such as --seed 7)"
+	@echo "make fuzz-servers   play 10,000 random dialogues to each real server (FUZZED=\"dovecot cyrus\" ARGS=\"--seed 7\")"
 	@echo "make test-all-pythons   the unit tests on each other Python of this machine"
 	@echo "make clean    remove what the targets above have made"
 
@@ -53,6 +54,27 @@ fmt: $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.replay.fuzz $(ARGS)
+
+# Debian's POP3 servers exclude each other: all but Dovecot are unpacked, and the tests find them there.
+POP3_SERVERS := .pop3-servers
+POP3_PACKAGES := courier-pop cyrus-pop3d mailutils-pop3d popa3d solid-pop3d
+
+pop3-servers: $(POP3_SERVERS)/ready
+
+$(POP3_SERVERS)/ready: Makefile
+	rm -rf $(POP3_SERVERS)
+	mkdir $(POP3_SERVERS)
+	cd $(POP3_SERVERS) && apt-get -o APT::Sandbox::User=root download $(POP3_PACKAGES) \
+		&& for package in *.deb; do dpkg-deb --extract "$$package" . || exit 1; done
+	@touch $@
+
+FUZZED := dovecot courier cyrus twisted mailutils popa3d solid
+
+fuzz-servers: $(READY) $(POP3_SERVERS)/ready
+	@failed=; for server in $(FUZZED); do \
+		$(BIN)/python -m tests.integration.fuzzservers --server $$server --dialogues 10000 $(ARGS) \
+			|| failed="$$failed $$server"; \
+	done; [ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 # Prints the path of a Python of version $1: on the PATH, else one of pyenv's.
 define FIND_PYTHON
@@ -90,4 +112,4 @@ test-all-pythons: $(READY)
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* $(POP3_SERVERS) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -29,7 +29,7 @@ from .analyzer.events import Policy as PolicyEvent
 from .config import AnalyzerOptions, ConfigError, load_apart
 from .hooks.api import Verdict
 from .hooks.logging.records import line
-from .hooks.masking import MASK
+from .hooks.masking import MASK, masked
 from .hooks.policy.config import Policy
 from .hooks.policy.engine import MISCONFIGURED
 from .hooks.policy.failedlogins import FailedLogins
@@ -134,7 +134,7 @@ class Summary:
         """Write one decision."""
         if not isinstance(event, PolicyEvent):
             return
-        sys.stdout.buffer.write(line(event))
+        sys.stdout.buffer.write(line(masked(event)))
         what = event.rule, event.action
         self._counts[what] += 1
         # Counted as a column of the table; bounded, since a log may be long.

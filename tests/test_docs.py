@@ -19,6 +19,7 @@ from pop3proxy.analyzer.grammar import COMMANDS, Form
 from pop3proxy.analyzer.limits import Limits
 from pop3proxy.analyzer.refusalrow import WORDED
 from pop3proxy.analyzer.refusaltable import BUILT_IN
+from pop3proxy.analyzer.secrets import WORDS
 from pop3proxy.config import Config
 from pop3proxy.hooks.api import VERDICTS, Hook, Verdict
 from pop3proxy.hooks.dispatcher import Dispatcher
@@ -138,6 +139,11 @@ def _mechanisms() -> Iterator[tuple[str, ...]]:
         )
 
 
+def _words() -> Iterator[tuple[str, ...]]:
+    for protocol, words in WORDS.items():
+        yield protocol, ", ".join(f"`{word}`" for word in words.split())
+
+
 GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "events": ("events.md", lambda: _table(("event", "parameters", "what it says"), _events())),
     "oddities": ("events.md", lambda: _table(("`msg`", "what it says"), _oddities())),
@@ -160,6 +166,7 @@ GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
         "refusals.md",
         lambda: _table(("text", "`reason`", "charset", "source"), _refusals()),
     ),
+    "words": ("events.md", lambda: _table(("protocol", "words that are shown"), _words())),
     "rules": ("policy.md", lambda: _table(("rule", "counts", "limits", "action"), _rules())),
     "verdicts": ("hooks.md", lambda: _table(_verdict_heads(), _verdicts())),
     **{path.name: ("hooks.md", _example(path.name)) for path in sorted(EXAMPLES.glob("*.py"))},

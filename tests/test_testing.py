@@ -327,6 +327,8 @@ def test_a_deferred_decides_when_it_fires() -> None:
         assert play.to_server == b"USER bob\r\n"
         waiting.callback(PASS)
         play.advance(0)
+        assert play.to_server == b"USER bob\r\nPASS secret\r\n"
+        play.say("S: +OK")
         assert play.to_server == b"USER bob\r\nPASS secret\r\nSTAT\r\n"
 
 

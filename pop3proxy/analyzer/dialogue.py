@@ -61,6 +61,12 @@ class Analyzer(Replies):
         return self.inspected != "whole" and not (self._handshake_due or self._tls_head >= 0)
 
     @property
+    def begins_with_tls(self) -> bool:
+        """Whether the client has begun with TLS, and the server has not said yet what it speaks."""
+        ungreeted = len(self._owed) == 1 and self._owed[0] is GREETING
+        return ungreeted and self._client_expects is ANSWER
+
+    @property
     def outcome(self) -> str:
         """``success``, ``failure`` (logins failed and none succeeded) or ``none``."""
         if self.user is not None:
@@ -123,7 +129,7 @@ class Analyzer(Replies):
             # Bytes that arrived may have said something even though they have to wait.
             return Step(0, events) if events else None
         step = Step(size, events)
-        if cutter.unfinished:
+        if cutter.begun is not None:
             step.open = True
             step.may = self._may_become(side, cutter.head(5))
             step.too_long = cutter.truncated
@@ -241,6 +247,7 @@ class Analyzer(Replies):
         whose answer will be withheld, or nothing. ``answered`` is due once ``quiet`` says so.
         """
         self._unsent = None
+        self._denied, self._attempted = self._attempted, None
         if step.in_exchange:
             if self._stale or not self._owed:
                 # The server has ended the exchange meanwhile, so there is nothing to cancel.
@@ -287,14 +294,14 @@ class Analyzer(Replies):
         self.ts = ts
         self._out = []
         status = parse_status(reply.rstrip(b"\r\n"))
-        attempted, self._attempted = self._attempted, None
-        if attempted is not None:
-            attempt, reason = attempted
+        denied, self._denied = self._denied, None
+        if denied is not None:
+            attempt, reason = denied
             code = refusals.response_code(status.text) if status is not None else ""
             self._failed(attempt, attempt.user, reason, code)
         # A +OK answers an STLS, which is no denial.
         if status is not None and not status.ok:
-            self._denied(status)
+            self._raise_denial(status)
         step = Step(0, self._out)
         self._out = SPENT
         step.readings, self._readings = self._readings, SPENT
@@ -306,11 +313,11 @@ class Analyzer(Replies):
         self._out = []
         status = parse_status(reply.rstrip(b"\r\n"))
         if status is not None:
-            self._denied(status)
+            self._raise_denial(status)
         events, self._out = self._out, SPENT
         return events
 
-    def _denied(self, status: Status) -> None:
+    def _raise_denial(self, status: Status) -> None:
         self.summary.denied += 1
         if Reply in self._wants:
             self._out.append(Reply(self.connection, self.ts, "ERR", decode(status.text), True))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import ClassVar, Final
 
+from .remembered import NOTHING_REMEMBERED, Remembered
+
 
 class Side(Enum):
     """Which of the two peers bytes come from."""
@@ -68,8 +70,8 @@ class Connection:
     ``orig_unknown``: the client's address is not known. ``orig_h`` is a proxy before this one that named no
     client (PROXY UNKNOWN or LOCAL), or the client came to a UNIX socket; it must not be counted or banned as
     an address.
-    ``secrets`` is what the client of this session used to prove itself (bounded, long ones by their
-    beginning), kept so that whoever writes events down can mask a reply that repeats one of them.
+    ``secrets`` remembers what the client of this session used to prove itself, within bounds, so that
+    whoever writes events down can mask a reply that repeats it.
     """
 
     uid: str
@@ -82,7 +84,7 @@ class Connection:
     listener_p: int = 0
     tls: Tls | None = None
     state: State = State.AUTHORIZATION
-    secrets: tuple[str, ...] = ()
+    secrets: Remembered = NOTHING_REMEMBERED
     orig_unknown: bool = False
 
 
@@ -92,7 +94,9 @@ class Secret(Enum):
     NOTHING = "nothing"
     ARGUMENT = "the whole argument"
     AFTER_FIRST_WORD = "what follows the argument's first word"
-    AFTER_LAST_BLANK = "what follows the argument's last blank"
+    AFTER_NAME = "what follows the argument's first word; that too if nothing follows it"
+    AFTER_PASS = "what follows the word PASS in the argument"
+    ODD_ARGUMENT = "the whole argument, which its command does not have"
     LINE = "the whole line"
 
 

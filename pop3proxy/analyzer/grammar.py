@@ -107,7 +107,7 @@ _ROWS = (
     Command(
         *("APOP", _A, Role.APOP),
         needs_argument=True,
-        secret=Secret.AFTER_LAST_BLANK,
+        secret=Secret.AFTER_NAME,
         form=Form.NAME_AND_DIGEST,
         before_login=True,
     ),
@@ -200,6 +200,14 @@ def loosely(line: bytes) -> tuple[Command, bytes] | None:
 def may_carry_sasl(head: bytes) -> bool:
     """Return whether a command line that begins with ``head`` may carry an initial response (RFC 5034)."""
     return head[:5].upper() == b"AUTH "
+
+
+def may_be_stls(head: bytes) -> bool:
+    """Return whether a command line of which ``head`` are the first 5 bytes may be STLS to some server."""
+    return _HEAD_OF_STLS.match(head) is not None
+
+
+_HEAD_OF_STLS = re.compile(rb"[\0-\x20]*(?:S(?:T(?:L(?:S[\0-\x20]?)?)?)?)?\Z", re.I)
 
 
 def ends_in_command(text: bytes) -> bool:

@@ -28,6 +28,7 @@ from .events import (
     State,
 )
 from .grammar import Command, Role
+from .sasl import Exchange
 from .saslforms import SaslForm, is_strict_base64, opaque_form, sasl_form
 
 LINE: Final = 255 - 2
@@ -99,6 +100,7 @@ _CONTROL: Final = re.compile(rb"[\0-\x1f\x7f]")
 _TWO_LINES: Final = re.compile(rb"[\0\r]")
 _BLANK_OR_CONTROL: Final = re.compile(rb"[\0-\x20\x7f]")
 _WORD: Final = re.compile(rb"[A-Za-z]{1,16}\Z")
+_NO_NAME: Final = re.compile(r"[\0-\x1f\x7f]")
 
 # RFC 1939 section 7: PASS only immediately behind USER. These change nothing that a server knows of a login.
 _KEEPS_NAME: Final = frozenset({"CAPA", "LANG", "UTF8", "NOOP"})
@@ -115,11 +117,13 @@ class Guard:
         "_challenges",
         "_decides_logins",
         "_decides_requests",
-        "_decides_stls",
         "_form",
         "_named",
         "_options",
+        "_realm",
         "_turn",
+        "decides_stls",
+        "lock_step",
         "long_line",
         "not_passed",
         "strictness",
@@ -128,20 +132,22 @@ class Guard:
     def __init__(self, options: GuardOptions) -> None:
         """Begin with nothing to guard."""
         self._options = options
-        self._decides_logins = self._decides_requests = self._decides_stls = False
+        self._decides_logins = self._decides_requests = self.decides_stls = False
         self._named = False  # the server has accepted the USER that stands before the next PASS
         self._form: SaslForm | None = None  # of the exchange under way
         self._turn = 0  # responses in it
         self._challenges = 0  # that it may still have
+        self._realm = ""  # that the client has named in it
         self.long_line = False  # the last line may be several to a server with a small buffer
         self.not_passed = 0
         self.strictness = Strictness.NONE
+        self.lock_step = False  # whether each line waits for the reply to the one before
 
     def watch(self, decided: frozenset[type[Event]], state: State) -> None:
         """Guard for those who decide about these event types, in this state."""
         self._decides_requests = Request in decided
         self._decides_logins = not decided.isdisjoint(_LOGIN_EVENTS)
-        self._decides_stls = StartTLS in decided
+        self.decides_stls = StartTLS in decided
         self.entered(state)
 
     def entered(self, state: State) -> None:
@@ -151,20 +157,16 @@ class Guard:
                 Strictness.LOCK_STEP
                 if self._decides_logins
                 else Strictness.WHOLE
-                if self._decides_stls
+                if self.decides_stls
                 else Strictness.NONE
             )
         else:
             self.strictness = Strictness.LINES if self._decides_requests else Strictness.NONE
+        self.lock_step = self.strictness is Strictness.LOCK_STEP
 
     def restarted(self) -> None:
         """Forget the dialogue before TLS (RFC 2595 section 4)."""
         self._named = False
-
-    @property
-    def lock_step(self) -> bool:
-        """Whether each line waits for the reply to the one before."""
-        return self.strictness is Strictness.LOCK_STEP
 
     # --- commands -----------------------------------------------------------------------------------------
 
@@ -179,6 +181,7 @@ class Guard:
     def refusal(self, text: bytes, row: Command, arg: bytes) -> LocalReply | None:
         """Return how a command line is answered that does not pass; None if it passes."""
         self.long_line = len(text) > LINE
+        self._realm = ""
         if self.strictness is Strictness.WHOLE:
             return _FORM if _TWO_LINES.search(text) else None
         refusal = self._refusal_of_line(text, row, arg)
@@ -218,7 +221,7 @@ class Guard:
             preauthenticated = row.role is Role.MAILBOX and self._options.mailbox_before_login
             if preauthenticated:
                 return None
-            return _LOG_IN_FIRST if row.role is Role.MAILBOX else _UNKNOWN
+            return _UNKNOWN if AUTHORIZATION in row.states else _LOG_IN_FIRST
         if row.role is Role.PASS:
             return None if self._named else _USER_FIRST
         if row.role is Role.AUTH:
@@ -249,6 +252,10 @@ class Guard:
         message = b"" if initial == b"=" else _decoded(initial)
         if message is None or not form.fits(0, message):
             return MALFORMED
+        exchange = Exchange(mechanism)
+        exchange.initial(initial)
+        if not self.passes_name(exchange.user):
+            return _NO_BLANKS
         self._turn = 1
         self._challenges -= 1
         return None
@@ -275,6 +282,12 @@ class Guard:
         self._turn += 1
         return True
 
+    def passes_name(self, user: str, realm: str = "") -> bool:
+        """Return whether the name that was read in a SASL message passes, and note the realm besides it."""
+        self._realm = realm
+        blanks = self._options.blanks_in_names != "deny" or " " not in user
+        return blanks and _NO_NAME.search(user) is None
+
     # --- what becomes of lines ----------------------------------------------------------------------------
 
     def named(self, ok: bool) -> None:
@@ -282,12 +295,20 @@ class Guard:
         self._named = ok
 
     def readings(self, user: str) -> tuple[str, ...]:
-        """Return the names besides ``user`` that some servers read in it: they stop at a blank, or trim."""
-        if not (self.lock_step and " " in user and self._options.blanks_in_names == "both"):
+        """Return the names besides ``user`` that some servers read in it.
+
+        They stop at a blank, or trim: Twisted's server skips blanks before the name. Dovecot 2.3.19 and
+        Cyrus SASL look for the account in the realm of DIGEST-MD5.
+        """
+        if not self.lock_step:
             return ()
-        trimmed = user.rstrip(" ")
-        others = dict.fromkeys((trimmed, trimmed.partition(" ")[0]))
-        return tuple(name for name in others if name != user)
+        names = [user]
+        if " " in user and self._options.blanks_in_names == "both":
+            trimmed = user.strip(" ")
+            names += [trimmed, user.rstrip(" "), trimmed.partition(" ")[0]]
+        if self._realm:
+            names += [f"{name}@{self._realm}" for name in names if "@" not in name]
+        return tuple(name for name in dict.fromkeys(names) if name != user)
 
     @property
     def hides_unreadable(self) -> bool:

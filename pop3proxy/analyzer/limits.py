@@ -35,11 +35,12 @@ class Limits:
     detail: int = 256
     """Of a line in ``pop3_unexpected``: enough to recognise it."""
 
-    secrets: int = 32
-    """How many secrets of a session are remembered for masking."""
+    secrets: int = 64
+    """How many secrets of a session are remembered for masking. One login has one to three, and a server
+    closes after some failures. After one more, all that the server says is masked."""
 
-    secret: int = 24
-    """Of each secret: a reply that repeats it repeats its beginning."""
+    secret_bytes: int = 16384
+    """Of all of them: an OAuth token of 4 KiB counts twice, in base64 and without. Beyond it as above."""
 
     deletions: int = 65535
     """The highest message number of which is remembered whether it is marked as deleted: one bit each. Few
@@ -58,4 +59,6 @@ class Limits:
         pending = self.pending * 128
         # The user of the last attempt, and one bit for each message that may be marked.
         summary = 4 * self.sasl_line + self.deletions // 8 + 1
-        return lines + self.undecided + credentials + doubtful + pending + summary + 65536
+        # With what they are searched by: a probe of each fourth byte or so, which takes a hundred.
+        secrets = 128 * self.secrets + 40 * self.secret_bytes
+        return lines + self.undecided + credentials + doubtful + pending + summary + secrets + 65536

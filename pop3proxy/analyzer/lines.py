@@ -19,13 +19,13 @@ class LineCutter:
     number of bytes of the chunk that it used.
     """
 
-    __slots__ = ("_chunk", "_head", "_last", "_length", "_pos", "crlf", "taken", "truncated")
+    __slots__ = ("_chunk", "_last", "_length", "_pos", "begun", "crlf", "taken", "truncated")
 
     def __init__(self) -> None:
         """Begin with nothing in hand."""
         self._chunk = b""
         self._pos = 0
-        self._head: bytearray | None = None  # the beginning of an unfinished line
+        self.begun: bytearray | None = None  # the beginning of an unfinished line
         self._length = 0  # its length so far, with what was not kept
         self._last = 0  # its last byte so far
         self.crlf = True
@@ -44,26 +44,26 @@ class LineCutter:
 
     @property
     def unfinished(self) -> bool:
-        """Whether a line has begun and not ended."""
-        return self._head is not None
+        """Whether a line has begun and not ended: ``begun`` is what is kept of it."""
+        return self.begun is not None
 
     @property
     def kept(self) -> int:
         """The number of bytes of the unfinished line that are kept."""
-        return len(self._head) if self._head is not None else 0
+        return len(self.begun) if self.begun is not None else 0
 
     def head(self, size: int) -> bytes:
         """Return up to ``size`` bytes from the beginning of the unfinished line."""
-        return bytes(self._head[:size]) if self._head is not None else b""
+        return bytes(self.begun[:size]) if self.begun is not None else b""
 
     def holds(self, byte: bytes) -> bool:
         """Say whether a byte is in the unfinished line, as far as that is kept."""
-        return self._head is not None and byte in self._head
+        return self.begun is not None and byte in self.begun
 
     @property
     def length(self) -> int:
         """The length of the unfinished line so far."""
-        return self._length if self._head is not None else 0
+        return self._length if self.begun is not None else 0
 
     def peek(self, size: int) -> bytes:
         """Return up to ``size`` of the bytes that were not cut yet."""
@@ -88,17 +88,17 @@ class LineCutter:
 
     def rejoin(self) -> int:
         """Put the beginning of a line back before its end, if both are there; return the octets put back."""
-        head = self._head
+        head = self.begun
         if head is None or len(head) != self._length or self._chunk.find(b"\n", self._pos) < 0:
             return 0
         self._chunk = bytes(head) + self._chunk[self._pos :]
         self._pos = 0
-        self._head = None
+        self.begun = None
         return len(head)
 
     def drop(self) -> None:
         """Forget the unfinished line."""
-        self._head = None
+        self.begun = None
 
     def chunk(self) -> tuple[bytes, int]:
         """Return the chunk and the position in it of the first byte not cut yet, for a search in place."""
@@ -122,7 +122,7 @@ class LineCutter:
             self._chunk, self._pos = b"", 0
         else:
             self._pos = end + 1
-        if self._head is not None:
+        if self.begun is not None:
             return self._join(chunk[start:end], limit)
         self.crlf = end > start and chunk[end - 1] == CR
         line = chunk[start : end - 1] if self.crlf else chunk[start:end]
@@ -131,13 +131,13 @@ class LineCutter:
 
     def _keep(self, piece: bytes, limit: int) -> None:
         """Remember the beginning of an unfinished line."""
-        if self._head is None:
-            self._head = bytearray()
+        if self.begun is None:
+            self.begun = bytearray()
             self._length = 0
         # One byte over the limit is kept: if it is the CR of the line's end, the line was not too long.
-        room = limit + 1 - len(self._head)
+        room = limit + 1 - len(self.begun)
         if room > 0:
-            self._head += piece[:room]
+            self.begun += piece[:room]
         self._length += len(piece)
         self._last = piece[-1]
 
@@ -148,9 +148,9 @@ class LineCutter:
         self.crlf = self._last == CR
         length = self._length - self.crlf
         self.truncated = length > limit
-        assert self._head is not None
-        line = bytes(self._head[: min(length, limit)])
-        self._head = None
+        assert self.begun is not None
+        line = bytes(self.begun[: min(length, limit)])
+        self.begun = None
         return line
 
 

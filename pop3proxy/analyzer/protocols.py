@@ -9,7 +9,7 @@ TLS_HEAD: Final = (b"\x15\x16", b"\x03", b"\0\1\2\3\4")
 
 def is_tls(head: bytes) -> bool:
     """Return whether a side begins with a TLS record."""
-    return len(head) >= len(TLS_HEAD) and all(map(bytes.__contains__, TLS_HEAD, head))
+    return len(head) >= 3 and head[0] in (0x15, 0x16) and head[1] == 0x03 and head[2] <= 0x04
 
 
 _SERVER = (
@@ -22,4 +22,7 @@ _SERVER = (
 
 def foreign_server(line: bytes) -> str:
     """Return the protocol that a server's first line belongs to, or ``""``."""
-    return next((protocol for form, protocol in _SERVER if form.match(line)), "")
+    for form, protocol in _SERVER:
+        if form.match(line):
+            return protocol
+    return ""

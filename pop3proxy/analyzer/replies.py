@@ -78,6 +78,8 @@ class Replies(Requests):
         text = server.cut(limits.data_line if in_body else limits.status_line)
         if text is not None and server.truncated:
             self._too_long = self._may_become(SERVER, text[:5])
+        if not in_body and (self._undecided is not None or self._client.begun is not None):
+            self._remember_unread()
         if self._server_fresh:
             if is_tls(server.head(3) if text is None else text):
                 self._foreign(Oddity.TLS_FROM_FIRST_BYTE, False, b"", "tls")
@@ -100,7 +102,10 @@ class Replies(Requests):
         self._after_unknown = False
         if self._server.truncated:
             self._odd(Oddity.LINE_TOO_LONG, False, text)
-        if status.kind is _CHALLENGE:
+        if status.ok and self._owed and not self._gated:
+            # Most replies; there is nothing else that such a line can be.
+            self._pair(status, True)
+        elif status.kind is _CHALLENGE:
             self._challenge(status.text)
         else:
             self._reply(status, True)
@@ -111,7 +116,7 @@ class Replies(Requests):
         waits = self._client_expects is ANSWER and self._unsent is None
         if not isinstance(owed, OwedToExchange) or not waits:
             self._odd(Oddity.STRAY_CHALLENGE, False, b"+ " + text)
-            if self.guarded:
+            if self._guard.lock_step:
                 # The client's next line may be a response to it, and no command.
                 self._lose("out_of_step")
             return
@@ -129,9 +134,9 @@ class Replies(Requests):
         if self._cancelling and self._answers_cancellation:
             self._exchange_cancelled(status)
             return
-        if self.guarded and self._waits_for_more(status):
+        if self._guard.lock_step and self._waits_for_more(status):
             return
-        speaks_out_of_turn = self.guarded and self._client_expects is SASL
+        speaks_out_of_turn = self._guard.lock_step and self._client_expects is SASL
         if (
             not self._owed
             or speaks_out_of_turn
@@ -173,7 +178,7 @@ class Replies(Requests):
     def _unsolicited(self, status: Status) -> None:
         self._odd(Oddity.UNSOLICITED_REPLY, False, status.text)
         self._raise_reply(status)
-        if self.guarded and self._farewell is None:
+        if self._guard.lock_step and self._farewell is None:
             # From here on replies may be paired with the wrong commands.
             self._lose("out_of_step")
 
@@ -236,7 +241,7 @@ class Replies(Requests):
         if ok and row.role is Role.MAILBOX:
             self.connection.state = TRANSACTION
             self._odd(Oddity.NO_LOGIN_SEEN, True, row.name.encode("ascii"))
-            if self.guarded:
+            if self._guard.lock_step:
                 # The hooks were not asked about this login.
                 self._lose("no_login_seen")
             self._guard.entered(TRANSACTION)
@@ -251,7 +256,8 @@ class Replies(Requests):
     def _answer_user(self, owed: Owed, status: Status, certain: bool) -> None:
         assert isinstance(owed, OwedToUser)
         self._named_last = owed.user
-        self._guard.named(status.ok)
+        if self._gated:
+            self._guard.named(status.ok)
         if status.ok:
             self._named = owed.user
             self._may_be_in = False
@@ -307,7 +313,7 @@ class Replies(Requests):
         self._client_expects = COMMAND
         self._after_unknown = True
         self._body = Body(self._server.crlf)
-        if self.guarded:
+        if self._guard.lock_step:
             self._lose("out_of_step")
         return False
 
@@ -342,7 +348,7 @@ class Replies(Requests):
                 self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
                 return
             self._failed(attempt, user, Reason.MALFORMED if malformed else reason, code)
-            if self.guarded and self._guard.long_line:
+            if self._guard.lock_step and self._guard.long_line:
                 # A server with a smaller buffer answers the rest of the line, too.
                 self._ends = "long_login"
 
@@ -375,7 +381,7 @@ class Replies(Requests):
         if early:
             line = early.partition(b"\n")[0].rstrip(b"\r")
             self._odd(Oddity.CLIENT_INJECTION, True, line)
-        if self.guarded:
+        if self._guard.lock_step:
             self._tls_head = 0
         self._stop("until_tls")
         self._handshake_due = True
@@ -458,7 +464,7 @@ class Replies(Requests):
             self._body_line(text)
             return
         self._odd(Oddity.OUT_OF_STEP, False, text)
-        if self.guarded:
+        if self._guard.lock_step:
             self._lose("out_of_step")
             return
         if not self._may_be_body:

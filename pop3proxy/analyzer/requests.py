@@ -24,7 +24,7 @@ from .guard import MALFORMED, MAX_NOT_PASSED, USER_PASS, LocalReply, Strictness
 from .lines import Body
 from .owed import GREETING, Owed, OwedToExchange, OwedToLogin, OwedToUser
 from .protocols import is_tls
-from .sasl import Exchange, is_mechanism
+from .sasl import Exchange
 from .state import (
     ANSWER,
     COMMAND,
@@ -47,11 +47,10 @@ _AUTH = Role.AUTH
 _DELE = grammar.COMMANDS[b"DELE"]
 
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
-_NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ](.*)\Z", re.S)
+_NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ].*\Z", re.S)
 # What RFC 1939 section 7 has of MD5; wherever it is in the line, there are servers that judge it.
 _MAYBE_DIGEST = re.compile(rb"[0-9a-f]{32}", re.I)
 _ENDS_FOR_SOME = re.compile(rb"(?:\A|\r)[ \t]*\.[ \t]*(?:\r|\Z)")
-MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
 
 def _split(text: bytes) -> tuple[bytes, bytes]:
@@ -70,18 +69,17 @@ class Requests(DialogueState):
         client = self._client
         if self._client_fresh:
             self._look_for_tls()
-        if not self.blind:
-            if self._guard.lock_step:
-                if not self._in_turn:
-                    return -1
-            elif self._client_expects is ANSWER:
-                return self._keep_undecided()
-            elif self._undecided or self._too_much_owed():
-                if self._doubt is None:
-                    return -1
-                # Nothing pairs replies while in doubt, so waiting for them could last for ever.
-                self._lose("out_of_step")
-        if self.blind:
+        if self._guard.lock_step:
+            if not (self._in_turn or self.blind):
+                return -1
+        elif self._client_expects is ANSWER:
+            return self._keep_undecided()
+        elif self._undecided or self._too_much_owed():
+            if self._doubt is None:
+                return -1
+            # Nothing pairs replies while in doubt, so waiting for them could last for ever.
+            self._lose("out_of_step")
+        if self.inspected != "whole":
             # These are the bytes that settled the doubt, and the client's first after STLS if it was that.
             self._handshake_due = False
             return len(client.take(client.waiting))
@@ -110,7 +108,7 @@ class Requests(DialogueState):
             self._lose("out_of_step")
             return len(client.take(client.waiting))
         if self._undecided is None:
-            self._undecided = bytearray()
+            self._undecided, self._unread = bytearray(), 0
         room = self._limits.undecided - len(self._undecided)
         if room <= 0:
             if self._doubt is None:
@@ -135,6 +133,8 @@ class Requests(DialogueState):
             self._client_line()
         if client.waiting and not self.blind:
             self._undecided = bytearray(client.take(client.waiting))
+            # What was searched for secrets need not be once more.
+            self._unread = max(0, len(self._undecided) - len(kept) + self._unread)
         client.feed(later)
 
     def _client_line(self) -> None:
@@ -158,6 +158,7 @@ class Requests(DialogueState):
             self._client_torn = False
             # The end of a line may be the end of a password; a known command is most likely a whole line.
             if grammar.command(*_split(text)) is grammar.UNKNOWN:
+                self._secret_of_unknown(text)
                 return
         _READ_CLIENT[self._client_expects](self, text)
 
@@ -213,10 +214,11 @@ class Requests(DialogueState):
         if row.name:
             if row.name in COUNTED:
                 self._count(row.name)
-            self._raise_request(row, arg)
-            secret = Secret.LINE
+            secret = self._raise_request(row, arg)
         else:
             secret = self._raise_unknown(text)
+        if loose is not None:
+            secret = self._secret_of_unknown(text)
         if loose is not None or row is grammar.UNKNOWN:
             self._odd(Oddity.UNKNOWN_COMMAND, True, text, secret)
         elif row.needs_argument and not arg.strip():
@@ -224,27 +226,22 @@ class Requests(DialogueState):
         if b"\r" in text or b"\0" in text:
             self._odd(Oddity.AMBIGUOUS_LINE, True, b"")
         if self._client.truncated:
+            self._secrets_lost()
             self._odd(Oddity.LINE_TOO_LONG, True, text, row.secret)
         self._owe(row, arg)
 
-    def _raise_request(self, row: Command, arg: bytes) -> None:
+    def _raise_request(self, row: Command, arg: bytes) -> Secret:
+        """Raise the request of a known command, and return what of it is secret."""
+        secret = self._secret_of(row, arg) if arg else row.secret
         if Request in self._wants:
-            secret = row.secret
-            if row.role is _AUTH and not is_mechanism(arg.split()[0]):
-                secret = Secret.ARGUMENT
             self._out.append(Request(self.connection, self.ts, row.name, decode(arg), secret))
+        return secret
 
     def _not_passed(self, row: Command, text: bytes, arg: bytes, refusal: LocalReply) -> None:
         """Raise the events of a line that the proxy answers, and the login that fails by it."""
         if self._guard.not_passed > MAX_NOT_PASSED:
             self._ends = "not_passed"
-        if row.name:
-            secret = row.secret
-            self._raise_request(row, arg)
-            if secret is not NOT_SECRET:
-                self._remember(arg)
-        else:
-            secret = self._raise_unknown(text)
+        secret = self._raise_request(row, arg) if row.name else self._raise_unknown(text)
         self._odd(Oddity.NOT_PASSED, True, text, secret)
         if row.role is _AUTH:
             self._auth_refused = True
@@ -290,20 +287,10 @@ class Requests(DialogueState):
         self.tally[name] = self.tally.get(name, 0) + 1
 
     def _raise_unknown(self, text: bytes) -> Secret:
-        """Raise the request of a line that is no command, and return what of it is secret.
-
-        Its first letters are shown, and no more.
-
-        What a client sends for a refused AUTH becomes a command at the server, so a line that may be base64
-        is a secret as a whole then.
-        """
+        """Raise the request of a line that is no command, and return what of it is secret."""
         letters = _LETTERS.match(text)[0]  # type: ignore[index]  # it matches every line
         arg = text[len(letters) :]
-        secret = Secret.ARGUMENT
-        if self._auth_refused and MAYBE_BASE64.match(text):
-            secret = Secret.LINE
-            self._remember(text)
-        self._remember(arg.strip())
+        secret = self._secret_of_unknown(text)
         if Request in self._wants:
             shown = decode(arg[1:] if arg[:1] == b" " else arg)
             self._out.append(
@@ -317,7 +304,6 @@ class Requests(DialogueState):
 
     def _request_pass(self, row: Command, arg: bytes) -> Owed:
         """RFC 1939 section 7: the password is the rest of the line, blanks included."""
-        self._remember(arg)
         attempt = self._attempt(self._user or "", decode(arg), USER_PASS)
         return OwedToLogin(row, attempt, None)
 
@@ -331,8 +317,7 @@ class Requests(DialogueState):
             name = decode(arg)
             none = LoginAttempt(self.connection, self.ts, name, "", "APOP")
             return OwedToLogin(row, none, name, complete=False)
-        user, digest = parts.groups()
-        self._remember(digest)
+        user = parts[1]
         malformed = _MAYBE_DIGEST.search(arg) is None
         attempt = self._attempt(decode(user), "", "APOP")
         return OwedToLogin(row, attempt, attempt.user, malformed=malformed)
@@ -352,7 +337,6 @@ class Requests(DialogueState):
         self._client_expects = ANSWER
         initial = initials[0].strip() if initials else b""
         if initial:
-            self._remember(initial)
             exchange.initial(initial)
             self._responded(exchange, None)
         return OwedToExchange(row, exchange)
@@ -370,8 +354,9 @@ class Requests(DialogueState):
         assert isinstance(owed, OwedToExchange)
         exchange = owed.exchange
         if self._client.truncated:
+            self._secrets_lost()
             self._odd(Oddity.LINE_TOO_LONG, True, text, Secret.LINE)
-        self._remember(text)
+        self._remember_line(text)
         self._client_expects = ANSWER
         self._attempted = None
         before = (exchange.user, exchange.password) if exchange.complete else None
@@ -388,7 +373,7 @@ class Requests(DialogueState):
             return False
         trial = copy(exchange)
         trial.respond(text)
-        return not trial.malformed
+        return not trial.malformed and self._guard.passes_name(trial.user, trial.realm)
 
     def _responded(self, exchange: Exchange, before: tuple[str, str] | None) -> None:
         """Raise what a response gave rise to.
@@ -409,7 +394,8 @@ class Requests(DialogueState):
         attempt = LoginAttempt(self.connection, self.ts, user, password, mechanism)
         if self.connection.state is not AUTHORIZATION:
             return attempt
-        attempt.attempt = self._number()
+        self.attempts += 1
+        attempt.attempt = self.attempts
         self.summary.attempted(user, mechanism)
         if self._gated:
             self._attempted = attempt, Reason.DENIED
@@ -444,9 +430,13 @@ class Requests(DialogueState):
 
     def _client_cut(self, head: bytes) -> None:
         """Report a client line that has no end; what would be secret of it as a whole is so of a part."""
-        blob = self._auth_refused and MAYBE_BASE64.match(head) is not None
-        secret = self._client_expects is SASL or blob
-        self._odd(Oddity.CUT_LINE, True, head, Secret.LINE if secret else NOT_SECRET)
+        secret = NOT_SECRET
+        if self._client_expects is SASL:
+            secret = Secret.LINE
+        elif self._client_expects is COMMAND:
+            secret = self._secret_of_any(head)
+        self._remember_unread()
+        self._odd(Oddity.CUT_LINE, True, head, secret)
 
 
 _READ_CLIENT: Mapping[Expect, Callable[[Requests, bytes], None]] = {

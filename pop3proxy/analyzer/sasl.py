@@ -23,7 +23,8 @@ class Exchange:
     ``cancelled``: the client gave up with ``*``; ``malformed``: the last response could not be read;
     ``refused``: so could one before, and no user is known since; ``prompt``: the last challenge, decoded;
     ``early``: what is known came on the AUTH line, which a server may ignore; ``attempt``: the number of the
-    login attempt under way, 0 before the credentials are complete.
+    login attempt under way, 0 before the credentials are complete; ``realm``: where the user's account is, if
+    the client has said so.
 
     A server that ignores the initial response (RFC 1734 has none), or does not like what it got, asks again
     within the exchange. Then what the client says last is what counts.
@@ -40,6 +41,7 @@ class Exchange:
         "mechanism",
         "password",
         "prompt",
+        "realm",
         "refused",
         "responded",
         "turn",
@@ -61,6 +63,7 @@ class Exchange:
         self.early = False
         self.attempt = 0
         self.prompt = b""
+        self.realm = ""
         self._read = _reader(self.mechanism)
 
     @property
@@ -193,13 +196,16 @@ def _digest_md5(exchange: Exchange, data: bytes) -> None:
     """RFC 2831 section 2.1.2; a later, empty response only acknowledges ``rspauth``."""
     if exchange.settled(data):
         return
+    said: dict[bytes, str] = {}
     # One directive after the other, since what looks like one may stand in another's quotes.
     for name, quoted, token in _DIRECTIVE.findall(data):
-        if name.lower() == b"username":
-            exchange.user = decode(re.sub(rb"\\(.)", rb"\1", quoted, flags=re.S) or token.strip())
-            exchange.complete = True
-            return
-    if not exchange.complete:
+        value = re.sub(rb"\\(.)", rb"\1", quoted, flags=re.S) or token.strip()
+        said.setdefault(name.lower(), decode(value))
+    user = said.get(b"username")
+    if user is not None:
+        exchange.user, exchange.realm = user, said.get(b"realm", "")
+        exchange.complete = True
+    elif not exchange.complete:
         exchange.refuse()
 
 
@@ -262,6 +268,7 @@ def _names_user(exchange: Exchange, data: bytes) -> None:
 
 _NTLM_SIGNATURE = b"NTLMSSP\0"
 _NTLM_UNICODE = 0x00000001
+_NTLM_OEM = 0x00000002
 
 
 def _ntlm(exchange: Exchange, data: bytes) -> None:
@@ -276,11 +283,24 @@ def _ntlm(exchange: Exchange, data: bytes) -> None:
         length = int.from_bytes(data[36:38], "little")
         offset = int.from_bytes(data[40:44], "little")
         name = data[offset : offset + length]
-        flags = int.from_bytes(data[60:64], "little")
-        unicode = flags & _NTLM_UNICODE
-        exchange.user = name.decode("utf-16-le", "replace") if unicode else decode(name)
-        if len(data) < 44 or len(name) < length:
+        unicode = bool(int.from_bytes(data[60:64], "little") & _NTLM_UNICODE)
+        try:
+            exchange.user = name.decode("utf-16-le") if unicode else decode(name)
+        except UnicodeDecodeError:
             exchange.refuse()
+            return
+        # Samba's ntlm_auth reads names as the server chose, whatever the message says of itself.
+        is_other = _ntlm_chosen(exchange.prompt) == (not unicode)
+        if is_other or len(data) < 44 or len(name) < length:
+            exchange.refuse()
+
+
+def _ntlm_chosen(challenge: bytes) -> bool | None:
+    """[MS-NLMP] 2.2.1.2: return whether a CHALLENGE message chooses UTF-16LE for names; None if neither."""
+    chosen = int.from_bytes(challenge[20:24], "little") & (_NTLM_UNICODE | _NTLM_OEM)
+    if chosen in (_NTLM_UNICODE, _NTLM_OEM) and challenge.startswith(_NTLM_SIGNATURE):
+        return chosen == _NTLM_UNICODE
+    return None
 
 
 def _opaque(exchange: Exchange, data: bytes) -> None:

@@ -96,7 +96,8 @@ def _digest_md5(message: bytes) -> bool:
 # RFC 5802 section 7.
 _SASLNAME = rb"(?:[^\0-\x1f\x7f,=]|=2C|=3D)+"
 _PRINTABLE = rb"[!-+\--~]+"
-_EXTENSIONS = rb"(?:,[a-bd-oq-z]=[^\0,]*)*"
+# Of the letters that the RFC has given no meaning: no attribute comes twice.
+_EXTENSIONS = rb"(?:,[bdfghj-loqtuw-z]=[^\0,]*)*"
 _SCRAM_FIRST = _form(
     rb"(?:n|y|p=[A-Za-z0-9.-]+),(?:a=%s)?,n=%s,r=%s%s"
     % (_SASLNAME, _SASLNAME, _PRINTABLE, _EXTENSIONS)

@@ -5,11 +5,15 @@ a message (XTND XMIT), or not to be told before the server has answered (a *barr
 line, a line of a body, or doubtful.
 """
 
+import re
 from enum import Enum
 
+from . import grammar
 from .doubt import Doubt
 from .events import (
     ALL,
+    AUTHORIZATION,
+    CLIENT,
     SERVER,
     Connection,
     Event,
@@ -22,14 +26,23 @@ from .events import (
     State,
     Unexpected,
 )
-from .grammar import Command, Role
-from .guard import DEFAULT_OPTIONS, Guard, GuardOptions, LocalReply, Strictness
+from .grammar import Command, Role, may_be_stls
+from .guard import DEFAULT_OPTIONS, LINE, Guard, GuardOptions, LocalReply, Strictness
 from .limits import Limits
 from .lines import Body, BodyEnd, LineCutter
 from .owed import GREETING, Owed
 from .refusals import DEFAULT_REFUSALS, Refusals
+from .remembered import NOTHING_REMEMBERED, Remembered
+from .secrets import (
+    secret_of,
+    secret_of_unknown,
+    secrets_of,
+    secrets_of_response,
+    secrets_of_unknown,
+)
 from .status import Status, may_become_status
 from .steps import (
+    COMMAND_BEHIND_LOGIN_MAY,
     COMMAND_MAY,
     DATA_MAY,
     HOLDS_CLIENT,
@@ -38,6 +51,7 @@ from .steps import (
     SPENT,
     STATUS_MAY,
     STATUS_OR_DATA_MAY,
+    STLS_BEHIND_LOGIN_MAY,
     Kinds,
     Step,
 )
@@ -48,6 +62,7 @@ DEFAULT_LIMITS = Limits()
 
 NO_TALLY: dict[str, int] = {}
 NOT_SECRET = Secret.NOTHING
+MAYBE_BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}\Z")
 
 
 class Expect(Enum):
@@ -87,6 +102,7 @@ class DialogueState:
         "_client_fresh",
         "_client_torn",
         "_credentials",
+        "_denied",
         "_doubt",
         "_ended",
         "_ends",
@@ -117,6 +133,7 @@ class DialogueState:
         "_tls_head",
         "_too_long",
         "_undecided",
+        "_unread",
         "_unsent",
         "_user",
         "_wants",
@@ -157,7 +174,9 @@ class DialogueState:
         self._refusals = refusals
         self._wants = wants
         self._guard = Guard(guard)
-        self.gate(gated)
+        self._gated = self._line_by_line = False
+        if gated:
+            self.gate(gated)
         self._ended: tuple[Side, ...] = ()
         self._too_long = (
             NO_KINDS  # what the line just read may give rise to, if it is over its limit
@@ -171,6 +190,7 @@ class DialogueState:
         self._client_fresh = True
         self._client_torn = False  # bytes before the next are missing
         self._undecided: bytearray | None = None  # what passed behind a barrier
+        self._unread = 0  # of that, what was searched for secrets, in bytes
         self._message: Body | None = None  # the message of XTND XMIT
         self._auth_refused = False
         self._layer_due = False
@@ -181,6 +201,7 @@ class DialogueState:
         self._row: Command | None = None
         self._before: str | None = None
         self._attempted: tuple[LoginAttempt, Reason] | None = None  # how it fails if it is refused
+        self._denied: tuple[LoginAttempt, Reason] | None = None  # the one that was refused
         self._cancelling = False  # an exchange whose cancellation was not the client's
         self._unsent: Step | None = None  # the client's last step, while the server has not got it
         self._stale = False  # the exchange of that step is over
@@ -255,7 +276,13 @@ class DialogueState:
             return DATA_MAY
         if self._client_fresh or self._guard.strictness is not Strictness.NONE:
             return ALL
-        return SASL_MAY if self._client_expects is SASL else COMMAND_MAY
+        if self._client_expects is SASL:
+            return SASL_MAY
+        if self.connection.state is AUTHORIZATION:
+            return COMMAND_MAY
+        if self._guard.decides_stls and may_be_stls(head):
+            return STLS_BEHIND_LOGIN_MAY
+        return COMMAND_BEHIND_LOGIN_MAY
 
     def _too_much_owed(self) -> bool:
         if self._client_expects is MESSAGE:
@@ -264,11 +291,75 @@ class DialogueState:
         return len(self._owed) >= limits.pending or self._credentials >= limits.credentials
 
     def _remember(self, secret: bytes) -> None:
-        """Keep a secret's beginning, so that a reply that repeats it can be masked."""
-        text = decode(secret[: self._limits.secret])
-        known = self.connection.secrets
-        if text and text not in known:
-            self.connection.secrets = (*known, text)[-self._limits.secrets :]
+        """Keep a secret, so that what repeats it can be masked."""
+        self._known_secrets().add(secret)
+
+    def _known_secrets(self) -> Remembered:
+        if self.connection.secrets is NOTHING_REMEMBERED:
+            limits = self._limits
+            self.connection.secrets = Remembered(limits.secrets, limits.secret_bytes)
+        return self.connection.secrets
+
+    def _secrets_lost(self) -> None:
+        """Note that of a line, which may be secret, only the beginning is known."""
+        self._known_secrets().lose()
+
+    def _secret_of(self, row: Command, arg: bytes) -> Secret:
+        """Return which part of a known command's line is secret, and remember what that is."""
+        secret = secret_of(row, arg)
+        if secret is not NOT_SECRET:
+            for part in secrets_of(secret, arg):
+                self._remember(part)
+        return secret
+
+    def _secret_of_unknown(self, text: bytes) -> Secret:
+        """Return which part of a line that is no known command is secret, and remember what that is.
+
+        What a client sends for a refused AUTH becomes a command at the server, so a line that may be base64
+        is a secret as a whole then.
+        """
+        for part in secrets_of_unknown(text):
+            self._remember(part)
+        if self._auth_refused and MAYBE_BASE64.match(text):
+            return Secret.LINE
+        return secret_of_unknown(text)
+
+    def _secret_of_any(self, text: bytes) -> Secret:
+        """Return which part of a command line, or of its beginning, is secret, and remember what that is."""
+        word, _, arg = text.partition(b" ")
+        row = grammar.command(word, arg)
+        if row is grammar.UNKNOWN:
+            return self._secret_of_unknown(text)
+        return self._secret_of(row, arg)
+
+    def _remember_unread(self) -> None:
+        """Remember the secrets in what the server may have read, and the analyzer has not.
+
+        That is what passed behind a barrier, and a line without an end: there are servers that end lines at
+        a bare CR, or when their buffer is full (RFC 2449 section 4 allows 255), or when the client closes.
+        """
+        undecided = self._undecided
+        if undecided is not None and len(undecided) != self._unread:
+            begin = undecided.rfind(b"\n", 0, self._unread) + 1
+            self._unread = len(undecided)
+            for line in bytes(undecided[begin:]).split(b"\n"):
+                self._remember_line(line)
+        client = self._client
+        if not client.unfinished or self.connection.secrets.lost:
+            return
+        if client.holds(b"\r") or client.length > LINE or CLIENT in self._ended:
+            self._remember_line(client.head(self._limits.secret_bytes + 1))
+            if client.truncated:
+                self._secrets_lost()
+
+    def _remember_line(self, line: bytes) -> None:
+        """Remember the secrets in a line of which it is not known what it is."""
+        line = line.rstrip(b"\r")
+        if self._client_expects is SASL:
+            for part in secrets_of_response(line):
+                self._remember(part)
+        elif line and self._client_expects is not MESSAGE:
+            self._secret_of_any(line)
 
     def _failed(self, attempt: LoginAttempt, user: str, reason: Reason, code: str) -> None:
         self.failures += 1
@@ -307,7 +398,8 @@ class DialogueState:
         """End inspection for good and let go of all that was kept for it."""
         for owed in self._owed:
             self._came_to_nothing(Oddity.CUT_LOGIN, owed.login)
-        self._attempted = None
+            if self._attempted is not None and self._attempted[0].attempt == owed.login:
+                self._attempted = None
         self.inspected = inspected
         self._client.drop()
         self._server.drop()

@@ -60,7 +60,7 @@ class Summary:
             self._mark(owed.number)
         elif owed.command is _RSET:
             self._forget_marks()
-        else:
+        elif self._marked is not None or self._above:
             self.deleted += self._count_marks()
             self._forget_marks()
 

@@ -446,8 +446,9 @@ class Relay:
         if terms is not None and step.stls and terms.takes_stls(self._secure):
             self._withhold(step, BEGIN_TLS)
             return
-        stale = flow is self._client and not self._analyzer.sent()
-        if step.withheld or stale:
+        if flow is self._client and not self._analyzer.sent():
+            self._discard_line()
+        elif step.withheld:
             self._flush(flow)
             flow.held = flow.held[step.size :]
             flow.stepped -= step.size
@@ -634,18 +635,26 @@ class Relay:
     def _withhold(self, step: Step, answer: bytes) -> None:
         """Keep the client's last line from the server; the client gets our answer when its place has come."""
         flow = self._client
-        self._flush(flow)
-        # What is held now is the line that was denied, from its first octet on.
-        flow.held = flow.held[flow.stepped :]
-        flow.stepped = 0
+        self._discard_line()
         flow.denial = answer
-        if self._analyzer.in_doubt or self._analyzer.blind:
+        if self._analyzer.blind:
             self._end("denied")
             return
         instead = self._analyzer.refused(step)
+        if self._analyzer.in_doubt:
+            self._end("denied")
+            return
         flow.waits = _nothing
         if instead:
             self._owner.pass_on(CLIENT, instead)
+
+    def _discard_line(self) -> None:
+        """Forget the client's last line, of which the server gets nothing."""
+        flow = self._client
+        self._flush(flow)
+        # What is held now is that line, from its first octet on.
+        flow.held = flow.held[flow.stepped :]
+        flow.stepped = 0
 
     def _answer_denied(self) -> bool:
         """Give the client its denial, if this is the place; return whether its flow goes on now.

@@ -491,7 +491,8 @@ class Session:
 
         A client that does not speak POP3 would not understand the line.
         """
-        return (self.tunnel is None or not self.tunnel.from_server) and not self.analyzer.blind
+        speaks_pop3 = not (self.analyzer.blind or self.analyzer.begins_with_tls)
+        return (self.tunnel is None or not self.tunnel.from_server) and speaks_pop3
 
     @property
     def opening_limit(self) -> str:

@@ -16,8 +16,9 @@ from twisted.logger import Logger
 from ..analyzer.dialogue import Analyzer
 from ..analyzer.events import Connect, Connection, Data, DataRun, Event, SessionEnd, Side
 from ..analyzer.refusals import Refusals
-from ..hooks.api import EndSession, Pass, Verdict
+from ..hooks.api import Deny, EndSession, Pass, Verdict
 from ..hooks.dispatcher import Dispatcher
+from ..hooks.masking import shown
 from ..proxy.uids import uid_of
 from .writing import EventFile
 
@@ -176,7 +177,9 @@ class Sessions:
     def _judged(self, events: Sequence[Event], verdict: Verdict) -> None:
         if not isinstance(verdict, Pass):
             decided = [event for event in events if type(event) in self._dispatcher.blocking]
-            self._record(decided, f"would have been answered with {verdict}")
+            self._record(
+                decided, f"would have been answered with {_described(verdict, events[0].c)}"
+            )
 
     def _record(self, events: Sequence[Event], what: str) -> None:
         """Write down what a hook would have done. Events may hold secrets, so only their names are said."""
@@ -372,6 +375,14 @@ class Session:
         self._analyzer.give_up("error")
         self._waiting = 0
         self._blind = True
+
+
+def _described(verdict: Verdict, c: Connection) -> str:
+    """Describe a verdict; a hook may have put into its reply what the client sent."""
+    if isinstance(verdict, Deny):
+        reply = verdict.reply.removeprefix("-ERR ")
+        return f"Deny(reply='-ERR {shown(reply, c)}')"
+    return str(verdict)
 
 
 def _uid(key: bytes, ts: float, number: int) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import BinaryIO, Final
 
 from ..analyzer.events import ALL, Data, DataRun, Event
+from ..analyzer.text import decode
 from ..hooks.logging.records import line, lines
-from ..hooks.masking import in_clear, masked
+from ..hooks.masking import in_clear, masked, repeats_no_secret
 
 BATCH: Final = 256 * 1024
 """Octets that are written at once."""
@@ -44,11 +45,13 @@ class EventFile:
         write, shown = self._file.write, self._shown
         try:
             for event in events:
-                if type(event) is DataRun:
-                    # Mail is not masked.
+                if type(event) is not DataRun:
+                    write(line(shown(event)))
+                elif shown is in_clear or repeats_no_secret(event):
                     write(lines(event))
                 else:
-                    write(line(shown(event)))
+                    for text in event.lines:
+                        write(line(shown(Data(event.c, event.ts, decode(text)))))
         except OSError as problem:
             raise self._error(problem) from None
 

@@ -2,9 +2,11 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
 
 from pop3proxy.analyzer.dialogue import Analyzer
-from pop3proxy.analyzer.events import ALL, Connection, Event, Side
+from pop3proxy.analyzer.events import ALL, Connection, Event, LoginAttempt, Side
+from pop3proxy.analyzer.steps import Step
 
 from .transcript import Expected, Said, Transcript, Turn, show
 
@@ -39,13 +41,19 @@ class Player:
         self._fed[side] += len(data)
         self.analyzer.feed(side, data, self.clock)
         events = list(self._pull(side))
-        assert self._stepped[Side.SERVER] == self._fed[Side.SERVER], "steps do not tile the input"
+        if self._goes_on(Side.SERVER):
+            assert self._stepped[Side.SERVER] == self._fed[Side.SERVER], (
+                "steps do not tile the input"
+            )
         assert self.waiting >= 0, "more steps than input"
         return events
 
     def end(self, side: Side) -> list[Event]:
         self.clock += 1
         return list(self.analyzer.ended(side, self.clock))
+
+    def _goes_on(self, side: Side) -> bool:
+        return True
 
     def _pull(self, side: Side) -> Iterator[Event]:
         while (step := self.analyzer.next(side)) is not None:
@@ -54,6 +62,105 @@ class Player:
             yield from step.events
             if side is Side.SERVER:
                 yield from self._pull(Side.CLIENT)
+
+
+class Verdict(Enum):
+    """What is decided about a step of the client."""
+
+    PASS = "the server gets it"
+    DENY = "the proxy answers it"
+    WAIT = "that is to be decided later"
+
+
+Decide = Callable[[Step], Verdict]
+
+
+def passing(step: Step) -> Verdict:
+    """Let everything pass."""
+    return Verdict.PASS
+
+
+class GatedPlayer(Player):
+    """A session that heeds the guard and refuses lines, as the relay does; nothing is said behind its end.
+
+    ``decide`` is asked about each whole line of the client that passes the guard. One about which it wants
+    to decide later is held until ``settle``.
+    """
+
+    def __init__(self, analyzer: Analyzer, decide: Decide = passing) -> None:
+        super().__init__(analyzer)
+        self._decide = decide
+        self._held: Step | None = None
+        self._answer: bytes | None = None  # to a refused line, while it has not found its place
+        self.over = False
+
+    def say(self, side: Side, data: bytes) -> list[Event]:
+        """Feed bytes and pull all that comes of them, unless the session is over."""
+        return [] if self.over else super().say(side, data)
+
+    def settle(self) -> list[Event]:
+        """Decide about the line that is held."""
+        step, self._held = self._held, None
+        if step is None or self.over:
+            return []
+        self._weigh(step)
+        return [*self._answered(), *self._pull(Side.CLIENT)]
+
+    def end(self, side: Side) -> list[Event]:
+        """End a side's bytes; the answer to a refused line is overtaken by that."""
+        self.over = True
+        answer, self._answer = self._answer, None
+        events = list(self.analyzer.answered(answer, self.clock).events) if answer else []
+        return [*events, *super().end(side)]
+
+    def _pull(self, side: Side) -> Iterator[Event]:
+        yield from self._answered()
+        while self._goes_on(side) and (step := self.analyzer.next(side)) is not None:
+            assert step.size > 0 or step.events, "a step of nothing"
+            self._stepped[side] += step.size
+            yield from step.events
+            self._heed(side, step)
+            yield from self._answered()
+            if side is Side.SERVER:
+                yield from self._pull(Side.CLIENT)
+
+    def _goes_on(self, side: Side) -> bool:
+        waits = self._held is not None or self._answer is not None
+        return not (self.over or (side is Side.CLIENT and waits))
+
+    def _heed(self, side: Side, step: Step) -> None:
+        if step.ends:
+            self.over = True
+        elif step.refusal is not None:
+            self._refuse(step, step.refusal.reply)
+        elif step.command is not None or (step.in_exchange and not step.open):
+            self._weigh(step)
+
+    def _weigh(self, step: Step) -> None:
+        tries = any(isinstance(event, LoginAttempt) for event in step.events)
+        verdict = self._decide(step) if tries or not step.in_exchange else Verdict.PASS
+        if verdict is Verdict.PASS or self.analyzer.blind:
+            self.analyzer.sent()
+        elif verdict is Verdict.WAIT:
+            self.analyzer.held(step)
+            self._held = step
+        else:
+            self._refuse(step, b"-ERR no\r\n")
+
+    def _refuse(self, step: Step, answer: bytes) -> None:
+        self._answer = answer
+        self.over = self.analyzer.in_doubt or self.analyzer.blind
+        if not self.analyzer.blind:
+            self.analyzer.refused(step)
+
+    def _answered(self) -> Iterator[Event]:
+        if self._answer is None or self.over:
+            return
+        if self.analyzer.in_doubt or self.analyzer.blind:
+            self.over = True
+        elif self.analyzer.quiet:
+            answer, self._answer = self._answer, None
+            yield from self.analyzer.answered(answer, self.clock).events
 
 
 def whole(turn: Turn) -> Iterable[bytes]:

@@ -149,6 +149,8 @@ def test_a_sasl_exchange_whose_challenge_is_missing_is_no_login() -> None:
 def test_tls_is_noticed_where_the_answer_to_stls_is_missing() -> None:
     capture = begun().says(C, b"STLS").lacks(S)
     capture.says(C, b"\x16\x03\x01\x02\x00\x01\x00")
+    assert capture.analyzer.inspected == "whole"
+    capture.says(S, b"\x16\x03\x03\x00\x7a\x02\x00")
     assert capture.analyzer.inspected == "lost:tls"
 
 

@@ -32,12 +32,19 @@ REPEATABLE: Mapping[Oddity, tuple[Dialogue, Dialogue]] = {
     Oddity.BAD_STATUS: (GREETED, [(C, b"NOOP\r\n"), (S, b"+ERR\r\n")]),
     Oddity.STRAY_CHALLENGE: (GREETED, [(S, b"+ what\r\n")]),
     Oddity.UNKNOWN_BODY: (LOGGED_IN, [(C, b"XTND FOO\r\n"), (S, b"+OK\r\ntext\r\n.\r\n")]),
+    Oddity.AMBIGUOUS_LINE: (GREETED, [(C, b"NOOP a\rb\r\n"), (S, b"+OK\r\n")]),
     Oddity.OUT_OF_STEP: (GREETED, [(S, b".\r\n")]),
     Oddity.MIXED_TERMINATOR: (GREETED, [(C, b"CAPA\r\n"), (S, b"+OK\r\n.\n")]),
     Oddity.EARLY_REPLY: (
         LOGGED_IN,
         [(C, b"XTND XMIT\r\n"), (S, b"+OK\r\n"), (C, b"x\r\n"), (S, b"-ERR\r\n"), (C, b".\r\n")],
     ),
+}
+
+# The outcomes of login attempts, of which each has one, are never only counted.
+OUTCOMES: Mapping[Oddity, tuple[Dialogue, Dialogue]] = {
+    Oddity.LOGIN_CANCELLED: (GREETED, [(C, b"PASS x\r\n"), (S, b"-ERR\r\n")]),
+    Oddity.CUT_LOGIN: (GREETED, [(C, b"USER bob\r\nPASS x\r\n" * 25), (S, b"+OK\r\n")]),
 }
 
 # What changes the session's state or ends inspection or the session can't come twice.
@@ -51,7 +58,6 @@ ONCE = frozenset(
         Oddity.SERVER_INJECTION,
         Oddity.CUT_GREETING,
         Oddity.CUT_REPLY,
-        Oddity.CUT_LOGIN,
         Oddity.CUT_LINE,
     }
 )
@@ -76,8 +82,9 @@ def _requests(events: Iterable[Event]) -> list[str]:
 
 
 def test_every_oddity_is_known_to_come_often_or_once() -> None:
-    # A gap is nothing that a peer can say; test_gaps counts them.
-    assert {*REPEATABLE, *ONCE, Oddity.GAP} == set(Oddity)
+    # A gap is nothing that a peer can say; test_gaps counts them. test_guard counts what is not passed.
+    others = {Oddity.GAP, Oddity.NOT_PASSED}
+    assert {*REPEATABLE, *OUTCOMES, *ONCE, *others} == set(Oddity)
 
 
 @pytest.mark.parametrize("oddity", REPEATABLE)
@@ -89,6 +96,19 @@ def test_an_oddity_is_raised_twenty_times_and_counted_beyond(
     events = _say(player, exchange * 25)
     assert _oddities(events) == {oddity: 20}
     assert player.analyzer.unexpected == 25
+
+
+def test_that_a_login_was_not_judged_is_raised_for_each_attempt(player: Player) -> None:
+    opening, exchange = OUTCOMES[Oddity.LOGIN_CANCELLED]
+    events = _say(player, [*opening, *exchange * 25])
+    assert _oddities(events) == {Oddity.LOGIN_CANCELLED: 25}
+
+
+def test_that_a_login_was_not_answered_is_raised_for_each_attempt(player: Player) -> None:
+    opening, exchange = OUTCOMES[Oddity.CUT_LOGIN]
+    _say(player, [*opening, *exchange])
+    events = player.end(C) + player.end(S)
+    assert _oddities(events) == {Oddity.CUT_LOGIN: 25}
 
 
 def test_one_oddity_does_not_use_up_the_limit_of_another(player: Player) -> None:

@@ -8,20 +8,31 @@ import random
 import sys
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, TypeGuard
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pop3proxy.analyzer.dialogue import Analyzer
-from pop3proxy.analyzer.events import ALL, Data, Event, LoginAttempt, Side, StartTLS
+from pop3proxy.analyzer.events import (
+    ALL,
+    Data,
+    Event,
+    LoginAttempt,
+    LoginFailure,
+    LoginSuccess,
+    Side,
+    StartTLS,
+    Unexpected,
+)
 from pop3proxy.analyzer.grammar import Command
+from pop3proxy.analyzer.guard import DEFAULT_OPTIONS, GuardOptions
 from pop3proxy.analyzer.limits import Limits
-from pop3proxy.analyzer.steps import Step
+from pop3proxy.analyzer.steps import Kinds, Step
 
 from .faults import CUTTING, FORESEEING, KEEPING, RAISING, TILING, Plant
-from .player import Player, new_connection
+from .player import Decide, GatedPlayer, Player, Verdict, new_connection, passing
 from .sessions import Run, floods, sessions
 
 EXAMPLES = 2000 if os.environ.get("CI") else 200
@@ -39,6 +50,8 @@ SMALL = Limits(
     undecided=100,
     credentials=60,
     doubtful=3,
+    secrets=4,
+    secret_bytes=64,
 )
 
 Property = Callable[[list[Run], random.Random], None]
@@ -67,12 +80,22 @@ def hunt(
     on()
 
 
-def analyzers(source: random.Random) -> Callable[[], Analyzer]:
-    """Make analyzers of one kind, as chance will have it."""
+GUARD = GuardOptions(
+    words={b"XYZZY": "line", b"LANG": "body"}, unknown_mechanisms=True, mailbox_before_login=True
+)
+
+
+def players(
+    source: random.Random, wants: Kinds = ALL, decide: Decide = passing
+) -> Callable[[], GatedPlayer]:
+    """Make sessions of one kind, as chance will have it."""
     limits = source.choice([Limits(), SMALL])
-    wants = source.choice([ALL, ALL - {Data}])
+    wants = source.choice([wants, wants - {Data}])
     gated = source.choice([NOTHING, NOTHING, LOGINS, STLS, ALL])
-    return lambda: Analyzer(new_connection(), limits, wants, gated)
+    guard = source.choice([DEFAULT_OPTIONS, GUARD])
+    return lambda: GatedPlayer(
+        Analyzer(new_connection(), limits, wants, gated, guard=guard), decide if gated else passing
+    )
 
 
 def pieces(data: bytes, source: random.Random) -> list[bytes]:
@@ -86,8 +109,7 @@ def shown(event: Event) -> tuple[Any, ...]:
     return (event.name, *parameters, getattr(event, "secret", None))
 
 
-def played(analyzer: Analyzer, runs: list[Run], source: random.Random | None) -> list[Any]:
-    player = Player(analyzer)
+def played(player: Player, runs: list[Run], source: random.Random | None) -> list[Any]:
     events: list[Event] = []
     for side, data in runs:
         for piece in [data] if source is None else pieces(data, source):
@@ -98,25 +120,50 @@ def played(analyzer: Analyzer, runs: list[Run], source: random.Random | None) ->
 
 
 def any_cutting_gives_the_same_events(runs: list[Run], source: random.Random) -> None:
-    make = analyzers(source)
+    make = players(source)
     assert played(make(), runs, source) == played(make(), runs, None)
 
 
 def steps_tile_the_input(runs: list[Run], source: random.Random) -> None:
     """What no step covers still waits in the analyzer, and comes as soon as it may go."""
-    analyzer = analyzers(source)()
-    player = Player(analyzer)
+    player = players(source)()
     for side, data in runs:
         for piece in pieces(data, source):
             player.say(side, piece)
-    assert player.waiting == analyzer._client.waiting
-    analyzer.give_up("the test's end")
-    player.say(Side.CLIENT, b"")
-    assert player.waiting == 0
+    assert player.waiting == player.analyzer._client.waiting
+    if not player.over:
+        player.analyzer.give_up("the test's end")
+        player.say(Side.CLIENT, b"")
+        assert player.waiting == 0 or player.over
 
 
 def no_input_raises(runs: list[Run], source: random.Random) -> None:
-    played(analyzers(source)(), runs, source)
+    played(players(source)(), runs, source)
+
+
+def each_attempt_has_one_outcome(runs: list[Run], source: random.Random) -> None:
+    """Play with verdicts at random on the client's lines, and end a session on either side first."""
+    verdicts = source.choice([[Verdict.PASS], list(Verdict)])
+    player = players(source, decide=lambda step: source.choice(verdicts))()
+    events: list[Event] = []
+    for side, data in runs:
+        for piece in [data] if source.random() < 0.5 else pieces(data, source):
+            events += player.say(side, piece)
+            if source.random() < 0.3:
+                events += player.settle()
+    for side in source.sample(list(Side), 2):
+        events += player.end(side)
+    attempts = [event.attempt for event in events if isinstance(event, LoginAttempt)]
+    outcomes = [event.attempt for event in events if is_outcome(event)]
+    judged = [event.attempt for event in events if isinstance(event, LoginSuccess | LoginFailure)]
+    assert attempts == sorted(set(attempts))
+    assert [number for number in sorted(outcomes) if number in attempts] == attempts, events
+    assert len(set(outcomes)) == len(outcomes)
+    assert 0 not in judged
+
+
+def is_outcome(event: Event) -> TypeGuard[LoginSuccess | LoginFailure | Unexpected]:
+    return isinstance(event, LoginSuccess | LoginFailure | Unexpected) and event.attempt > 0
 
 
 def what_is_kept_is_bounded(runs: list[Run], source: random.Random) -> None:
@@ -180,8 +227,8 @@ def test_a_command_that_waits_for_room_comes_before_the_body_for_any_cutting() -
         (Side.CLIENT, b"LIST\r\n" + b"NOOP\r\n" * SMALL.pending),
         (Side.SERVER, b"+OK\r\n1 2\r\n.\r\n"),
     ]
-    whole = played(Analyzer(new_connection(), SMALL), runs, None)
-    assert played(Analyzer(new_connection(), SMALL), runs, random.Random(1)) == whole
+    whole = played(Player(Analyzer(new_connection(), SMALL)), runs, None)
+    assert played(Player(Analyzer(new_connection(), SMALL)), runs, random.Random(1)) == whole
 
 
 def test_a_line_that_may_be_a_second_login_is_not_judged_by_its_first_letter() -> None:
@@ -192,8 +239,11 @@ def test_a_line_that_may_be_a_second_login_is_not_judged_by_its_first_letter() -
         (Side.CLIENT, b"RETR 1\r\n"),
         (Side.SERVER, b"+OK\r\n"),
     ]
-    whole = played(Analyzer(new_connection(), gated=LOGINS), runs, None)
-    assert played(Analyzer(new_connection(), gated=LOGINS), runs, random.Random(0)) == whole
+    whole = played(GatedPlayer(Analyzer(new_connection(), gated=LOGINS)), runs, None)
+    assert (
+        played(GatedPlayer(Analyzer(new_connection(), gated=LOGINS)), runs, random.Random(0))
+        == whole
+    )
 
 
 def test_the_steps_of_a_session_tile_its_bytes() -> None:
@@ -206,6 +256,10 @@ def test_no_session_raises() -> None:
 
 def test_an_open_line_says_what_it_may_become() -> None:
     hunt(an_open_line_says_what_it_may_become, sessions(), EXAMPLES)
+
+
+def test_each_attempt_has_exactly_one_outcome() -> None:
+    hunt(each_attempt_has_one_outcome, sessions(), EXAMPLES)
 
 
 def test_what_is_kept_of_a_flood_is_bounded() -> None:

@@ -19,7 +19,6 @@ from pop3proxy.analyzer.refusals import (
     TEXT_READ,
     WHOLE_WORD,
     Refusals,
-    is_farewell,
 )
 from pop3proxy.analyzer.refusaltable import BUILT_IN
 
@@ -508,8 +507,17 @@ def test_no_user_and_no_password_makes_another_reason_of_credentials(
     "said", [b"Disconnected for inactivity.", b"[SYS/TEMP] Server shutting down."]
 )
 def test_a_farewell_answers_nothing(said: bytes) -> None:
-    assert is_farewell(said)
+    assert DEFAULT_REFUSALS.is_farewell(said)
 
 
 def test_a_refusal_is_no_farewell() -> None:
-    assert not any(is_farewell(each.text.encode(each.charset)) for each in BUILT_IN)
+    assert not any(
+        DEFAULT_REFUSALS.is_farewell(each.text.encode(each.charset)) for each in BUILT_IN
+    )
+
+
+def test_an_echo_of_the_user_is_no_farewell() -> None:
+    said = b"disconnected: no such user"
+    assert DEFAULT_REFUSALS.is_farewell(said)
+    assert not DEFAULT_REFUSALS.is_farewell(said, "disconnected", "secret")
+    assert not DEFAULT_REFUSALS.is_farewell(said, "bob", "disconnected")

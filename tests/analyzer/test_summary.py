@@ -93,7 +93,7 @@ def test_a_denied_dele_deletes_nothing_and_is_counted_as_denied() -> None:
     step = analyzer.next(C)
     assert step is not None
     assert analyzer.refused(step) == b""
-    (reply,) = analyzer.answered(b"-ERR read only\r\n", 2.0)
+    (reply,) = analyzer.answered(b"-ERR read only\r\n", 2.0).events
     assert isinstance(reply, Reply)
     assert (reply.cmd, reply.msg, reply.denial, reply.ts) == ("ERR", "read only", True, 2.0)
     ask(player, *QUIT)
@@ -109,7 +109,7 @@ def test_the_failure_of_a_denied_login_comes_before_its_reply() -> None:
     step = analyzer.next(C)
     assert step is not None
     analyzer.refused(step)
-    assert [type(event) for event in analyzer.answered(b"-ERR no\r\n", 2.0)] == [
+    assert [type(event) for event in analyzer.answered(b"-ERR no\r\n", 2.0).events] == [
         LoginFailure,
         Reply,
     ]
@@ -117,7 +117,7 @@ def test_the_failure_of_a_denied_login_comes_before_its_reply() -> None:
 
 def test_the_answer_to_stls_is_no_denial() -> None:
     analyzer = Analyzer(new_connection(), gated=ALL)
-    assert list(analyzer.answered(b"+OK Begin TLS negotiation now.\r\n", 1.0)) == []
+    assert list(analyzer.answered(b"+OK Begin TLS negotiation now.\r\n", 1.0).events) == []
     assert analyzer.summary.denied == 0
 
 

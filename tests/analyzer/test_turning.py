@@ -18,6 +18,7 @@ from pop3proxy.analyzer.events import (
     Tls,
     Unexpected,
 )
+from pop3proxy.analyzer.grammar import Role
 from pop3proxy.analyzer.steps import Step
 
 from .player import new_connection
@@ -64,8 +65,10 @@ def turn(analyzer: Analyzer) -> None:
     analyzer.secured(TLS)
 
 
-@pytest.mark.parametrize("head", [b"S", b"s", b"STLS", b"stls\r", b"STLS ", b" ST", b"\0", b"N\r"])
-def test_the_beginning_of_what_may_be_stls_says_so(head: bytes) -> None:
+@pytest.mark.parametrize(
+    "head", [b"S", b"stls\r", b"STLS ", b" ST", b"\0", b"N\r", b"N", b"USER b"]
+)
+def test_every_unfinished_line_may_be_stls_where_the_caller_answers_it(head: bytes) -> None:
     analyzer = made()
     say(analyzer, C, b"NOOP\r\n")
     say(analyzer, S, b"+OK\r\n")
@@ -74,17 +77,25 @@ def test_the_beginning_of_what_may_be_stls_says_so(head: bytes) -> None:
     assert StartTLS in step.may
 
 
-@pytest.mark.parametrize("head", [b"STA", b"N", b"STLSX", b"USER bob", b"NOOP ST"])
-def test_the_beginning_of_what_is_not_stls_does_not(head: bytes) -> None:
+@pytest.mark.parametrize(
+    ("head", "held"),
+    [
+        *((head, True) for head in (b"S", b"stls", b"STLS\t", b" ST", b"\0", b"    S", b"     ")),
+        *((head, False) for head in (b"N", b"STA", b"STLSX", b"RETR 1", b" R", b"NOOP STLS")),
+    ],
+)
+def test_behind_the_login_only_an_unfinished_line_that_may_be_stls_is_held_for_it(
+    head: bytes, held: bool
+) -> None:
     analyzer = made()
-    say(analyzer, C, b"NOOP\r\n")
-    say(analyzer, S, b"+OK\r\n")
+    say(analyzer, C, b"USER bob\r\nPASS x\r\n")
+    say(analyzer, S, b"+OK\r\n+OK\r\n")
     (step,) = say(analyzer, C, head)
-    assert StartTLS not in step.may
+    assert (StartTLS in step.may) is held
 
 
-def test_who_does_not_answer_stls_holds_nothing_for_it() -> None:
-    analyzer = made(frozenset({LoginAttempt}))
+def test_no_unfinished_line_is_held_for_stls_where_nobody_answers_it() -> None:
+    analyzer = made(frozenset({Reply}))
     say(analyzer, C, b"NOOP\r\n")
     (step,) = say(analyzer, C, b"ST")
     assert StartTLS not in step.may
@@ -95,7 +106,7 @@ def test_who_does_not_answer_stls_holds_nothing_for_it() -> None:
 def test_the_step_that_completes_stls_says_so(line: bytes, wants: frozenset[type[Event]]) -> None:
     analyzer = made(wants=wants)
     (step,) = say(analyzer, C, line)
-    assert (step.stls, step.hides_stls) == (True, False)
+    assert (step.stls, step.refusal) == (True, None)
 
 
 def test_a_step_names_its_command_and_no_other() -> None:
@@ -112,18 +123,38 @@ def test_a_step_names_its_command_and_no_other() -> None:
     assert not user.stls
 
 
-@pytest.mark.parametrize("line", [b" STLS", b"STLS\t", b"NOOP\rSTLS", b"NOOP\r\0stls\0", b"stls\r"])
-def test_a_line_that_is_stls_to_some_servers_says_so(line: bytes) -> None:
+@pytest.mark.parametrize("line", [b" STLS", b"STLS\t", b"\tstls now", b"stls\t"])
+def test_a_line_that_is_stls_to_some_servers_is_stls(line: bytes) -> None:
     (step,) = say(made(), C, line + b"\r\n")
-    assert (step.stls, step.hides_stls) == (False, True)
+    assert (step.stls, step.refusal) == (True, None)
 
 
-def test_nothing_is_hidden_behind_a_login() -> None:
+TWO_LINES = [b"NOOP\rSTLS", b"NOOP\r\0stls\0", b"stls\r", b"USER b\0b", b"PASS x\r", b"\0STLS"]
+
+
+@pytest.mark.parametrize("line", TWO_LINES)
+def test_a_line_that_is_two_to_some_servers_is_not_passed(line: bytes) -> None:
+    analyzer = made()
+    (step,) = say(analyzer, C, line + b"\r\n")
+    assert step.refusal is not None
+    assert step.refusal.reply.startswith(b"-ERR ")
+    assert Oddity.NOT_PASSED in [e.msg for e in step.events if isinstance(e, Unexpected)]
+    analyzer.refused(step)
+    assert analyzer.owed == 0
+
+
+@pytest.mark.parametrize("line", [b"NOOP\rSTLS", b"X\0Y"])
+def test_it_passes_where_nobody_answers_stls(line: bytes) -> None:
+    (step,) = say(made(frozenset({Reply})), C, line + b"\r\n")
+    assert step.refusal is None
+
+
+def test_it_passes_behind_a_login() -> None:
     analyzer = made()
     say(analyzer, C, b"USER bob\r\nPASS x\r\n")
     say(analyzer, S, b"+OK\r\n+OK\r\n")
-    (step,) = say(analyzer, C, b" STLS\r\n")
-    assert not step.hides_stls
+    (step,) = say(analyzer, C, b"NOOP\rSTLS\r\n")
+    assert step.refusal is None
 
 
 def test_only_barriers_wait_and_no_login_does() -> None:
@@ -143,9 +174,10 @@ def test_a_line_behind_auth_waits_since_it_may_be_stls() -> None:
     assert step.stls
 
 
-def test_a_line_that_ends_no_inspection_for_rules_ends_none_for_stls() -> None:
+@pytest.mark.parametrize("line", [b"\tPASS x\r\n", b"EHLO me\r\n", b"GET / HTTP/1.0\r\n"])
+def test_no_line_of_a_client_ends_inspection(line: bytes) -> None:
     analyzer = made()
-    say(analyzer, C, b"\tPASS x\r\n")
+    say(analyzer, C, line)
     assert analyzer.inspected == "whole"
 
 
@@ -191,14 +223,32 @@ def test_what_comes_while_somebody_is_asked_is_reported_too() -> None:
     assert isinstance(event, Unexpected)
 
 
-def test_a_user_named_before_tls_is_forgotten() -> None:
+def test_the_guard_forgets_the_user_named_before_tls() -> None:
+    analyzer = made(ALL)
+    say(analyzer, C, b"USER eve\r\n")
+    say(analyzer, S, b"+OK\r\n")
+    turn(analyzer)
+    (step,) = say(analyzer, C, b"PASS x\r\n")
+    assert step.refusal is not None
+    assert LoginAttempt not in kinds(events([step]))
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"), [(b"+OK\r\n", LoginSuccess), (b"-ERR\r\n", LoginFailure)]
+)
+def test_unguarded_the_server_says_whether_a_user_named_before_tls_counts(
+    answer: bytes, kind: type[Event]
+) -> None:
     analyzer = made()
     say(analyzer, C, b"USER eve\r\n")
     say(analyzer, S, b"+OK\r\n")
     turn(analyzer)
-    (attempt,) = (e for e in events(say(analyzer, C, b"PASS x\r\n")) if type(e) is LoginAttempt)
-    assert attempt.user == ""
-    assert kinds(events(say(analyzer, S, b"-ERR no\r\n"))) == [Reply]
+    (attempt,) = (e for e in events(say(analyzer, C, b"PASS x\r\n")) if isinstance(e, LoginAttempt))
+    outcome = events(say(analyzer, S, answer))[0]
+    assert isinstance(outcome, LoginSuccess | LoginFailure)
+    assert type(outcome) is kind
+    assert (attempt.user, outcome.user) == ("eve", "eve")
+    assert attempt.attempt == outcome.attempt
 
 
 def test_a_refused_auth_before_tls_makes_no_secret_of_a_line_behind_it() -> None:
@@ -206,7 +256,8 @@ def test_a_refused_auth_before_tls_makes_no_secret_of_a_line_behind_it() -> None
     say(analyzer, C, b"AUTH FOO\r\n")
     say(analyzer, S, b"-ERR\r\n")
     turn(analyzer)
-    request = events(say(analyzer, C, b"Ym9i\r\n"))[0]
+    # A verb of other protocols, and base64.
+    request = events(say(analyzer, C, b"HELP\r\n"))[0]
     assert isinstance(request, Request)
     assert request.secret.name == "ARGUMENT"
 
@@ -241,14 +292,53 @@ def test_what_is_held_back_can_change_with_tls() -> None:
     assert analyzer.inspected == "whole"
 
 
-# --- lists of capabilities --------------------------------------------------------------------------------
+# --- STLS that is between client and server -------------------------------------------------------------
+
+CLIENT_HELLO = b"\x16\x03\x01\x02\x00\x01\x00"
+
+
+def passed() -> Analyzer:
+    """Return an analyzer whose guarded client's STLS the server has accepted."""
+    analyzer = made(frozenset({LoginAttempt}))
+    say(analyzer, C, b"STLS\r\n")
+    assert kinds(events(say(analyzer, S, b"+OK\r\n"))) == [StartTLS]
+    return analyzer
+
+
+@pytest.mark.parametrize("cut", range(len(CLIENT_HELLO)))
+def test_behind_a_guarded_stls_a_tls_record_passes(cut: int) -> None:
+    analyzer = passed()
+    steps = say(analyzer, C, CLIENT_HELLO[:cut]) + say(analyzer, C, CLIENT_HELLO[cut:])
+    assert [step.ends for step in steps if step.ends] == []
+    assert analyzer.done
+
+
+@pytest.mark.parametrize(
+    "data", [b"USER bob\r\n", b"\x17\x03\x03\0\x10", b"\x16\x02\x01", b"\x16\x03\x05", b"\r\n"]
+)
+@pytest.mark.parametrize("cut", [1, 2])
+def test_behind_a_guarded_stls_anything_else_ends_the_session(data: bytes, cut: int) -> None:
+    analyzer = passed()
+    ends = [step.ends for step in say(analyzer, C, data[:cut]) + say(analyzer, C, data[cut:])]
+    assert "no_tls" in ends
+
+
+def test_what_waited_behind_a_guarded_stls_ends_the_session() -> None:
+    analyzer = made(frozenset({LoginAttempt}))
+    say(analyzer, C, b"STLS\r\nUSER eve\r\n")
+    (event, *_) = [e for e in events(say(analyzer, S, b"+OK\r\n")) if isinstance(e, Unexpected)]
+    assert event.msg is Oddity.CLIENT_INJECTION
+    assert [step.ends for step in pull(analyzer, C)] == ["client_injection"]
+
+
+# --- lists of capabilities ------------------------------------------------------------------------------
 
 
 CAPA = b"+OK list\r\nTOP\r\nSTLS\r\n.\r\n"
 
 
-def flags(steps: list[Step]) -> list[tuple[int, bool, bool]]:
-    return [(step.size, step.capa, step.capa_ends) for step in steps]
+def flags(steps: list[Step]) -> list[tuple[int, Role | None, bool]]:
+    return [(step.size, step.listing, step.listing_ends) for step in steps]
 
 
 @pytest.mark.parametrize("wants", [ALL, frozenset[type[Event]]()])
@@ -256,7 +346,20 @@ def test_the_steps_of_a_list_of_capabilities_say_so(wants: frozenset[type[Event]
     analyzer = made(wants=wants)
     say(analyzer, C, b"NOOP\r\nCAPA\r\nNOOP\r\n")
     found = flags(say(analyzer, S, b"+OK\r\n" + CAPA + b"+OK\r\n"))
-    assert found == [(5, False, False), (10, True, False), (14, True, True), (5, False, False)]
+    assert found == [
+        (5, None, False),
+        (10, Role.CAPA, False),
+        (14, Role.CAPA, True),
+        (5, None, False),
+    ]
+
+
+@pytest.mark.parametrize("command", [b"AUTH\r\n", b"AUTH \r\n"])
+def test_the_steps_of_a_list_of_mechanisms_say_so(command: bytes) -> None:
+    analyzer = made()
+    say(analyzer, C, command)
+    found = flags(say(analyzer, S, b"+OK\r\nPLAIN\r\n.\r\n"))
+    assert found == [(5, Role.MECHANISMS, False), (10, Role.MECHANISMS, True)]
 
 
 def test_they_say_so_however_they_are_cut() -> None:
@@ -264,8 +367,8 @@ def test_they_say_so_however_they_are_cut() -> None:
         analyzer = made()
         say(analyzer, C, b"CAPA\r\nNOOP\r\n")
         steps = say(analyzer, S, CAPA[:at]) + say(analyzer, S, CAPA[at:] + b"+OK\r\n")
-        assert sum(step.size for step in steps if step.capa) == len(CAPA)
-        assert [step.capa_ends for step in steps] == [False] * (len(steps) - 2) + [True, False]
+        assert sum(step.size for step in steps if step.listing) == len(CAPA)
+        assert [step.listing_ends for step in steps] == [False] * (len(steps) - 2) + [True, False]
 
 
 def test_a_refused_capa_says_so_where_it_ends() -> None:
@@ -273,11 +376,11 @@ def test_a_refused_capa_says_so_where_it_ends() -> None:
         analyzer = made()
         say(analyzer, C, b"CAPA\r\n")
         steps = say(analyzer, S, b"-ERR\r\n"[:at]) + say(analyzer, S, b"-ERR\r\n"[at:])
-        assert flags(steps) == [(at, True, False), (6 - at, True, True)]
+        assert flags(steps) == [(at, Role.CAPA, False), (6 - at, Role.CAPA, True)]
         assert [step.capa_refused for step in steps] == [False, True]
 
 
 def test_another_list_is_no_list_of_capabilities() -> None:
     analyzer = made()
     say(analyzer, C, b"LIST\r\n")
-    assert not any(step.capa for step in say(analyzer, S, CAPA))
+    assert not any(step.listing for step in say(analyzer, S, CAPA))

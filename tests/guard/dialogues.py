@@ -362,6 +362,11 @@ def _grouped(draw: Drawing) -> tuple[tuple[bytes, ...], ...]:
 _PARTS = st.lists(_part(), min_size=1, max_size=7)
 
 
+def parts() -> st.SearchStrategy[list[bytes]]:
+    """Lines of a login, or of something else."""
+    return _part()
+
+
 def dialogues() -> st.SearchStrategy[Dialogue]:
     """Dialogues of clients that mean no good, and of such as do."""
     return st.builds(

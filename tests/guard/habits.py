@@ -105,14 +105,6 @@ class OkContinues(Enum):
     ALWAYS = "with any mechanism"
 
 
-class NamesStop(Enum):
-    """Where a name that holds a blank ends."""
-
-    NOWHERE = "at its own end"
-    IN_CLEAR = "at the blank, where a blank follows it as well: USER, APOP, CRAM-MD5"
-    EVERYWHERE = "at the blank"
-
-
 class Extra(Enum):
     """A status line more, in the same write behind a reply."""
 
@@ -152,7 +144,10 @@ class Habits:
     after_other: Named = Named.KEPT  # a refused STLS, an unknown command
     second_user: SecondUser = SecondUser.WINS
     unknown_user: UnknownUser = UnknownUser.ACCEPTED
-    names_stop: NamesStop = NamesStop.NOWHERE
+    names_stop_at_a_blank: bool = False  # where one follows the name as well: USER, APOP, CRAM-MD5
+    skips_blanks_before_names: bool = False  # in SASL messages
+    joins_the_realm: bool = False  # DIGEST-MD5: the account is name@realm
+    ntlm_is_oem: bool = False  # the server chooses OEM names, whatever the client says later
     initial: Initial = Initial.USED
     base64: Base64 = Base64.STRICT
     which: Which = Which.FIRST
@@ -170,6 +165,30 @@ class Habits:
     swallows: Swallows = Swallows.NOTHING
     bad_commands: int = 0  # how many end the session; 0 for none
     writes_apart: bool = False  # each reply is a write of its own, as late as can be
+
+    @property
+    def reads_as_most(self) -> bool:
+        """Whether what it makes of odd lines shows in its replies, or is what most servers make of them."""
+        return (
+            self.line_end is LineEnd.LF
+            and self.nul is Nul.KEPT
+            and self.base64 is Base64.STRICT
+            and self.which is Which.FIRST
+            and self.star is Star.CANCELS
+            and self.ok_continues is not OkContinues.ALWAYS
+            and Named.TAKEN not in (self.after_auth, self.after_apop)
+            and not (self.four_letters or self.names_stop_at_a_blank or self.asks_again)
+            and not self.two_blanks_are_a_bare_auth
+            and not self.keeps_a_name_that_no_reply_shows
+            and not (self.skips_blanks_before_names or self.joins_the_realm or self.ntlm_is_oem)
+        )
+
+    @property
+    def keeps_a_name_that_no_reply_shows(self) -> bool:
+        """Whether a failed PASS leaves a name to which the next USER, refused, changes nothing."""
+        refuses = self.second_user is SecondUser.REFUSED
+        keeps = self.unknown_user is UnknownUser.REFUSED_AND_KEPT
+        return self.after_pass is not Named.DROPPED and (refuses or keeps)
 
     @property
     def one_reply_a_line(self) -> bool:

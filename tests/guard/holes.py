@@ -16,11 +16,11 @@ from .habits import (
     Initial,
     LineEnd,
     Named,
-    NamesStop,
     Nul,
     OkContinues,
     Rest,
     SecondUser,
+    Star,
     Swallows,
     UnknownUser,
     Which,
@@ -54,6 +54,11 @@ HOLES = (
     Hole(
         "two blanks behind AUTH are a bare AUTH",
         (b"AUTH  PLAIN", *_LATER),
+        {"two_blanks_are_a_bare_auth": True},
+    ),
+    Hole(
+        "two blanks behind AUTH are a bare AUTH, whatever follows",
+        (b"AUTH  PLAIN " + _b64(b"\0bob\0wrong"), *_LATER),
         {"two_blanks_are_a_bare_auth": True},
     ),
     Hole(
@@ -125,7 +130,7 @@ HOLES = (
     ),
     Hole(
         "a line ends at CR LF only",
-        (b"USER bob\nPASS x\r\nPASS wrong",),
+        (b"USER bob\nUSER zed", b"PASS wrong"),
         {"line_end": LineEnd.CRLF},
     ),
     Hole("a TAB is a blank", (b"USER bob", b"USER\tzed", b"PASS wrong"), {"blank": Blank.TAB}),
@@ -186,7 +191,11 @@ HOLES = (
     ),
     Hole(
         "the replies to a long line come one by one",
-        (b"USER bob\r\n" + b"PASS ".ljust(600, b"x") + b"\r\nUSER zed\r\nUSER bob\r\nPASS wrong",),
+        (
+            b"USER bob\r\n"
+            + b"PASS ".ljust(600, b"x")
+            + b"\r\nUSER zed\r\nNOOP\r\nUSER bob\r\nPASS wrong",
+        ),
         {
             "command_buffer": 255,
             "rest": Rest.LINE,
@@ -202,6 +211,11 @@ HOLES = (
     Hole(
         "what is no base64 ends it",
         (b"AUTH LOGIN", b"emVk!Ym9i", _b64(b"wrong")),
+        {"base64": Base64.STOPS},
+    ),
+    Hole(
+        "a blank in base64 ends it",
+        (b"AUTH LOGIN", b"emVk Ym9i", _b64(b"wrong")),
         {"base64": Base64.STOPS},
     ),
     Hole(
@@ -231,6 +245,26 @@ HOLES = (
         "the last of two names counts, in SCRAM",
         (b"AUTH SCRAM-SHA-1", _b64(b"n,,n=bob,n=zed,r=1"), _b64(b"c=biws,r=1,p=x")),
         {"which": Which.LAST},
+    ),
+    Hole(
+        "blanks before a name are skipped",
+        (b"AUTH CRAM-MD5", _b64(b" zed " + WRONG_DIGEST)),
+        {"skips_blanks_before_names": True},
+    ),
+    Hole(
+        "the account is in the realm",
+        (b"AUTH DIGEST-MD5", _b64(b'username="zed",realm="made",response=' + WRONG_DIGEST), b""),
+        {"joins_the_realm": True},
+    ),
+    Hole(
+        "NTLM names are in the encoding that the server has chosen",
+        (b"AUTH NTLM", _b64(NTLM_NEGOTIATE), _b64(ntlm_authenticate(b"zed", b"wrong"))),
+        {"ntlm_is_oem": True},
+    ),
+    Hole(
+        "a NUL ends a name, in NTLM",
+        (b"AUTH NTLM", _b64(NTLM_NEGOTIATE), _b64(ntlm_authenticate(b"zed\0bob", b"wrong"))),
+        {"nul": Nul.ENDS},
     ),
     Hole(
         "an initial response is ignored",
@@ -269,12 +303,27 @@ HOLES = (
     Hole(
         "a name in USER ends at its blank",
         (b"USER zed smith", b"PASS wrong"),
-        {"names_stop": NamesStop.IN_CLEAR},
+        {"names_stop_at_a_blank": True},
     ),
     Hole(
         "a name in AUTH ends at its blank",
         (b"AUTH PLAIN " + _b64(b"\0zed smith\0wrong"),),
-        {"names_stop": NamesStop.EVERYWHERE},
+        {"names_stop_at_a_blank": True},
+    ),
+    Hole(
+        "a status line more comes with a challenge",
+        (b"AUTH ANONYMOUS", b"USER bob"),
+        {"extra": Extra.ERR, "extra_behind": b"AUTH", "base64": Base64.SKIPS},
+    ),
+    Hole(
+        "a cancelled exchange goes on",
+        (b"AUTH LOGIN", b"no base64", b"NOOP"),
+        {"star": Star.ASKED_AGAIN},
+    ),
+    Hole(
+        "a cancelled exchange is asked again",
+        (b"AUTH LOGIN", b"", _b64(b"right")),
+        {"star": Star.ASKED_AGAIN},
     ),
     Hole("RPOP is a login", (b"USER bob", b"RPOP zed"), {"knows_rpop": True}),
 )

@@ -23,7 +23,6 @@ from .habits import (
     UnknownUser,
 )
 from .mechanisms import (
-    IN_CLEAR,
     MECHANISMS,
     RIGHT,
     RIGHT_DIGEST,
@@ -270,7 +269,7 @@ class MadeServer:
             self._name = name
 
     def _user(self, arg: bytes, number: int) -> _Answer:
-        name = read_name(arg, self.habits, *IN_CLEAR)
+        name = read_name(arg, self.habits)
         if not name:
             return _ERR
         if self._name is not None and self.habits.second_user is SecondUser.REFUSED:
@@ -295,7 +294,7 @@ class MadeServer:
         parts = _APOP.match(arg)
         name = None
         if parts is not None:
-            name = read_name(parts[1], self.habits, *IN_CLEAR)
+            name = read_name(parts[1], self.habits)
             if self._judge(b"APOP", number, name, None, parts[2] == RIGHT_DIGEST):
                 return self._accept()
         self._forget(self.habits.after_apop, name)

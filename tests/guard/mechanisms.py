@@ -8,7 +8,7 @@ import binascii
 import re
 from collections.abc import Callable, Generator, Mapping
 
-from .habits import Base64, Habits, NamesStop, Nul, Which
+from .habits import Base64, Habits, Nul, Which
 
 Exchange = Generator[bytes, bytes, bool | None]
 
@@ -17,9 +17,6 @@ RIGHT = b"right"
 
 RIGHT_DIGEST = b"a" * 32
 WRONG_DIGEST = b"b" * 32
-
-IN_CLEAR = (NamesStop.IN_CLEAR, NamesStop.EVERYWHERE)
-"""The habits by which a name ends at its blank where one follows the name as well."""
 
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
 
@@ -39,14 +36,18 @@ class Desk:
         name: bytes,
         password: bytes | None = None,
         proof: bool | None = None,
-        stopping: tuple[NamesStop, ...] = (NamesStop.EVERYWHERE,),
+        realm: bytes | None = None,
     ) -> bool:
         """Judge a claim; return whether it holds."""
-        self.named = read_name(name, self.habits, *stopping)
+        if self.habits.skips_blanks_before_names:
+            name = name.lstrip(b" ")
+        self.named = read_name(name, self.habits)
+        if realm and self.habits.joins_the_realm and b"@" not in self.named:
+            self.named += b"@" + realm
         return self._judge(self.named, password, proof)
 
 
-def read_name(name: bytes, habits: Habits, *stopping: NamesStop) -> bytes:
+def read_name(name: bytes, habits: Habits) -> bytes:
     """Return what the server makes of a name: it may stop at a NUL, or at a blank."""
     if habits.nul is Nul.ENDS:
         name = name.partition(b"\0")[0]
@@ -54,9 +55,7 @@ def read_name(name: bytes, habits: Habits, *stopping: NamesStop) -> bytes:
         name = name.replace(b"\0", b"")
     if habits.trims_the_end:
         name = name.rstrip(b" ")
-    if habits.names_stop in stopping:
-        name = name.partition(b" ")[0]
-    return name
+    return name.partition(b" ")[0] if habits.names_stop_at_a_blank else name
 
 
 def decoded(text: bytes, habits: Habits) -> bytes | None:
@@ -107,7 +106,7 @@ def _cram_md5(desk: Desk, initial: bytes | None) -> Exchange:
     name, blank, digest = data.rpartition(b" ")
     if not blank:
         return None
-    return desk.judge(name, None, digest == RIGHT_DIGEST, IN_CLEAR)
+    return desk.judge(name, proof=digest == RIGHT_DIGEST)
 
 
 _DIRECTIVE = re.compile(rb'([^\s=,"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^,"]*))', re.S)
@@ -123,7 +122,8 @@ def _digest_md5(desk: Desk, initial: bytes | None) -> Exchange:
     proof = _picked(fields.get(b"response", []), desk.habits)
     if name is None or proof is None:
         return None
-    if not desk.judge(name, proof=proof == RIGHT_DIGEST):
+    realm = _picked(fields.get(b"realm", []), desk.habits)
+    if not desk.judge(name, proof=proof == RIGHT_DIGEST, realm=realm):
         return False
     yield b"rspauth=" + RIGHT_DIGEST
     return True
@@ -196,12 +196,15 @@ def _ntlm(desk: Desk, initial: bytes | None) -> Exchange:
     first = (yield b"") if initial is None else initial
     if first[:9] != b"NTLMSSP\0\x01":
         return None
-    data = yield b"NTLMSSP\0\x02" + bytes(40)
+    oem = desk.habits.ntlm_is_oem
+    data = yield b"NTLMSSP\0\x02" + bytes(11) + (b"\x02" if oem else b"\x01") + bytes(28)
     if data[:9] != b"NTLMSSP\0\x03" or len(data) < 64:
         return None
     length = int.from_bytes(data[36:38], "little")
     offset = int.from_bytes(data[40:44], "little")
-    name = data[offset : offset + length].decode("utf-16-le", "replace").encode()
+    name = data[offset : offset + length]
+    if not oem:
+        name = name.decode("utf-16-le", "replace").encode()
     return desk.judge(name, proof=data.endswith(RIGHT))
 
 

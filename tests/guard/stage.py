@@ -10,7 +10,13 @@ from typing import Any
 
 from twisted.internet.task import deferLater
 
-from pop3proxy.analyzer.events import LoginAttempt, LoginFailure, LoginSuccess, Oddity, Unexpected
+from pop3proxy.analyzer.events import (
+    LoginAttempt,
+    LoginFailure,
+    LoginSuccess,
+    Oddity,
+    Unexpected,
+)
 from pop3proxy.hooks.api import PASS, Deny, Hook, Verdict
 from pop3proxy.testing import Play
 
@@ -40,6 +46,11 @@ class Asking:
     denied: bool
 
 
+def _sent(text: str) -> bytes:
+    """Return the bytes that a text of an event stands for."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 class _Listening(Hook):
     """Hears of logins, and decides nothing."""
 
@@ -63,9 +74,7 @@ class _Deciding(Hook):
 
     def pop3_login_attempt(self, event: LoginAttempt) -> Any:
         denied = event.attempt - 1 in self._refuses
-        user, password = (
-            text.encode("utf-8", "surrogateescape") for text in (event.user, event.password)
-        )
+        user, password = _sent(event.user), _sent(event.password)
         self.asked.append(Asking(event.attempt, user, password, event.mechanism, denied))
         verdict: Verdict = Deny() if denied else PASS
         return deferLater(self._reactor, 0, lambda: verdict) if self._later else verdict
@@ -166,8 +175,8 @@ class Stage:
         if not self.play.over and not self._left:
             self.play.client_leaves()
         self.play.close()
-        assert self.play.failed == []
-        assert "inspection_failed" not in self.play.counts
+        assert self.play.failed == [], "a hook failed"
+        assert "inspection_failed" not in self.play.counts, "inspection failed"
         self._see_outcomes()
 
     def _see_outcomes(self) -> None:
@@ -288,6 +297,32 @@ class Unguarded(Stage):
     def settled(self) -> None:
         assert self.play.to_server == self.said, "the server did not get what the client said"
         assert self.play.to_client == self.answered, "the client did not get what the server said"
+
+    def end(self) -> None:
+        super().end()
+        habits = self.habits
+        if habits.reads_as_most and habits.one_reply_a_line and not self.server.overflowed:
+            self._see_verdicts()
+
+    def _see_verdicts(self) -> None:
+        """See that each login that the server judged came to the same in the events, in that order.
+
+        What it refused unread may have failed in the events, too: an -ERR does not always say which it was.
+        """
+        told = [
+            (_sent(login.user).strip(), login.mechanism, isinstance(login, LoginSuccess))
+            for login in self.outcomes()
+            if not isinstance(login, Unexpected)
+        ]
+        judged = [
+            (login.name.strip(), login.mechanism, login.success)
+            for login in self.server.judged
+            if login.success is not None
+        ]
+        difference = f"events tell of {told}, and the server judged {judged}"
+        later = iter(told)
+        assert all(login in later for login in judged), difference
+        assert [login for login in told if login[2]] == [j for j in judged if j[2]], difference
 
 
 def guarded(habits: Habits, dialogue: Dialogue) -> Guarded:

@@ -16,7 +16,6 @@ from .habits import (
     Initial,
     LineEnd,
     Named,
-    NamesStop,
     Nul,
     OkContinues,
     Rest,
@@ -145,15 +144,10 @@ BOB_GUESSES = [(b"bob", b"guess")]
             BOB_GUESSES,
         ),
         (b"USER bob smith\nPASS guess\n", {}, [(b"bob smith", b"guess")]),
-        (b"USER bob smith\nPASS guess\n", {"names_stop": NamesStop.IN_CLEAR}, BOB_GUESSES),
+        (b"USER bob smith\nPASS guess\n", {"names_stop_at_a_blank": True}, BOB_GUESSES),
         (
             b"AUTH LOGIN %s\n%s\n" % (b64encode(b"bob smith"), b64encode(b"guess")),
-            {"names_stop": NamesStop.IN_CLEAR},
-            [(b"bob smith", b"guess")],
-        ),
-        (
-            b"AUTH LOGIN %s\n%s\n" % (b64encode(b"bob smith"), b64encode(b"guess")),
-            {"names_stop": NamesStop.EVERYWHERE},
+            {"names_stop_at_a_blank": True},
             BOB_GUESSES,
         ),
         # SASL.

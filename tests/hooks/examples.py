@@ -18,15 +18,19 @@ from pop3proxy.analyzer.events import (
     StartTLS,
     Unexpected,
 )
+from pop3proxy.analyzer.remembered import Remembered
 
 TS = 1764000000.123456
 
 
 def connection(*secrets: str) -> Connection:
     """A client at 192.0.2.17 that proved itself by these secrets."""
-    return Connection(
-        "CHhAvVGS1DHFjwGM9", "192.0.2.17", 51234, "198.51.100.4", 110, secrets=secrets
-    )
+    c = Connection("CHhAvVGS1DHFjwGM9", "192.0.2.17", 51234, "198.51.100.4", 110)
+    if secrets:
+        c.secrets = Remembered(len(secrets), 16384)
+    for secret in secrets:
+        c.secrets.add(secret.encode("utf-8", "surrogateescape"))
+    return c
 
 
 def every_event(c: Connection) -> list[Event]:

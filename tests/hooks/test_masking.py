@@ -1,5 +1,6 @@
 """No secret gets through the mask, and nothing else is lost in it."""
 
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
@@ -9,18 +10,21 @@ from hypothesis import strategies as st
 from pop3proxy.analyzer.events import (
     ALL,
     Data,
+    DataRun,
     Event,
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
     Oddity,
+    Policy,
     Reason,
     Reply,
     Request,
     Secret,
+    SessionEnd,
     Unexpected,
 )
-from pop3proxy.hooks.masking import MASK, in_clear, masked
+from pop3proxy.hooks.masking import MASK, _copier, in_clear, masked, repeats_no_secret
 
 from .examples import TS, connection, every_event
 
@@ -48,15 +52,15 @@ FORMS: dict[str, tuple[Event, str]] = {
         TOKEN,
     ),
     "APOP digest": (
-        Request(KNOWN, TS, "APOP", f"bob {DIGEST}", Secret.AFTER_LAST_BLANK),
+        Request(KNOWN, TS, "APOP", f"bob {DIGEST}", Secret.AFTER_NAME),
         DIGEST,
     ),
     "APOP digest before a blank": (
-        Request(KNOWN, TS, "APOP", f"bob {DIGEST} ", Secret.AFTER_LAST_BLANK),
+        Request(KNOWN, TS, "APOP", f"bob {DIGEST} ", Secret.AFTER_NAME),
         DIGEST,
     ),
     "APOP digest without a name": (
-        Request(KNOWN, TS, "APOP", DIGEST, Secret.AFTER_LAST_BLANK),
+        Request(KNOWN, TS, "APOP", DIGEST, Secret.AFTER_NAME),
         DIGEST,
     ),
     "base64 after a refused AUTH, the word": (
@@ -72,9 +76,87 @@ FORMS: dict[str, tuple[Event, str]] = {
         BLOB,
     ),
     "mistyped PASS": (
-        Request(KNOWN, TS, "PASSS", PASSWORD, Secret.ARGUMENT),
+        Request(KNOWN, TS, "PASSS", PASSWORD, Secret.LINE),
         PASSWORD,
     ),
+    "PASS without a blank": (Request(KNOWN, TS, "PASSHUNTER", "2", Secret.LINE), "HUNTER"),
+    "PASS without a blank, as detail": (
+        Unexpected(KNOWN, TS, True, Oddity.UNKNOWN_COMMAND, f"PASS{PASSWORD}", Secret.LINE),
+        "hunter",
+    ),
+    "password alone, as detail without a mark": (
+        Unexpected(KNOWN, TS, True, Oddity.CUT_LINE, "hunter"),
+        "hunter",
+    ),
+    "PASS behind a name": (
+        Request(KNOWN, TS, "USER", f"bob PASS {PASSWORD}", Secret.AFTER_PASS),
+        PASSWORD,
+    ),
+    "PASS behind a name, in an attempt": (
+        LoginAttempt(KNOWN, TS, f"bob PASS {PASSWORD}", "x", "USER/PASS"),
+        PASSWORD,
+    ),
+    "PASS behind a name, in a success": (
+        LoginSuccess(KNOWN, TS, f"bob\tpass\t{PASSWORD}", "x", "USER/PASS"),
+        PASSWORD,
+    ),
+    "PASS behind a name, at the end": (
+        SessionEnd(
+            *(KNOWN, TS, f"bob PASS {PASSWORD}", "success", 4, 1, 0, 0, 60, 4000, 2.25, "quit", 1),
+            "whole",
+        ),
+        PASSWORD,
+    ),
+    "PASS behind a name, in a key": (
+        Policy(
+            *(KNOWN, TS, "spraying", "ban", f"user:bob pass {PASSWORD}", "users"),
+            *(15, 15, 3600.0, 600.5, False),
+        ),
+        PASSWORD,
+    ),
+    "APOP digest before an extra word": (
+        Request(KNOWN, TS, "APOP", f"bob {DIGEST} x", Secret.AFTER_NAME),
+        DIGEST,
+    ),
+    "APOP digest before an extra word, in the name": (
+        LoginFailure(KNOWN, TS, f"bob {DIGEST}", "", "APOP", Reason.CREDENTIALS),
+        DIGEST,
+    ),
+    "password before an extra word, in APOP's name": (
+        LoginAttempt(KNOWN, TS, f"bob {PASSWORD}", "", "APOP"),
+        PASSWORD,
+    ),
+    "password before an extra word, in APOP's name, at the end": (
+        SessionEnd(
+            *(KNOWN, TS, f"bob {PASSWORD}", "failure", 4, 1, 0, 0, 60, 4000, 2.25, "quit", 1),
+            *("whole", "APOP"),
+        ),
+        PASSWORD,
+    ),
+    "APOP digest before an extra word, in a key": (
+        Policy(
+            *(KNOWN, TS, "spraying", "ban", f"user:bob {DIGEST}", "users"),
+            *(15, 15, 3600.0, 600.5, False),
+        ),
+        DIGEST,
+    ),
+    "password in the place of a mechanism": (
+        Request(KNOWN, TS, "AUTH", "HUNTER2", Secret.AFTER_FIRST_WORD),
+        "HUNTER2",
+    ),
+    "password as mechanism": (
+        LoginFailure(KNOWN, TS, "", "", "HUNTER2", Reason.UNKNOWN),
+        "HUNTER2",
+    ),
+    "behind a command that has no argument": (
+        Request(KNOWN, TS, "STAT", PASSWORD, Secret.ODD_ARGUMENT),
+        PASSWORD,
+    ),
+    "echo from the middle": (
+        Reply(KNOWN, TS, "ERR", f"Unknown command: {TOKEN[8:20]}"),
+        TOKEN[8:20],
+    ),
+    "echo as mail": (Data(KNOWN, TS, f"what is {BLOB}?"), BLOB),
     "mistyped PASS, as detail": (
         Unexpected(KNOWN, TS, True, Oddity.UNKNOWN_COMMAND, f"PASSS {PASSWORD}"),
         PASSWORD,
@@ -132,12 +214,21 @@ def test_every_form_of_a_secret_is_seen_where_the_mask_is_off(event: Event, secr
         ("AUTH", "PLAIN =", Secret.AFTER_FIRST_WORD, ("AUTH", f"PLAIN {MASK}")),
         ("AUTH", "PLAIN", Secret.AFTER_FIRST_WORD, ("AUTH", "PLAIN")),
         ("AUTH", "", Secret.AFTER_FIRST_WORD, ("AUTH", "")),
-        ("APOP", f"bob {DIGEST}", Secret.AFTER_LAST_BLANK, ("APOP", f"bob {MASK}")),
-        ("APOP", f"bob smith {DIGEST}", Secret.AFTER_LAST_BLANK, ("APOP", f"bob smith {MASK}")),
-        ("APOP", f"bob\t{DIGEST}", Secret.AFTER_LAST_BLANK, ("APOP", MASK)),
-        ("APOP", "", Secret.AFTER_LAST_BLANK, ("APOP", "")),
-        ("AGJVYG", "+x", Secret.LINE, (MASK, MASK)),
-        ("AGJVYG", "", Secret.LINE, (MASK, "")),
+        ("APOP", f"bob {DIGEST}", Secret.AFTER_NAME, ("APOP", f"bob {MASK}")),
+        ("APOP", f"bob smith {DIGEST}", Secret.AFTER_NAME, ("APOP", f"bob {MASK}")),
+        ("APOP", f"bob\t{DIGEST}", Secret.AFTER_NAME, ("APOP", f"bob {MASK}")),
+        ("APOP", "", Secret.AFTER_NAME, ("APOP", "")),
+        ("AUTH", f"FOO {BLOB}", Secret.AFTER_FIRST_WORD, ("AUTH", f"(3 bytes) {MASK}")),
+        ("AUTH", f"plain\t{BLOB}", Secret.AFTER_FIRST_WORD, ("AUTH", f"plain {MASK}")),
+        ("AUTH", BLOB, Secret.ARGUMENT, ("AUTH", MASK)),
+        ("USER", "bob PASS x", Secret.AFTER_PASS, ("USER", f"bob PASS {MASK}")),
+        ("LIST", "of secrets", Secret.ODD_ARGUMENT, ("LIST", MASK)),
+        ("EHLO", "me", Secret.ARGUMENT, ("EHLO", MASK)),
+        ("XFOO", "x", Secret.ARGUMENT, ("(4 bytes)", MASK)),
+        ("AGJVYG", "+x", Secret.LINE, ("(6 bytes)", MASK)),
+        ("AGJVYG", "", Secret.LINE, ("(6 bytes)", "")),
+        ("A", "", Secret.LINE, ("(1 byte)", "")),
+        ("", "+x", Secret.LINE, ("", MASK)),
     ],
 )
 def test_a_request_keeps_what_is_not_secret(
@@ -150,18 +241,27 @@ def test_a_request_keeps_what_is_not_secret(
 @pytest.mark.parametrize(
     ("detail", "secret", "shown"),
     [
-        (f"PASSS {PASSWORD}", Secret.NOTHING, "PASSS"),
-        (f"PASSS {PASSWORD}", Secret.ARGUMENT, "PASSS"),
-        ("abcdefghijklmnopqrst", Secret.NOTHING, "abcdefghijklmnop"),
+        (f"PASSS {PASSWORD}", Secret.NOTHING, "(5 bytes)"),
+        (f"PASSS {PASSWORD}", Secret.LINE, "(5 bytes)"),
+        (f"PASS{PASSWORD}", Secret.NOTHING, "(10 bytes)"),
+        (f"PASS {PASSWORD}", Secret.NOTHING, "PASS"),
+        (f"pass\t{PASSWORD}", Secret.ARGUMENT, "pass"),
+        (f"PASS\0{PASSWORD}", Secret.ARGUMENT, "PASS"),
+        (f"PASS:{PASSWORD}", Secret.NOTHING, "(4 bytes)"),
+        ("EHLO me", Secret.ARGUMENT, "EHLO"),
+        ("GET / HTTP/1.0", Secret.NOTHING, "GET"),
+        ("HELP", Secret.LINE, "(4 bytes)"),
+        ("PA", Secret.NOTHING, "(2 bytes)"),
+        ("a1 LOGIN bob x", Secret.NOTHING, "(1 byte)"),
+        ("abcdefghijklmnopqrst", Secret.NOTHING, "(16 bytes)"),
         ("+-USER bob", Secret.NOTHING, ""),
-        ("P4SS x", Secret.NOTHING, "P"),
         ("übung", Secret.NOTHING, ""),
         ("", Secret.NOTHING, ""),
-        (BLOB, Secret.LINE, MASK),
+        (f"={BLOB}", Secret.LINE, MASK),
         ("", Secret.LINE, ""),
     ],
 )
-def test_the_detail_of_a_client_line_is_its_first_word(
+def test_the_detail_of_a_client_line_is_a_verb_or_a_length(
     detail: str, secret: Secret, shown: str
 ) -> None:
     event = masked(Unexpected(KNOWN, TS, True, Oddity.UNKNOWN_COMMAND, detail, secret))
@@ -195,6 +295,11 @@ def test_an_empty_password_of_a_failure_stays_empty() -> None:
         ("BOB", "bob"),
         ("1 message", "1"),
         ("what is !? ", "!?"),
+        ("no such command: unter2", "hunter2"),
+        ("no such command: hunter", "hunter2"),
+        ("'hunt'", "hunter2"),
+        ("unknown command: failed", "failed"),
+        ("[AUTH] no password of failed", "failed"),
     ],
 )
 def test_a_reply_that_repeats_a_secret_is_masked(msg: str, secret: str) -> None:
@@ -212,6 +317,13 @@ def test_a_reply_that_repeats_a_secret_is_masked(msg: str, secret: str) -> None:
         ("Welcome!", "!"),
         ("Logged in.", ""),
         ("", "hunter2"),
+        # Of what servers have built in nothing can be an echo.
+        ("[AUTH] Authentication failed.", "failed"),
+        ("Authentication failed", "authentication"),
+        ("Logged in.", "in"),
+        ("Logged in.", "logged1"),
+        ("[auth] invalid login or password!", "password"),
+        ("[SYS/PERM] permission denied", "denied"),
     ],
 )
 def test_a_reply_that_repeats_no_secret_is_shown(msg: str, secret: str) -> None:
@@ -228,9 +340,84 @@ def test_each_of_the_secrets_is_looked_for() -> None:
     assert masked(event).msg == MASK
 
 
-def test_mail_is_not_masked() -> None:
-    """It is written only if the operator asks for it, and whole."""
-    assert masked(Data(KNOWN, TS, f"your password is {PASSWORD}")).data.endswith(PASSWORD)
+def test_a_code_that_is_registered_is_no_echo() -> None:
+    c = connection("auth", "SYS/PERM1")
+    for code in ("AUTH", "SYS/PERM"):
+        event = LoginFailure(c, TS, "bob", "x", "PLAIN", Reason.CREDENTIALS, code)
+        assert masked(event).code == code
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("your password is hunter2-in-clear", MASK),
+        ("your password is 2-IN-CLEAR", MASK),
+        ("the hunter", "the hunter"),
+        ("Subject: hello", "Subject: hello"),
+    ],
+)
+def test_mail_is_masked_line_by_line(line: str, shown: str) -> None:
+    c = connection("hunter2-in-clear")
+    assert masked(Data(c, TS, line)).data == shown
+    run = DataRun(c, TS, line.encode() + b"\r\n", [line.encode()])
+    assert repeats_no_secret(run) is (shown is not MASK)
+
+
+def test_mail_of_a_session_without_secrets_is_shown() -> None:
+    assert repeats_no_secret(DataRun(connection(), TS, b"hunter2\r\n", [b"hunter2"]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bob",
+        "bob@example.org",
+        "First Last",
+        "bob PASS",
+        "joe.pass smith",
+        "bob, the first",
+        DIGEST,
+    ],
+)
+def test_a_name_is_shown(name: str) -> None:
+    """Even one that was a password before: a client must not be able to hide as whom it logs in."""
+    event = LoginSuccess(connection(name), TS, name, "", "USER/PASS")
+    assert masked(event) is event
+
+
+@pytest.mark.parametrize("mechanism", ["", "APOP", "RPOP", "USER/PASS", "PLAIN", "SCRAM-SHA-256"])
+def test_a_known_mechanism_is_shown(mechanism: str) -> None:
+    event = LoginSuccess(KNOWN, TS, "bob", "", mechanism)
+    assert masked(event) is event
+
+
+def test_more_secrets_than_are_remembered_mask_all_but_what_servers_have_built_in() -> None:
+    c = connection("hunter2")
+    c.secrets.lose()
+    assert masked(Reply(c, TS, "OK", "1234 octets")).msg == MASK
+    assert masked(Reply(c, TS, "OK", "Logged in.")).msg == "Logged in."
+    assert masked(Data(c, TS, "Subject: hello")).data == "Subject: hello"
+
+
+def test_a_copy_keeps_fields_that_are_new() -> None:
+    @dataclass(slots=True)
+    class Later(LoginSuccess):
+        attempt: int = 0
+
+    copied = _copier(Later, "user", "password", "mechanism")
+    copy = copied(Later(KNOWN, TS, "bob", PASSWORD, "PLAIN", 3), "bob", MASK, "PLAIN")
+    assert copy == Later(KNOWN, TS, "bob", MASK, "PLAIN", 3)
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_a_masked_event_differs_in_nothing_that_is_no_secret(kind: type[Event]) -> None:
+    c = connection()
+    (event,) = (event for event in every_event(c) if type(event) is kind)
+    shown = masked(event)
+    secret = {"password", "arg", "detail"}
+    for field in fields(event):
+        if field.name not in secret:
+            assert getattr(shown, field.name) == getattr(event, field.name)
 
 
 def test_what_holds_no_secret_is_not_copied() -> None:
@@ -268,7 +455,12 @@ def test_an_event_without_a_rule_is_refused() -> None:
         masked(Novelty(KNOWN, TS))
 
 
-@given(before=st.text(), secret=st.text(min_size=4), after=st.text())
+# Shorter ones, without the blanks around them, are looked for as words only.
+_BLANKS = "".join(map(chr, range(0x21)))
+_SECRETS = st.text(min_size=4).filter(lambda secret: len(secret.strip(_BLANKS)) >= 4)
+
+
+@given(before=st.text(), secret=_SECRETS, after=st.text())
 def test_no_surroundings_hide_an_echo(before: str, secret: str, after: str) -> None:
     event = Reply(connection(secret), TS, "ERR", before + secret + after)
     assert masked(event).msg == MASK
@@ -288,5 +480,5 @@ def test_masking_what_is_masked_changes_nothing(command: str, arg: str, secret: 
     head=st.sampled_from(["bob", " bob", "bob smith", "bob ", ""]), tail=st.sampled_from(["", " "])
 )
 def test_a_digest_is_masked_wherever_blanks_are(head: str, tail: str) -> None:
-    event = Request(KNOWN, TS, "APOP", f"{head} {DIGEST}{tail}", Secret.AFTER_LAST_BLANK)
+    event = Request(KNOWN, TS, "APOP", f"{head} {DIGEST}{tail}", Secret.AFTER_NAME)
     assert DIGEST not in masked(event).arg

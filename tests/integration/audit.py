@@ -10,6 +10,10 @@ from .proxy import Visit
 from .records import RecordedSession, as_recorded
 
 LONGEST_LINE = Limits().data_line
+# What ends a session that the proxy lets go on.
+BY_A_PEER = {
+    f"{peer}_{how}" for peer in ("client", "server") for how in ("closed", "lost", "truncated")
+}
 # Their arguments are masked, wholly or in part.
 SECRET_BEARING = {"PASS", "APOP", "AUTH"}
 
@@ -26,6 +30,10 @@ class Login:
     def event(self) -> str:
         return "pop3_login_success" if self.success else "pop3_login_failure"
 
+    @property
+    def recorded_user(self) -> str:
+        return as_recorded(self.user.encode("utf-8", "surrogateescape"))
+
 
 def assert_every_event_recorded(
     visit: Visit, *logins: Login, data: bool = False, unexpected: Sequence[str] = ()
@@ -33,6 +41,7 @@ def assert_every_event_recorded(
     """Every request, reply, login and end of an inspected session is there, and nothing else."""
     assert_dialogue_recorded(visit)
     assert_logins_recorded(visit.recorded, *logins)
+    assert_asked(visit, *logins)
     assert_end_recorded(visit, "whole")
     assert visit.recorded.of("pop3_starttls") == []
     assert [oddity["msg"] for oddity in visit.recorded.of("pop3_unexpected")] == list(unexpected)
@@ -40,6 +49,20 @@ def assert_every_event_recorded(
     assert [line for (line,) in visit.recorded.said("pop3_data", "data")] == [
         as_recorded(line) for line in body_lines
     ]
+
+
+def assert_let_in(visit: Visit, *logins: Login, unexpected: Sequence[str] = ()) -> None:
+    """The logins are recorded and were asked about, and the proxy ended nothing.
+
+    For clients whose lines are not those of the RFC, so that no transcript can be read.
+    """
+    assert_logins_recorded(visit.recorded, *logins)
+    assert_logins_asked(visit, *logins)
+    oddities = [oddity["msg"] for oddity in visit.recorded.of("pop3_unexpected")]
+    assert oddities == list(unexpected)
+    end = visit.recorded.end
+    assert end["reason"] in BY_A_PEER
+    assert end["inspected"] == "whole"
 
 
 def assert_dialogue_recorded(visit: Visit) -> None:
@@ -65,14 +88,42 @@ def _without_secrets(
 
 def assert_logins_recorded(recorded: RecordedSession, *logins: Login) -> None:
     """One attempt and one verdict for each login that was judged, the verdict just before its reply."""
-    told = [(login.user, login.mechanism) for login in logins]
+    told = [(login.recorded_user, login.mechanism) for login in logins]
     assert recorded.said("pop3_login_attempt", "user", "mechanism") == told
     verdicts = recorded.of("pop3_login_success", "pop3_login_failure")
     assert [(one["event"], one["user"], one["mechanism"]) for one in verdicts] == [
-        (login.event, login.user, login.mechanism) for login in logins
+        (login.event, login.recorded_user, login.mechanism) for login in logins
     ]
     behind = [recorded.records[recorded.records.index(verdict) + 1] for verdict in verdicts]
     assert {record["event"] for record in behind} <= {"pop3_reply"}
+
+
+def assert_asked(visit: Visit, *logins: Login) -> None:
+    """A blocking hook, if there is one, was asked about every request and login that is recorded."""
+    assert_logins_asked(visit, *logins)
+    if visit.asked is not None:
+        asked = [command for name, command, *_ in visit.asked if name == "pop3_request"]
+        assert asked == [command for (command,) in visit.recorded.said("pop3_request", "command")]
+
+
+def assert_logins_asked(visit: Visit, *logins: Login) -> None:
+    """A blocking hook, if there is one, was asked about these logins."""
+    if visit.asked is not None:
+        assert_attempts_asked(visit.asked, *logins)
+
+
+def assert_attempts_asked(notes: Sequence[tuple[str, ...]], *logins: Login) -> None:
+    """A hook was asked about each login and about its outcome, once and by its user.
+
+    About an attempt with a blank in the user's name it was asked by each name that servers read in it.
+    """
+    asked = [note for note in notes if note[0] != "pop3_request"]
+    expected = []
+    for login in logins:
+        readings = dict.fromkeys((login.user, login.user.partition(" ")[0]))
+        expected += [("pop3_login_attempt", user, login.mechanism) for user in readings]
+        expected.append((login.event, login.user, login.mechanism))
+    assert asked == expected
 
 
 def assert_end_recorded(visit: Visit, inspected: str) -> None:
@@ -89,6 +140,7 @@ def assert_end_recorded(visit: Visit, inspected: str) -> None:
         "dele": transcript.count("DELE"),
         "inspected": inspected,
     }
+    assert end["reason"] in BY_A_PEER
     assert (end["orig_octets"], end["resp_octets"]) == (
         len(visit.said.client),
         len(visit.said.server),

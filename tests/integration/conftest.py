@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from .certificates import Certificates
 from .clients import Job
 from .dovecot import Account, Dovecot, Setting, running_dovecot
+from .guarded import Guard
 from .introspection import Introspection
 from .kerberos import Realm, running_realm
 from .mail import ODD_MAILS, TAME_MAILS, Mail, large_mail
@@ -26,6 +28,16 @@ from .stub import StubServer
 EVERY_MECHANISM = (
     "plain login cram-md5 digest-md5 scram-sha-1 scram-sha-256 apop ntlm anonymous external"
     " oauthbearer xoauth2"
+)
+
+# In lower case, since Dovecot looks names up so, and without TABs, which it lets no password have.
+ODD_ACCOUNTS = (
+    Account(r"example\scanner", "correct horse"),
+    Account("müller", "correct horse"),
+    Account("müller".encode("latin-1").decode("utf-8", "surrogateescape"), "correct horse"),
+    Account("first last", "correct horse"),
+    Account("blanks", "  correct  horse "),
+    Account("eight-bit", "Paßwort \udcfc="),
 )
 
 
@@ -98,6 +110,15 @@ def gssapi_dovecot(realm: Realm) -> Iterator[Dovecot]:
 
 
 @pytest.fixture(scope="session")
+def odd_dovecot() -> Iterator[Dovecot]:
+    """A server with accounts whose names and passwords are odd."""
+    with running_dovecot(Setting("plain login", named=ODD_ACCOUNTS)) as server:
+        for account in ODD_ACCOUNTS:
+            server.deliver(account.user, TAME_MAILS)
+        yield server
+
+
+@pytest.fixture(scope="session")
 def tls_dovecot(certificates: Certificates) -> Iterator[Dovecot]:
     """A server with STLS, which knows clients by their certificates."""
     with running_dovecot(Setting("plain external", certificates=certificates)) as server:
@@ -124,52 +145,83 @@ def apop_stub() -> Iterator[StubServer]:
         yield server
 
 
+@pytest.fixture(scope="session", params=["unguarded", "guarded"])
+def guarding(request: pytest.FixtureRequest) -> str:
+    """Whether a blocking hook is asked: every test of a route runs once without it, and once with it."""
+    way: str = request.param
+    return way
+
+
+Laid = AbstractContextManager[Route]
+Lay = Callable[..., Laid]
+
+
 @pytest.fixture(scope="session")
-def route(dovecot: Dovecot, events_in: Events) -> Iterator[Route]:
+def lay(guarding: str, events_in: Events, tmp_path_factory: pytest.TempPathFactory) -> Lay:
+    """Lays routes by name, through a proxy of that way to guard; ``options`` are of the command line."""
+    folder = tmp_path_factory.mktemp("guards")
+
+    def laid(name: str, server_port: int, *options: str) -> Laid:
+        title = f"{name}-{guarding}"
+        guard = Guard.made_in(folder, title) if guarding == "guarded" else None
+        return running_route(server_port, events_in(title), *options, guard=guard)
+
+    return laid
+
+
+@pytest.fixture(scope="session")
+def route(dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
     """Through a proxy to ``dovecot``."""
-    with running_route(dovecot.port, events_in("route")) as route:
+    with lay("route", dovecot.port) as route:
         yield route
 
 
 @pytest.fixture(scope="session")
-def data_route(dovecot: Dovecot, events_in: Events) -> Iterator[Route]:
+def data_route(dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
     """Through a proxy that writes mail down, too."""
-    with running_route(dovecot.port, events_in("data-route"), "--data") as route:
+    with lay("data-route", dovecot.port, "--data") as route:
         yield route
 
 
 @pytest.fixture(scope="session")
-def xoauth2_route(xoauth2_dovecot: Dovecot, events_in: Events) -> Iterator[Route]:
+def odd_route(odd_dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
+    """Through a proxy to ``odd_dovecot``."""
+    with lay("odd-route", odd_dovecot.port) as route:
+        yield route
+
+
+@pytest.fixture(scope="session")
+def xoauth2_route(xoauth2_dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
     """Through a proxy to ``xoauth2_dovecot``."""
-    with running_route(xoauth2_dovecot.port, events_in("xoauth2-route")) as route:
+    with lay("xoauth2-route", xoauth2_dovecot.port) as route:
         yield route
 
 
 @pytest.fixture(scope="session")
-def gssapi_route(gssapi_dovecot: Dovecot, events_in: Events) -> Iterator[Route]:
+def gssapi_route(gssapi_dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
     """Through a proxy to ``gssapi_dovecot``."""
-    with running_route(gssapi_dovecot.port, events_in("gssapi-route")) as route:
+    with lay("gssapi-route", gssapi_dovecot.port) as route:
         yield route
 
 
 @pytest.fixture(scope="session")
-def tls_route(tls_dovecot: Dovecot, events_in: Events) -> Iterator[Route]:
+def tls_route(tls_dovecot: Dovecot, lay: Lay) -> Iterator[Route]:
     """Through a proxy to ``tls_dovecot``."""
-    with running_route(tls_dovecot.port, events_in("tls-route")) as route:
+    with lay("tls-route", tls_dovecot.port) as route:
         yield route
 
 
 @pytest.fixture(scope="session")
-def stub_route(stub: StubServer, events_in: Events) -> Iterator[Route]:
+def stub_route(stub: StubServer, lay: Lay) -> Iterator[Route]:
     """Through a proxy to ``stub``."""
-    with running_route(stub.port, events_in("stub-route")) as route:
+    with lay("stub-route", stub.port) as route:
         yield route
 
 
 @pytest.fixture(scope="session")
-def apop_stub_route(apop_stub: StubServer, events_in: Events) -> Iterator[Route]:
+def apop_stub_route(apop_stub: StubServer, lay: Lay) -> Iterator[Route]:
     """Through a proxy to ``apop_stub``."""
-    with running_route(apop_stub.port, events_in("apop-stub-route")) as route:
+    with lay("apop-stub-route", apop_stub.port) as route:
         yield route
 
 
@@ -247,6 +299,15 @@ def apop_stub_job(apop_stub_route: Route, tmp_path: Path) -> Job:
     """Fetch the odd messages from a server with APOP."""
     account = Account("somebody", STUB_PASSWORD)
     return Job(apop_stub_route.port, account, tmp_path, apop_stub_route.watch(), StubServer.title)
+
+
+@pytest.fixture(params=ODD_ACCOUNTS, ids=lambda account: ascii(account.user))
+def odd_job(
+    request: pytest.FixtureRequest, odd_route: Route, odd_dovecot: Dovecot, tmp_path: Path
+) -> Job:
+    """Fetch the tamer of the odd messages for an account whose name or password is odd."""
+    account: Account = request.param
+    return Job(odd_route.port, account, tmp_path, odd_route.watch(), odd_dovecot.title)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -162,6 +163,8 @@ class Setting:
     introspection_port: int = 0
     certificates: Certificates | None = None
     realm: Realm | None = None
+    named: Sequence[Account] = ()
+    """Accounts of these very names, with any byte in name and password but NUL, LF and colon."""
 
 
 def _tls_settings(certificates: Certificates | None) -> str:
@@ -198,12 +201,20 @@ def _write_oauth2_settings(root: Path, introspection_port: int) -> None:
     )
 
 
+def _entry(account: Account) -> bytes:
+    # Dovecot looks for names with their backslashes doubled.
+    user = account.user.replace("\\", "\\\\").encode("utf-8", "surrogateescape")
+    password = b64encode(account.password.encode("utf-8", "surrogateescape"))
+    return user + b":{PLAIN.b64}" + password + b"::::::\n"
+
+
 def _furnish(root: Path, setting: Setting) -> None:
     # Dovecot's unprivileged processes must get through.
     root.chmod(0o755)
     # All of them at once: Dovecot may take a second to see that the file has changed.
     users = (f"{_user(number)}:{{PLAIN}}{PASSWORD}::::::\n" for number in range(1, USERS + 1))
-    (root / "users").write_text("".join(users))
+    named = (_entry(account) for account in setting.named)
+    (root / "users").write_bytes("".join(users).encode() + b"".join(named))
     (root / "run").mkdir()
     (root / "mail").mkdir()
     (root / "mail").chmod(0o777)

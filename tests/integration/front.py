@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from .certificates import Certificates
+from .configuration import as_toml
 from .dovecot import Account, Dovecot
 from .mail import DOTS
 from .popclient import Attempt, PopClient, ServerGoneError
-from .proxy import Proxy, as_toml, configured_proxy
+from .proxy import Proxy, configured_proxy
 from .records import EventsFile, RecordedSession
 from .tls_table import AT_ONCE, NO_LOGIN, NO_SESSION, NO_STLS, STLS
 

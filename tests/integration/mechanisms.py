@@ -9,6 +9,7 @@ import pytest
 from .processes import program
 
 PROPERTY = "mechanism that ran"
+SAYS_ITS_VERSION = {"fetchmail": "-V", "mutt": "-v"}
 HEADINGS = ("mechanism", "client", "server", "results")
 
 Ran = Callable[[str, str, str, str], None]
@@ -41,7 +42,7 @@ def table(reports: Iterable[pytest.TestReport]) -> list[str]:
 
 def with_version(client: str) -> str:
     """A program's name, and the first version number in what it says of itself."""
-    command = [program(client), "-V" if client == "fetchmail" else "--version"]
+    command = [program(client), SAYS_ITS_VERSION.get(client, "--version")]
     output = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     ).stdout

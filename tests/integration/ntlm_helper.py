@@ -1,9 +1,10 @@
-"""Stands in for Samba's ``ntlm_auth``: the program that Dovecot asks to judge NTLM logins (version 1).
+"""Stands in for Samba's ``ntlm_auth``: the program that Dovecot asks to judge NTLM logins.
 
 It is run by Dovecot with the name of a passwd-file, and speaks the protocol ``squid-2.5-ntlmssp``.
 """
 
 import base64
+import hmac
 import os
 import struct
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 
 TARGET = "EXAMPLE"
 UNICODE_AND_NTLM = 0x0201
+VERSION_1 = 24
+"""Bytes of a response of that version."""
 
 
 def _openssl(*arguments: str, data: bytes) -> bytes:
@@ -25,8 +28,18 @@ def _des_key(seven_bytes: bytes) -> bytes:
     return bytes((bits >> (49 - 7 * place) & 0x7F) << 1 for place in range(8))
 
 
+def _nt_hash(password: str) -> bytes:
+    return _openssl("dgst", "-md4", "-binary", data=password.encode("utf-16-le"))
+
+
+def ntlmv2_proof(user: str, domain: str, password: str, challenged: bytes) -> bytes:
+    """[MS-NLMP] 3.3.2; ``challenged`` is the server's challenge and what the client has added to it."""
+    name = (user.upper() + domain).encode("utf-16-le")
+    return hmac.digest(hmac.digest(_nt_hash(password), name, "md5"), challenged, "md5")
+
+
 def _expected_response(password: str, challenge: bytes) -> bytes:
-    hashed = _openssl("dgst", "-md4", "-binary", data=password.encode("utf-16-le")).ljust(21, b"\0")
+    hashed = _nt_hash(password).ljust(21, b"\0")
     keys = (_des_key(hashed[start : start + 7]).hex() for start in (0, 7, 14))
     return b"".join(
         _openssl("enc", "-des-ecb", "-nopad", "-K", key, data=challenge) for key in keys
@@ -52,9 +65,15 @@ def _passwords(passwd_file: Path) -> dict[str, str]:
 def _verdict(message: bytes, challenge: bytes, passwd_file: Path) -> str:
     user = _field(message, 36).decode("utf-16-le")
     password = _passwords(passwd_file).get(user)
-    if password is not None and _field(message, 20) == _expected_response(password, challenge):
-        return f"AF {user}"
-    return "NA wrong password"
+    response = _field(message, 20)
+    if password is None:
+        return "NA unknown user"
+    if len(response) > VERSION_1:
+        added, domain = response[16:], _field(message, 28).decode("utf-16-le")
+        expected = ntlmv2_proof(user, domain, password, challenge + added) + added
+    else:
+        expected = _expected_response(password, challenge)
+    return f"AF {user}" if response == expected else "NA wrong password"
 
 
 def main() -> None:

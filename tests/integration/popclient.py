@@ -130,11 +130,32 @@ class PopClient:
         line = self._lines.readline()
         if not line.endswith(b"\n"):
             raise ServerGoneError
-        return line.decode().rstrip("\r\n")
+        return line.decode(errors="surrogateescape").rstrip("\r\n")
 
     def send(self, *lines: str) -> None:
         """All of them at once."""
         self._socket.sendall("".join(f"{line}\r\n" for line in lines).encode())
+
+    def write(self, data: bytes) -> None:
+        """These bytes as they are, at once."""
+        self._socket.sendall(data)
+
+    def type(self, data: bytes) -> None:
+        """These bytes one by one, as a terminal without a line discipline sends them."""
+        for byte in data:
+            self.write(bytes([byte]))
+
+    def answered(self, data: bytes) -> bool:
+        """Whether the answer to a line that is sent as it is, with its end, is +OK."""
+        self.write(data)
+        return self.accepted()
+
+    def body(self) -> list[str]:
+        """The lines behind a status line, dots taken off."""
+        lines = []
+        while (line := self.line()) != ".":
+            lines.append(line.removeprefix("."))
+        return lines
 
     def ask(self, line: str) -> bool:
         """Whether the answer is +OK."""
@@ -144,10 +165,7 @@ class PopClient:
     def ask_for_lines(self, line: str) -> list[str]:
         """The lines behind the status line of a multi-line reply, dots taken off."""
         assert self.ask(line)
-        lines = []
-        while (line := self.line()) != ".":
-            lines.append(line.removeprefix("."))
-        return lines
+        return self.body()
 
     def accepted(self) -> bool:
         """Whether the next line but challenges is +OK."""

@@ -1,6 +1,5 @@
 """The proxy as an operator starts it, between two taps."""
 
-import json
 import os
 import re
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pop3proxy
 
+from .guarded import Guard
 from .processes import eventually, stopped_at_the_end
 from .records import EventsFile, RecordedSession
 from .servers import serving
@@ -20,6 +20,7 @@ from .transcript import Transcript, read
 
 CHECKOUT = Path(pop3proxy.__file__).parents[1]
 READY = re.compile(rb"listening on 127\.0\.0\.1:(\d+)\b.*\n")
+LINE = re.compile(rb"[^\n]*\n|[^\n]+\Z")
 TROUBLE = re.compile(rb"^\S+ (error|critical) .*|^Traceback.*", re.MULTILINE)
 
 
@@ -118,22 +119,18 @@ def configured_proxy(
     proxy.assert_untroubled()
 
 
-def as_toml(value: object) -> str:
-    """Write a value on one line of a configuration."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {as_toml(part)}" for key, part in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(as_toml, value))}]"
-    return json.dumps(str(value) if isinstance(value, Path) else value)
-
-
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One session: what was said, and what the proxy recorded of it."""
+    """One session: what was said, what the proxy recorded of it, and what a blocking hook was asked.
+
+    ``withheld``: lines that the proxy answered in the server's place.
+    """
 
     said: Conversation
     recorded: RecordedSession
     upstream_port: int
+    asked: Sequence[tuple[str, ...]] | None = None
+    withheld: Sequence[bytes] = ()
 
     @property
     def transcript(self) -> Transcript:
@@ -143,40 +140,71 @@ class Visit:
 class Route:
     """The way from a client to a server: tap, proxy, tap."""
 
-    def __init__(self, front: Tap, back: Tap, events: EventsFile) -> None:
+    def __init__(self, front: Tap, back: Tap, events: EventsFile, guard: Guard | None) -> None:
         self.port = front.port
         self.events = events
+        self.guard = guard
         self._front = front
         self._back = back
 
     def watch(self) -> "Watch":
-        return Watch(self._front, self._back, self.events)
+        return Watch(self._front, self._back, self.events, self.guard)
 
 
 class Watch:
     """What happens on a route from now on."""
 
-    def __init__(self, front: Tap, back: Tap, events: EventsFile) -> None:
+    def __init__(self, front: Tap, back: Tap, events: EventsFile, guard: Guard | None) -> None:
+        self.guarded = guard is not None
         self._front, self._fronts = front, len(front.conversations)
         self._back, self._backs = back, len(back.conversations)
         self._events, self._start = events, events.size
+        self._guard = guard
 
-    def visit(self) -> Visit:
-        """The only session since, once it is over; it arrived as it was sent, both ways."""
+    def recorded(self, count: int = 1) -> list[RecordedSession]:
+        """The sessions since, once so many are over, however much of them got through."""
+        return self._events.sessions(self._start, count)
+
+    def visit(self, *withheld: bytes) -> Visit:
+        """The only session since, once it is over; it arrived as it was sent, both ways.
+
+        But for the lines that were ``withheld`` from the server, in their order, each of which the client got
+        a refusal for.
+        """
         front = self._front.only_one_since(self._fronts)
         back = self._back.only_one_since(self._backs)
-        (recorded,) = self._events.sessions(self._start, 1)
-        assert front.client == back.client
-        assert front.server == back.server
-        return Visit(front, recorded, self._back.port)
+        (recorded,) = self.recorded()
+        extra = _added(front.client, back.client)
+        assert extra == list(withheld)
+        refusals = _added(front.server, back.server)
+        assert [refusal[:4] for refusal in refusals] == [b"-ERR"] * len(withheld)
+        asked = self._guard.asked(recorded.end["uid"]) if self._guard else None
+        return Visit(front, recorded, self._back.port, asked, withheld)
+
+
+def _added(whole: bytes | bytearray, part: bytes | bytearray) -> list[bytes]:
+    """Return the lines of ``whole`` that are not in ``part``; the others are the same, in the same order."""
+    if whole == part:
+        return []
+    rest, added = LINE.findall(part)[::-1], []
+    for line in LINE.findall(whole):
+        if rest and line == rest[-1]:
+            rest.pop()
+        else:
+            added.append(line)
+    assert not rest, "the proxy has changed what was said"
+    return added
 
 
 @contextmanager
-def running_route(server_port: int, events: EventsFile, *options: str) -> Iterator[Route]:
-    """Lay a way to a server, with a proxy of its own."""
+def running_route(
+    server_port: int, events: EventsFile, *options: str, guard: Guard | None = None
+) -> Iterator[Route]:
+    """Lay a way to a server, with a proxy of its own, which a guard may stand before."""
     log = events.path.with_suffix(".log")
     with serving(Tap(server_port)) as back:
-        proxy = start_proxy(back.port, events.path, log, *options)
+        guarding = guard.options if guard else ()
+        proxy = start_proxy(back.port, events.path, log, *options, *guarding)
         with stopped_at_the_end(proxy.process), serving(Tap(proxy.port)) as front:
-            yield Route(front, back, events)
+            yield Route(front, back, events, guard)
         proxy.assert_untroubled()

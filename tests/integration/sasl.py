@@ -7,8 +7,14 @@ import hashlib
 import hmac
 import os
 import re
+import struct
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Generator
+
+from .ntlm_helper import ntlmv2_proof
+
+NTLM_NEGOTIATE = "TlRMTVNTUAABAAAAB4IIogAAAAAAAAAAAAAAAAAAAAAFASgKAAAADw=="
+"""The first message of Windows: no domain, no workstation, version 5.1."""
 
 Exchange = Generator[bytes, bytes, None]
 Mechanism = Callable[[str, str], Exchange]
@@ -91,6 +97,25 @@ def oauthbearer(user: str, token: str) -> Exchange:
     yield b"\1"
 
 
+def ntlm(user: str, password: str) -> Exchange:
+    """[MS-NLMP] 2.2.1, version 2, as Windows speaks it to a server of a domain."""
+    yield b""
+    challenge = yield b64decode(NTLM_NEGOTIATE)
+    domain, workstation = "EXAMPLE", "WORKSTATION"
+    pairs = ((2, domain), (1, "SERVER"), (4, "example.org"), (3, "server.example.org"))
+    target = b"".join(
+        struct.pack("<HH", kind, 2 * len(text)) + text.encode("utf-16-le") for kind, text in pairs
+    )
+    added = b"\1\1" + bytes(6) + os.urandom(16) + bytes(4) + target + bytes(8)
+    proof = ntlmv2_proof(user, domain, password, challenge[24:32] + added)
+    names = (text.encode("utf-16-le") for text in (domain, user, workstation))
+    fixed, payload = b"NTLMSSP\0\3\0\0\0", b""
+    for part in (bytes(24), proof + added, *names, os.urandom(16)):
+        fixed += struct.pack("<HHI", len(part), len(part), 72 + len(payload))
+        payload += part
+    yield fixed + bytes.fromhex("158288e2 0a0063450000000f") + payload
+
+
 def anonymous(trace: str, _: str) -> Exchange:
     yield b""
     yield trace.encode()
@@ -106,4 +131,5 @@ MECHANISMS: dict[str, Mechanism] = {
     "XOAUTH2": xoauth2,
     "OAUTHBEARER": oauthbearer,
     "ANONYMOUS": anonymous,
+    "NTLM": ntlm,
 }

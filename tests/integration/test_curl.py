@@ -160,3 +160,30 @@ def test_with_data_a_message_of_10_mb_is_recorded_line_by_line(
     assert_fetched([large], large_data_job, outcome)
     visit = large_data_job.visit()
     assert_every_event_recorded(visit, Login(large_data_job.account.user, "PLAIN"), data=True)
+
+
+@pytest.mark.parametrize("request_line", ["UIDL", "LIST", "TOP 1 0", "RETR 1", "CAPA"])
+def test_a_request_of_ones_own_with_a_body_is_recorded(job: Job, request_line: str) -> None:
+    user = f"{job.account.user}:{job.account.password}"
+    outcome = curl(job, "", "--user", user, "--request", request_line)
+    assert outcome.status == 0, outcome.output
+    visit = job.visit()
+    assert_every_event_recorded(visit, Login(job.account.user, "CRAM-MD5"))
+    assert tuple(request_line.partition(" ")[::2]) in visit.transcript.requests
+
+
+@pytest.mark.parametrize("request_line", ["STAT", "NOOP", "RSET", "DELE 1", "LIST 1", "UIDL 1"])
+def test_a_request_of_ones_own_without_a_body_is_recorded(job: Job, request_line: str) -> None:
+    user = f"{job.account.user}:{job.account.password}"
+    outcome = curl(job, "", "--user", user, "--head", "--request", request_line)
+    assert outcome.status == 0, outcome.output
+    visit = job.visit()
+    assert_every_event_recorded(visit, Login(job.account.user, "CRAM-MD5"))
+    assert tuple(request_line.partition(" ")[::2]) in visit.transcript.requests
+
+
+def test_a_list_is_recorded(job: Job) -> None:
+    user = f"{job.account.user}:{job.account.password}"
+    outcome = curl(job, "", "--user", user, "--list-only")
+    assert outcome.status == 0, outcome.output
+    assert_every_event_recorded(job.visit(), Login(job.account.user, "CRAM-MD5"))

@@ -12,6 +12,8 @@ from .popclient import Attempt, PopClient
 
 pytestmark = pytest.mark.integration
 
+UNGUARDED = pytest.mark.parametrize("guarding", ["unguarded"], indirect=True)
+
 
 def test_anonymous_is_recorded_with_its_trace(job: Job, ran: Ran) -> None:
     with PopClient(job.port) as client:
@@ -21,6 +23,7 @@ def test_anonymous_is_recorded_with_its_trace(job: Job, ran: Ran) -> None:
     ran("ANONYMOUS", "the tests' own client", job.server, "logged in")
 
 
+@UNGUARDED
 def test_a_login_in_one_segment_with_a_refused_auth_before_it_is_recorded(job: Job) -> None:
     with PopClient(job.port) as client:
         client.send("AUTH FOO", f"USER {job.account.user}", f"PASS {job.account.password}", "QUIT")
@@ -28,6 +31,7 @@ def test_a_login_in_one_segment_with_a_refused_auth_before_it_is_recorded(job: J
     assert_every_event_recorded(job.visit(), Login(job.account.user, "USER/PASS"))
 
 
+@UNGUARDED
 def test_a_response_sent_behind_a_refused_auth_is_no_login_and_no_secret_is_written(
     job: Job,
 ) -> None:

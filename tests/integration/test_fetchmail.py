@@ -2,7 +2,7 @@
 
 import pytest
 
-from .audit import Login, assert_every_event_recorded
+from .audit import Login, assert_every_event_recorded, assert_logins_recorded
 from .clients import Job, Outcome, fetched_by_delivery, fetchmail
 from .mail import TAME_MAILS, Mail
 from .mechanisms import Ran, with_version
@@ -49,9 +49,12 @@ def test_a_wrong_password_is_recorded_as_a_failure(
 
 
 def test_a_refused_mechanism_is_no_login(job: Job, ran: Ran) -> None:
-    """``auth msn`` asks for a mechanism that Dovecot lacks; fetchmail cancels what did not begin."""
+    """``auth msn`` asks for a mechanism that Dovecot lacks; fetchmail cancels what did not begin.
+
+    The guard keeps both lines from the server, since it could not read the exchange.
+    """
     assert fetchmail(job, "protocol POP3 auth msn").status != 0
-    recorded = job.visit().recorded
+    recorded = job.visit(*(b"AUTH MSN\r\n", b"*\r\n")[: 2 * job.guarded]).recorded
     assert recorded.of("pop3_login_attempt", "pop3_login_success", "pop3_login_failure") == []
     assert ("AUTH", "MSN") in recorded.said("pop3_request", "command", "arg")
     assert recorded.end["inspected"] == "whole"
@@ -63,3 +66,38 @@ def test_a_message_of_10_mb_arrives_unchanged(large_job: Job, large: Mail) -> No
     assert outcome.status == 0, outcome.output
     assert fetched_by_delivery(large_job) == [large.with_bare_newlines]
     assert_every_event_recorded(large_job.visit(), Login(large_job.account.user, "USER/PASS"))
+
+
+MODES = [
+    pytest.param("protocol POP3 auth password uidl", "keep", id="uidl"),
+    pytest.param("protocol POP3 auth password", "limit 100000 keep", id="limit"),
+    pytest.param("protocol POP3 auth password", "limitflush limit 100000", id="limitflush"),
+    pytest.param("protocol POP3 auth password", "fetchlimit 99 batchlimit 2", id="batches"),
+    pytest.param("protocol POP3 auth password", "pass8bits flush", id="flush"),
+]
+
+
+@pytest.mark.parametrize(("kind", "more"), MODES)
+def test_mail_arrives_unchanged_in_every_mode(tame_job: Job, kind: str, more: str) -> None:
+    assert_mail_fetched(tame_job, fetchmail(tame_job, kind, tls=f"sslproto '' {more}"))
+    assert_every_event_recorded(tame_job.visit(), Login(tame_job.account.user, "USER/PASS"))
+
+
+def test_the_way_that_it_chooses_is_recorded(tame_job: Job) -> None:
+    assert_mail_fetched(tame_job, fetchmail(tame_job, "protocol POP3"))
+    assert_every_event_recorded(tame_job.visit(), Login(tame_job.account.user, "NTLM"))
+
+
+def test_mail_that_is_expunged_every_two_messages_takes_a_session_each(tame_job: Job) -> None:
+    outcome = fetchmail(tame_job, "protocol POP3 auth password", tls="sslproto '' expunge 2")
+    assert_mail_fetched(tame_job, outcome)
+    sessions = tame_job.recorded((len(TAME_MAILS) + 1) // 2)
+    for recorded in sessions:
+        assert_logins_recorded(recorded, Login(tame_job.account.user, "USER/PASS"))
+    assert sum(recorded.end["dele"] for recorded in sessions) == len(TAME_MAILS)
+
+
+def test_a_check_for_mail_is_recorded(tame_job: Job) -> None:
+    outcome = fetchmail(tame_job, "protocol POP3 auth password", more=("--check",))
+    assert outcome.status == 0, outcome.output
+    assert_every_event_recorded(tame_job.visit(), Login(tame_job.account.user, "USER/PASS"))

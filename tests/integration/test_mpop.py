@@ -86,3 +86,21 @@ def test_a_message_of_10_mb_arrives_unchanged(large_job: Job, large: Mail) -> No
     assert outcome.status == 0, outcome.output
     assert fetched_into_maildir(large_job) == [large.with_bare_newlines]
     assert_every_event_recorded(large_job.visit(), Login(large_job.account.user, "PLAIN"))
+
+
+MODES = [
+    pytest.param("on", "SCRAM-SHA-256", ("tls off",), id="its-own-choice"),
+    pytest.param("user", "USER/PASS", ("tls off", "pipelining on"), id="pipelining"),
+    pytest.param("user", "USER/PASS", ("tls off", "pipelining off"), id="no-pipelining"),
+    pytest.param("user", "USER/PASS", ("tls off", "keep off"), id="delete"),
+    pytest.param("user", "USER/PASS", ("tls off", "filter cat >/dev/null"), id="filter"),
+    pytest.param("user", "USER/PASS", ("tls off", "skipsize 1000000"), id="skipsize"),
+]
+
+
+@pytest.mark.parametrize(("method", "mechanism", "settings"), MODES)
+def test_mail_arrives_unchanged_in_every_mode(
+    job: Job, method: str, mechanism: str, settings: tuple[str, ...]
+) -> None:
+    assert_fetched(ODD_MAILS, job, mpop(job, method, job.account.password, *settings))
+    assert_every_event_recorded(job.visit(), Login(job.account.user, mechanism))

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from .audit import Login, assert_every_event_recorded
+from .audit import Login, assert_every_event_recorded, assert_let_in
 from .clients import Job
 from .mail import ODD_MAILS, Mail
 from .mechanisms import Ran
@@ -105,3 +105,19 @@ def test_a_message_of_10_mb_arrives_unchanged(large_job: Job, large: Mail) -> No
         assert fetch_all(client) == [large.sent]
         client.quit()
     assert_every_event_recorded(large_job.visit(), Login(large_job.account.user, "USER/PASS"))
+
+
+def test_rpop_is_refused_under_guard_and_the_session_goes_on(job: Job) -> None:
+    """RFC 1460 had it; poplib has it still, and some servers take it for a login."""
+    with closing(poplib.POP3("127.0.0.1", job.port)) as client:
+        client.user(job.account.user)
+        with pytest.raises(poplib.error_proto):
+            client.rpop("somebody")
+        client.user(job.account.user)
+        client.pass_(job.account.password)
+        client.quit()
+    login = Login(job.account.user, "USER/PASS")
+    if job.guarded:
+        assert_let_in(job.visit(b"RPOP somebody\r\n"), login, unexpected=["not_passed"])
+    else:
+        assert job.visit().recorded.said("pop3_login_success", "user") == [(job.account.user,)]

@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from pop3proxy.analyzer.events import (
+    LoginAttempt,
     LoginFailure,
     LoginSuccess,
     Oddity,
@@ -54,11 +55,17 @@ def terms(mode: Any, upstream: Any = "plain") -> Terms | None:
     )
 
 
-def relaying(mode: str, *hooks: Hook, tls: Tls | None = None, on_blind: Any = "drop") -> Pair:
+def relaying(
+    mode: str,
+    *hooks: Hook,
+    tls: Tls | None = None,
+    on_blind: Any = "drop",
+    greeting: bytes = GREETING,
+) -> Pair:
     if mode == "implicit":
         tls = TLS
     pair = Pair(hooks=hooks, terms=terms(mode), tls=tls, on_blind=on_blind).connect()
-    pair.server_says(GREETING)
+    pair.server_says(greeting)
     return cleared(pair)
 
 
@@ -237,28 +244,32 @@ def test_a_rule_that_denies_stls_comes_first() -> None:
     assert not pair.turning.turning
 
 
-def test_a_user_from_before_tls_is_nobody_s() -> None:
-    """The server still knows it, and would log in whom nobody sees."""
+def test_the_server_judges_a_user_from_before_tls_and_its_name_is_seen() -> None:
+    """The server still knows it, and may log it in."""
     pair = relaying("terminate")
     pair.client_says(b"USER mallory\r\n")
     pair.server_says(b"+OK\r\n")
     pair.client_says(b"STLS\r\n")
     pair.turning.succeed()
     cleared(pair)
-    pair.client_says(b"PASS x\r\nNOOP\r\n")
-    assert pair.client.value() == NO_USER.line
-    assert pair.server.value() == b"NOOP\r\n"
-    cleared(pair)
-    pair.client_says(b"USER bob\r\n")
-    pair.server_says(b"+OK\r\n+OK\r\n")
-    pair.client_says(b"PASS wrong\r\n")
-    pair.server_says(b"-ERR\r\n")
-    # Whether it still knows bob is for the server to say.
     pair.client_says(b"PASS x\r\n")
-    assert pair.server.value() == b"USER bob\r\nPASS wrong\r\nPASS x\r\n"
+    assert pair.server.value() == b"PASS x\r\n"
     pair.server_says(b"+OK\r\n")
     (login,) = told(pair, LoginSuccess)
-    assert login.user == "bob"
+    assert login.user == "mallory"
+
+
+def test_where_logins_are_decided_about_a_user_from_before_tls_is_nobody_s() -> None:
+    pair = relaying("terminate", CommandRules([Rule(frozenset({"DELE"}), denial=Deny("-ERR no"))]))
+    pair.client_says(b"USER mallory\r\n")
+    pair.server_says(b"+OK\r\n")
+    pair.client_says(b"STLS\r\n")
+    pair.turning.succeed()
+    cleared(pair)
+    pair.client_says(b"PASS x\r\nNOOP\r\n")
+    assert pair.client.value() == b"-ERR Send USER first.\r\n"
+    assert pair.server.value() == b"NOOP\r\n"
+    assert told(pair, LoginAttempt) == []
 
 
 def test_a_pass_alone_is_the_server_s_to_judge_where_nobody_was_named_before_tls() -> None:
@@ -269,6 +280,11 @@ def test_a_pass_alone_is_the_server_s_to_judge_where_nobody_was_named_before_tls
 
 def test_inside_tls_hooks_decide_as_before() -> None:
     pair = secure("require", CommandRules([Rule(frozenset({"DELE"}), denial=Deny("-ERR no"))]))
+    pair.client_says(b"USER bob\r\n")
+    pair.server_says(b"+OK\r\n")
+    pair.client_says(b"PASS x\r\n")
+    pair.server_says(b"+OK\r\n")
+    cleared(pair)
     pair.client_says(b"NOOP\r\nDELE 1\r\n")
     pair.server_says(b"+OK\r\n")
     assert pair.server.value() == b"NOOP\r\n"
@@ -321,23 +337,38 @@ def test_stls_behind_a_login_that_failed_is_taken() -> None:
     assert pair.client.value() == b"+OK\r\n-ERR\r\n" + BEGIN_TLS
 
 
+@pytest.mark.parametrize("line", [b" STLS\r\n", b"STLS\t\r\n", b"\tstls\r\n"])
+def test_what_some_servers_take_for_stls_is_answered_as_stls(line: bytes) -> None:
+    for cut in range(len(line)):
+        pair = relaying("none")
+        pair.client_says(line[:cut])
+        pair.client_says(line[cut:])
+        assert pair.server.value() == b""
+        assert pair.client.value() == NO_TLS.line
+
+
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("line", [b" STLS\r\n", b"STLS\t\r\n", b"NOOP\rSTLS\r\n"])
-def test_what_some_servers_take_for_stls_reaches_none(mode: str, line: bytes) -> None:
+@pytest.mark.parametrize("line", [b" STLS\r\n", b"STLS\t\r\n", b"NOOP\rSTLS\r\n", b"NOOP\0\r\n"])
+def test_neither_that_nor_a_line_that_is_two_to_some_reaches_the_server(
+    mode: str, line: bytes
+) -> None:
     for cut in range(len(line)):
         pair = relaying(mode)
         pair.client_says(line[:cut])
         pair.client_says(line[cut:])
-        assert b"ST" not in pair.server.value()
-        if mode != "require" or b"NOOP" not in line:
-            assert pair.client.value() == MALFORMED.line
+        assert pair.server.value() == b""
+        assert pair.client.value().count(b"\r\n") == 1
+        assert pair.client.value().startswith((b"-ERR ", BEGIN_TLS))
 
 
 # --- TLS is required --------------------------------------------------------------------------------------
 
 
+DIGEST = b"c4c9334bac560ecc979e58001b3e22fb"
+
+
 @pytest.mark.parametrize(
-    "line", [b"USER bob", b"PASS x", b"APOP bob 1", b"RPOP bob", b"AUTH", b"AUTH PLAIN AGEAYg=="]
+    "line", [b"USER bob", b"APOP bob " + DIGEST, b"AUTH", b"AUTH PLAIN AGJvYgB4"]
 )
 def test_logins_before_tls_are_refused_where_it_is_required(line: bytes) -> None:
     for cut in range(len(line)):
@@ -350,7 +381,7 @@ def test_logins_before_tls_are_refused_where_it_is_required(line: bytes) -> None
 
 def test_a_login_before_tls_is_a_denied_one() -> None:
     pair = relaying("require")
-    pair.client_says(b"USER bob\r\nPASS x\r\n")
+    pair.client_says(b"APOP bob " + DIGEST + b"\r\n")
     (failure,) = told(pair, LoginFailure)
     assert (failure.reason, failure.code) == ("denied", "AUTH")
 
@@ -360,19 +391,22 @@ def test_a_login_before_tls_is_a_denied_one() -> None:
     "line",
     [
         b"\tUSER bob",
+        b"PASS x",
         b"PASS\tx",
         b" PASS x",
+        b"RPOP bob",
         b"NOOP\rPASS x",
         b"GET / HTTP/1.0",
         b"NOOP " + b"x" * 300 + b" PASS x",
     ],
 )
-def test_what_some_servers_take_for_a_login_ends_the_session(line: bytes, on_blind: Any) -> None:
+def test_what_some_servers_take_for_a_login_is_not_passed(line: bytes, on_blind: Any) -> None:
     pair = relaying("require", on_blind=on_blind)
-    pair.client_says(line + b"\r\n")
-    assert pair.server.value() == b""
-    assert pair.client.value() == b""
-    assert pair.both_gone().reason == "blind"
+    pair.client_says(line + b"\r\nNOOP\r\n")
+    assert pair.server.value() == b"NOOP\r\n"
+    assert pair.client.value().startswith(b"-ERR ")
+    assert pair.client.value().count(b"\r\n") == 1
+    assert pair.around.counts["not_passed"] == 1
 
 
 def test_tls_that_is_there_from_the_start_is_enough() -> None:
@@ -395,7 +429,7 @@ def test_an_error_of_ours_before_required_tls_ends_the_session(monkeypatch: Any)
 
 @pytest.mark.parametrize("mode", ["none", "implicit", "terminate"])
 def test_elsewhere_a_session_that_is_blind_goes_on(mode: str) -> None:
-    pair = relaying(mode)
+    pair = relaying(mode, greeting=b"220 smtp.example.org ESMTP\r\n")
     pair.client_says(b"GET / HTTP/1.0\r\n")
     assert pair.server.value() == b"GET / HTTP/1.0\r\n"
     assert pair.session.mode is Mode.TUNNEL
@@ -513,7 +547,8 @@ class Slows(Hook):
 def test_a_server_that_ends_while_its_answer_before_stls_waits_is_the_reason() -> None:
     pair = relaying("terminate", Slows())
     pair.client_says(b"USER bob\r\nPASS x\r\nSTLS\r\n")
-    pair.server_says(b"+OK\r\n-ERR no\r\n")
+    pair.server_says(b"+OK\r\n")
+    pair.server_says(b"-ERR no\r\n")
     pair.server_wire.readConnectionLost()
     pair.around.time.advance(2)
     assert pair.client.value() == b"+OK\r\n-ERR no\r\n"
@@ -565,7 +600,8 @@ def test_a_list_is_edited_however_it_is_cut(mode: str) -> None:
         pair = relaying(mode)
         pair.client_says(b"CAPA\r\nNOOP\r\n")
         pair.server_says(CAPA[:cut])
-        pair.server_says(CAPA[cut:] + b"+OK\r\n")
+        pair.server_says(CAPA[cut:])
+        pair.server_says(b"+OK\r\n")
         assert pair.client.value() == SHOWN[mode] + b"+OK\r\n"
 
 
@@ -622,7 +658,7 @@ def test_where_stls_passes_only_what_hangs_on_one_tls_is_hidden() -> None:
     [
         ("none", b"STLS", NO_TLS),
         ("implicit", b"STLS", ALREADY_ON),
-        ("terminate", b"\0STLS", MALFORMED),
+        ("none", b" STLS", NO_TLS),
         ("require", b"USER bob", TLS_REQUIRED),
         ("require", b"AUTH", TLS_REQUIRED),
     ],
@@ -708,8 +744,10 @@ def test_a_refused_capa_is_answered_in_its_place_however_it_is_cut(
     for cut in range(len(REFUSAL)):
         pair = relaying(mode, *hooks)
         pair.client_says(b"NOOP\r\nCAPA\r\nNOOP\r\n")
-        pair.server_says(b"+OK 1\r\n" + REFUSAL[:cut])
-        pair.server_says(REFUSAL[cut:] + b"+OK 2\r\n")
+        pair.server_says(b"+OK 1\r\n")
+        pair.server_says(REFUSAL[:cut])
+        pair.server_says(REFUSAL[cut:])
+        pair.server_says(b"+OK 2\r\n")
         assert pair.client.value() == b"+OK 1\r\n" + ANSWERED[mode] + b"+OK 2\r\n"
         said = [(event.cmd, event.msg, event.denial) for event in told(pair, Reply)]
         assert said == [("OK", "1", False), ("ERR", "unknown command", False), ("OK", "2", False)]
@@ -937,7 +975,10 @@ def test_the_beginning_of_a_reply_waits_for_nothing(mode: str) -> None:
 def test_where_nothing_is_said_of_tls_all_that_is_said_arrives(
     runs: list[Run], mode: str, seed: int
 ) -> None:
-    runs = [(side, data.replace(b"STLS", b"STAT").replace(b"CAPA", b"NOOP")) for side, data in runs]
+    # A list is edited, and a line with a bare CR or NUL is not passed.
+    edited = re.compile(rb"\0|\r(?!\n)")
+    runs = [(side, edited.sub(b"x", data).replace(b"CAPA", b"NOOP")) for side, data in runs]
+    runs = [(side, data.replace(b"STLS", b"STAT")) for side, data in runs]
     pair = relaying(mode)
     plays(pair, runs, random.Random(seed))
     said = {side: b"".join(data for who, data in runs if who is side) for side in Side}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from ...analyzer.events import Connection, Request, Secret, SessionEnd, State
+from ...analyzer.events import Request, State
 from ...analyzer.grammar import COMMANDS
 from ..api import Deny, Hook
 
@@ -81,11 +81,11 @@ class Rule:
     tls: bool | None = None
     denial: Deny = DENIED
 
-    def applies(self, names: set[str], states: tuple[State, ...], tls: bool) -> bool:
-        """Say whether it denies a command of these names, which is sent in one of these states."""
+    def applies(self, names: frozenset[str], state: State, tls: bool) -> bool:
+        """Return whether it denies a command of these names in this state."""
         return (
             not self.commands.isdisjoint(names)
-            and (self.state is None or self.state in states)
+            and (self.state is None or self.state is state)
             and (self.tls is None or self.tls is tls)
         )
 
@@ -108,8 +108,8 @@ PLAINTEXT_LOGINS: Final = Rule(
 class CommandRules(Hook):
     """Denies each command to which a rule applies; the first rule's reply is the answer.
 
-    Mail servers read a line more leniently than the RFC: with blanks before the command, with a tab or
-    nothing behind it. A line is denied if any of these readings is.
+    It is asked about strict lines only (``analyzer.guard``), and before the login one at a time, so that each
+    is the command that it looks like, in the state that the session is in.
     """
 
     blocking: ClassVar[bool] = True
@@ -117,75 +117,21 @@ class CommandRules(Hook):
     def __init__(self, rules: Iterable[Rule]) -> None:
         """Take the rules in their order."""
         self._rules = tuple(rules)
-        self._logging_in: set[str] = set()
 
     def pop3_request(self, event: Request) -> Deny | None:
         """Look for the first rule that applies."""
-        names = _names(event)
-        states = self._states(event.c)
+        names, c = _names(event), event.c
         for rule in self._rules:
-            if rule.applies(names, states, event.c.tls is not None):
+            if rule.applies(names, c.state, c.tls is not None):
                 return rule.denial
-        if event.c.state is State.AUTHORIZATION and _may_log_in(names):
-            self._logging_in.add(event.c.uid)
         return None
 
-    def pop3_session(self, event: SessionEnd) -> None:
-        """Forget the session."""
-        self._logging_in.discard(event.c.uid)
 
-    def _states(self, c: Connection) -> tuple[State, ...]:
-        """Say in which states the server may be when it reads the command.
-
-        A client need not wait for the answer to its login (RFC 2449 section 6.6), so from there on, until
-        the server accepts one, a command may be meant for either state.
-        """
-        if c.state is State.AUTHORIZATION and c.uid in self._logging_in:
-            return (State.AUTHORIZATION, State.TRANSACTION)
-        return (c.state,)
-
-
-# What may stand before a command that a server executes, the command, and what follows it. Of a line that
-# is no command to the analyzer, the event's command ends before the first character that is no letter.
-_LINE: Final = re.compile(
-    r"[\0-\x20]*(UTF ?8|[A-Z]{1,16})(.*)", re.IGNORECASE | re.ASCII | re.DOTALL
-)
-
-# The second word, whatever sets it apart.
-_SECOND: Final = re.compile(r"[^A-Z0-9_-]*([A-Z0-9_-]+)", re.IGNORECASE | re.ASCII)
-
-
-def _names(event: Request) -> set[str]:
-    """Find all names that a server may see in a line: there are servers that end lines at a bare CR."""
-    names = {UNKNOWN} if _is_unknown(event) else set()
-    for part in f"{event.command} {event.arg}".split("\r"):
-        if line := _LINE.match(part):
-            names.update(_readings(line[1].upper().replace(" ", ""), line[2]))
-    return names
-
-
-def _readings(word: str, rest: str) -> Iterable[str]:
-    if word not in _KNOWN:
-        return (UNKNOWN, f"{UNKNOWN} {word}")
-    if word in ("AUTH", "XTND") and (second := _SECOND.match(rest)):
-        return (word, f"{word} {second[1].upper()}")
-    return (word,)
-
-
-def _is_unknown(event: Request) -> bool:
-    """Say whether the line is no command to the analyzer, even if its first letters look like one.
-
-    Of ``DELE-ALL`` the event shows ``DELE``; but the analyzer takes what follows an unknown word for a
-    secret. What it takes for one behind PASS in any case is left to the rules for PASS.
-    """
-    row = _KNOWN.get(event.command)
-    if row is None:
-        return True
-    if row.secret is Secret.ARGUMENT:
-        return False
-    return event.secret in (Secret.ARGUMENT, Secret.LINE)
-
-
-def _may_log_in(names: set[str]) -> bool:
-    """Say whether a login may begin here; AUTH without a mechanism only asks for their list."""
-    return any(name in ("PASS", "APOP", "RPOP") or name.startswith("AUTH ") for name in names)
+def _names(event: Request) -> frozenset[str]:
+    """Return the names by which rules know a command."""
+    command = event.command
+    if command not in _KNOWN:
+        return frozenset({UNKNOWN, f"{UNKNOWN} {command}"})
+    if command in ("AUTH", "XTND") and (second := event.arg.split(None, 1)[:1]):
+        return frozenset({command, f"{command} {second[0].upper()}"})
+    return frozenset({command})

@@ -21,6 +21,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
+from ..masking import shown_name
 from .engine import Engine
 from .store import Ban
 
@@ -160,7 +161,7 @@ class Control:
 
 def _shown(ban: Ban, now: float) -> dict[str, Any]:
     return {
-        "key": ban.key,
+        "key": shown_name(ban.key),
         "rule": ban.rule,
         "since": ban.since,
         "until": ban.until,

@@ -22,6 +22,7 @@ from ...analyzer.events import (
 )
 from ...analyzer.events import Policy as PolicyEvent
 from ..api import PASS, Delay, Deny, Drop, Verdict
+from ..masking import shown_name
 from .config import Policy, PolicyRule
 from .store import (
     SECRET,
@@ -635,7 +636,7 @@ class Engine:
         said = decision.events[-1]
         evidence = (
             f"{_time(now)} {said.counted} {said.count} of {said.limit} in {said.window:g} s"
-            f" by {said.key}; the last one in session {event.c.uid}",
+            f" by {shown_name(said.key)}; the last one in session {event.c.uid}",
         )
         before = past.evidence[-9:] if past is not None else ()
         self.store.ban(Ban(about, rule.name, now, now + seconds, times, (*before, *evidence)), now)

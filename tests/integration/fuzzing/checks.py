@@ -1,0 +1,233 @@
+"""What must hold of a dialogue that was played on each way; each breach is a short kind and a text."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pop3proxy.analyzer.events import (
+    Event,
+    LoginAttempt,
+    LoginFailure,
+    LoginSuccess,
+    Reason,
+    Unexpected,
+)
+
+from .dialogues import Dialogue
+from .oracle import Judgement
+from .playing import Played, Tapped
+from .proxies import Recorded, Way
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One play of a dialogue on one way."""
+
+    way: Way
+    played: Played
+    judged: list[Judgement]
+    tapped: Tapped | None = None
+    recorded: Recorded | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the end may have kept something from one side."""
+        return self.played.ending != "closed" or (self.tapped is not None and self.tapped.reset)
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A rule that did not hold. ``certain``: no accident of timing can have caused it."""
+
+    way: Way
+    kind: str
+    text: str
+    certain: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.way.value}: {self.kind}: {self.text}"
+
+
+def judge(dialogue: Dialogue, runs: Sequence[Run], steady: bool) -> list[Breach]:
+    """Hold all rules against the runs of one dialogue; the straight one comes first.
+
+    ``steady``: the server answers the same each time, so that runs can be compared with each other.
+    """
+    straight, *others = runs
+    found: list[Breach] = []
+    for run in others:
+        if run.way is Way.UNGUARDED:
+            found += _unguarded(run)
+        elif run.way is Way.GUARDED:
+            found += _guarded(run)
+        else:
+            found += _denied(run)
+        compared = run.way is Way.UNGUARDED or (run.way is Way.GUARDED and dialogue.tame)
+        if compared and steady and not dialogue.leaves:
+            found += _alike(straight, run)
+        if run.recorded is None or run.recorded.end is None:
+            found.append(Breach(run.way, "no end", "the session does not end behind its client's"))
+    return found
+
+
+def _unguarded(run: Run) -> Iterator[Breach]:
+    if run.tapped is not None and not _same_or_cut(
+        bytes(run.tapped.sent), bytes(run.played.sent), True
+    ):
+        yield Breach(run.way, "changed bytes", "the server was not sent what the client sent")
+    yield from _outcomes(run)
+
+
+def _guarded(run: Run) -> Iterator[Breach]:
+    yield from _asked(run)
+    yield from _outcomes(run)
+
+
+def _denied(run: Run) -> Iterator[Breach]:
+    if run.judged:
+        yield Breach(run.way, "judged although denied", _listed(run.judged), certain=True)
+    successes = [event for event in _events(run) if isinstance(event, LoginSuccess)]
+    if successes:
+        yield Breach(run.way, "success although denied", str(successes[0].user))
+
+
+# --- answers --------------------------------------------------------------------------------------------
+
+
+def _alike(straight: Run, run: Run) -> Iterator[Breach]:
+    one, other = normalised(straight.played.received), normalised(run.played.received)
+    if run.played.ending == "hangs" and straight.played.ending != "hangs":
+        yield Breach(run.way, "hangs", "it ended when it was played straight")
+    elif not _same_or_cut(one, other, straight.cut or run.cut):
+        yield Breach(run.way, "other answers", f"straight {one!r}; here {other!r}")
+    if not (straight.cut or run.cut) and straight.judged != run.judged:
+        text = f"straight {_listed(straight.judged)}; here {_listed(run.judged)}"
+        yield Breach(run.way, "other judgements", text)
+
+
+def _same_or_cut(one: bytes, other: bytes, cut: bool) -> bool:
+    return one == other or (cut and (one.startswith(other) or other.startswith(one)))
+
+
+# --- outcomes -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    user: str
+    result: str
+    text: str
+
+
+def _events(run: Run) -> list[Event]:
+    return [] if run.recorded is None else [event for _, event in run.recorded.events]
+
+
+_ENDS = (LoginSuccess, LoginFailure, Unexpected)
+_OPEN = ("login_cancelled", "cut_login")
+
+
+def _outcome(event: Event) -> _Outcome | None:
+    if isinstance(event, LoginSuccess):
+        return _Outcome(event.user, "accepted", f"success of {event.user!r}")
+    if isinstance(event, LoginFailure):
+        # The server left instead of answering, or what it answered could not be read.
+        result = "unanswered" if event.reason is Reason.ABORTED else "refused"
+        return _Outcome(event.user, result, f"failure of {event.user!r} ({event.reason.value})")
+    if isinstance(event, Unexpected) and event.msg.value in _OPEN:
+        return _Outcome("", "unanswered", event.msg.value)
+    return None
+
+
+def _outcomes(run: Run) -> Iterator[Breach]:
+    """Each judgement has its outcome, in order, and no success is without a judgement."""
+    outcomes = [outcome for outcome in map(_outcome, _events(run)) if outcome is not None]
+    told = f"told {', '.join(outcome.text for outcome in outcomes) or 'nothing'}"
+    left = list(outcomes)
+    for number, judgement in enumerate(run.judged):
+        at = next((n for n, one in enumerate(left) if _tells(one, judgement)), None)
+        if at is None:
+            last = run.cut and number == len(run.judged) - 1
+            if not last:
+                kind = "accepted and not told" if judgement.accepted else "refused and not told"
+                yield Breach(run.way, kind, f"{judgement}; judged {_listed(run.judged)}; {told}")
+            return
+        skipped = [one for one in left[:at] if one.result == "accepted"]
+        if skipped:
+            yield Breach(run.way, "told and not accepted", f"{told}; judged {_listed(run.judged)}")
+            return
+        left = left[at + 1 :]
+    if any(one.result == "accepted" for one in left):
+        yield Breach(run.way, "told and not accepted", f"{told}; judged {_listed(run.judged)}")
+    yield from _numbered(run)
+
+
+def _tells(outcome: _Outcome, judgement: Judgement) -> bool:
+    if outcome.result == "unanswered":
+        return False
+    wanted = "accepted" if judgement.accepted else "refused"
+    return judgement.user in _readings(outcome.user) and outcome.result == wanted
+
+
+def _readings(user: str) -> tuple[str, ...]:
+    """Return what servers take for the name that was sent, which is what events have.
+
+    Some leave blanks around it out, or all behind the first NUL; nothing that they answer shows it.
+    """
+    return (user, user.strip(" "), user.partition("\0")[0], user.partition("\0")[0].strip(" "))
+
+
+def _numbered(run: Run) -> Iterator[Breach]:
+    """Each attempt that was told has exactly one outcome, by its number."""
+    attempts = [event.attempt for event in _events(run) if isinstance(event, LoginAttempt)]
+    # An exchange that ends before its credentials are complete has an outcome, and no attempt.
+    ends = [event.attempt for event in _events(run) if isinstance(event, _ENDS) and _outcome(event)]
+    if len(set(ends)) < len(ends) or not {*attempts} <= {*ends}:
+        yield Breach(
+            run.way, "attempts without one outcome", f"attempts {attempts}, outcomes of {ends}"
+        )
+
+
+# --- questions ------------------------------------------------------------------------------------------
+
+
+def _asked(run: Run) -> Iterator[Breach]:
+    """Each judgement was asked about before, under the judged name and password, in order."""
+    asked = [] if run.recorded is None else list(run.recorded.asked)
+    told = (
+        ", ".join(f"{event.user!r} with {event.password!r:.40}" for _, event in asked) or "nothing"
+    )
+    start = 0
+    for judgement in run.judged:
+        at = next(
+            (n for n in range(start, len(asked)) if _is_about(*asked[n], judgement)),
+            None,
+        )
+        if at is None:
+            text = f"{judgement}; judged {_listed(run.judged)}; asked about {told}"
+            yield Breach(run.way, "judged and not asked about", text, certain=True)
+            return
+        start = at + 1
+
+
+def _is_about(serial: int, event: LoginAttempt, judgement: Judgement) -> bool:
+    return (
+        serial < judgement.serial
+        and event.user == judgement.user
+        and (judgement.password is None or event.password == judgement.password)
+    )
+
+
+def _listed(judged: Sequence[Judgement]) -> str:
+    return "; ".join(map(str, judged)) or "nothing"
+
+
+# --- what differs between two visits --------------------------------------------------------------------
+
+_STAMP = re.compile(rb"<[^>\r\n]+>")
+_CHALLENGE = re.compile(rb"^\+ [A-Za-z0-9+/=]{16,}", re.M)
+
+
+def normalised(data: bytes) -> bytes:
+    """Take out what a server says otherwise each time: time stamps, numbers of sessions, challenges."""
+    return _CHALLENGE.sub(b"+ challenge", _STAMP.sub(b"<stamp>", data))
