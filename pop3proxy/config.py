@@ -26,6 +26,7 @@ from .analyzer.refusalrow import Refusal
 from .analyzer.refusals import DEFAULT_REFUSALS, Refusals
 from .hooks.policy.commands import command_name
 from .hooks.policy.config import Policy
+from .hooks.policy.names import BlanksInNames
 from .values import Count, DenialReply, Network, Seconds, SecondsOrNone, Switch, Table, shown
 
 
@@ -335,18 +336,22 @@ class Verdicts(Table):
     """Further commands that the guard passes before the login, and whether their +OK opens a body."""
     unknown_mechanisms: Literal["deny", "pass"] = "deny"
     """What becomes of an AUTH mechanism that cannot be read: passed, hooks are asked about an empty user."""
-    blanks_in_names: Literal["both", "whole", "deny"] = "both"
-    """How hooks are asked about a user name with a blank in it: as a whole and as servers read it that stop
-    at the blank, or only as a whole (Dovecot, Domino); or such names are denied."""
+    blanks_in_names: BlanksInNames | None = None
+    """How hooks are asked about a user name with a blank in it. `both`: as a whole and as servers read it
+    that stop at the blank; `whole`: only as a whole (Dovecot, Domino); `deny`: such names are denied. Without
+    it as `policy.users.server` reads them, or else `both`."""
 
-    def guard(self, xclient: bool) -> GuardOptions:
-        """Return what the guard passes: XCLIENT and XOIP, too, if proxies before this one may send them."""
+    def guard(self, xclient: bool, blanks: BlanksInNames) -> GuardOptions:
+        """Return what the guard passes: XCLIENT and XOIP, too, if proxies before this one may send them.
+
+        ``blanks`` is how the mail server reads blanks in names, for an operator who says nothing of it.
+        """
         words = {word.encode("ascii"): reply for word, reply in self.words.items()}
         claims: dict[bytes, Literal["line", "body"]] = {b"XCLIENT": "line", b"XOIP": "line"}
         return GuardOptions(
             words=claims | words if xclient else words,
             unknown_mechanisms=self.unknown_mechanisms == "pass",
-            blanks_in_names=self.blanks_in_names,
+            blanks_in_names=self.blanks_in_names or blanks,
             mailbox_before_login=self.on_blind == "pass",
         )
 
@@ -391,6 +396,11 @@ class Config(Table):
                     ' name its files: [[tls.certificates]], chain = "…", key = "…"'
                 )
         return self
+
+    def guard(self) -> GuardOptions:
+        """Return what the guard passes before a login."""
+        xclient = self.rules is not None and self.rules.xclient == "pass"
+        return self.verdicts.guard(xclient, self.policy.users.blanks if self.policy else "both")
 
 
 def load(path: str | None, overrides: Mapping[str, Any], reactor: Any = None) -> Config:
@@ -511,9 +521,19 @@ def _dotted(place: Iterable[str | int]) -> str:
     return text.removeprefix(".")
 
 
+_MOVED = {
+    f"policy.{key}": f"policy.users.{key}"
+    for key in ("ignore_case", "default_domain", "plus_address")
+}
+"""Keys of former versions, and what is written now."""
+
+
 def _nearest_key(place: tuple[str | int, ...]) -> str:
     """Name the known key that was probably meant: one of the same table, else one of any table."""
     key = _dotted(part for part in place if isinstance(part, str))
+    if key in _MOVED:
+        table, _, name = _MOVED[key].rpartition(".")
+        return f"has moved to {_MOVED[key]}; write {name} under [{table}]"
     table, _, name = key.rpartition(".")
     known = list(_keys(Config))
     siblings = [k for k in known if k.rpartition(".")[0] == table]

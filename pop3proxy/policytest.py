@@ -26,13 +26,14 @@ from .analyzer.events import (
     Tls,
 )
 from .analyzer.events import Policy as PolicyEvent
-from .config import AnalyzerOptions, load_apart
+from .config import AnalyzerOptions, ConfigError, load_apart
 from .hooks.api import Verdict
 from .hooks.logging.records import line
 from .hooks.masking import MASK, masked
 from .hooks.policy.config import Policy
 from .hooks.policy.engine import MISCONFIGURED
 from .hooks.policy.failedlogins import FailedLogins
+from .replay.captures import STANDARD_INPUT, CaptureError, CaptureFile, NoCapture
 
 MAX_SESSIONS: Final = 100_000
 """Sessions of an event log that go on at a time; of more the oldest are taken as ended."""
@@ -51,31 +52,45 @@ def policy() -> None:
     """Try the rules for failed logins."""
 
 
+FORMATS: Final = "a log of events (JSON Lines) or a capture (pcap or pcapng, gzipped or not)"
+"""What can be judged."""
+
+
 @policy.command()
-@click.argument("source", metavar="CAPTURE|EVENTS.jsonl")
+@click.argument("source", metavar="EVENTS.jsonl|CAPTURE")
 @click.option(
-    "--config", "path", metavar="FILE.toml", required=True, help="The configuration to try."
+    "--config",
+    "path",
+    metavar="FILE.toml",
+    required=True,
+    help="The configuration to try; it must have [policy].",
 )
 @click.option("--partial", is_flag=True, help="Go on without the rules that cannot be judged.")
 def test(source: str, path: str, partial: bool) -> int:
     """Say what the rules would have done to old traffic, and why.
 
-    Decisions are JSON Lines on standard output, the summary a table on standard error. Records of logins
-    need password_fp, or passwords in clear, for rules that count passwords.
+    The old traffic is a log of events (JSON Lines, as this program writes it) or a capture (pcap or
+    pcapng, gzipped or not). Decisions are JSON Lines on standard output, the summary a table on
+    standard error. Records of logins need password_fp, or passwords in clear, for rules that count
+    passwords.
     """
     config = load_apart(path)
-    rules = config.policy or Policy()
-    summary = Summary()
-    hook = FailedLogins(rules, live=False)
+    rules = config.policy
+    if rules is None:
+        raise ConfigError([f"{path}: has no [policy] to try; add [policy] for the default rules"])
+    hook = Trial(rules)
+    summary = Summary(hook)
     # A Hook emits what it decides to whoever delivers events: here, to the summary.
     hook.emit = summary.take
     try:
-        if source.endswith((".jsonl", ".json")):
+        if _is_log(source):
             unjudged = _judge_events(source, hook, rules, partial)
         else:
             unjudged = _for_one_listener(rules)
             _judge_capture(source, hook, summary.take, config.analyzer)
-    except (OSError, ValueError) as problem:
+    except OSError as problem:
+        return _complain(f"{source}: cannot be read: {problem.strerror}; give {FORMATS}")
+    except ValueError as problem:
         return _complain(f"{source}: {problem}")
     except _CannotJudge as problem:
         return _complain(str(problem))
@@ -87,10 +102,31 @@ class _CannotJudge(Exception):
     """The records lack what rules need; one line."""
 
 
+class Trial(FailedLogins):
+    """Judges old traffic, and counts it."""
+
+    def __init__(self, policy: Policy) -> None:
+        """Take the rules; no file is read or written and no socket opened."""
+        super().__init__(policy, live=False)
+        self.attempts = 0
+        self.failures = 0
+
+    def pop3_login_attempt(self, event: LoginAttempt) -> Any:
+        """Judge an attempt."""
+        self.attempts += 1
+        return super().pop3_login_attempt(event)
+
+    def pop3_login_failure(self, event: LoginFailure) -> Any:
+        """Judge a failure."""
+        self.failures += 1
+        return super().pop3_login_failure(event)
+
+
 class Summary:
     """Writes decisions as they come, and counts them."""
 
-    def __init__(self) -> None:
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
         self._counts: Counter[tuple[str, str]] = Counter()
         self._keys: dict[tuple[str, str], set[str]] = {}
 
@@ -107,8 +143,13 @@ class Summary:
             keys.add(event.key)
 
     def show(self, unjudged: tuple[str, ...]) -> None:
-        """Write the table."""
+        """Write what was judged, and the table of what would have been done."""
         sys.stdout.buffer.flush()
+        judged = f"{self._trial.attempts} login attempts, {self._trial.failures} of them failed"
+        done = "would have been done" if self._counts else "nothing would have been done"
+        click.echo(f"{judged}; {done}{':' if self._counts or unjudged else ''}", err=True)
+        if not self._counts and not unjudged:
+            return
         rows = [("rule", "action", "times", "keys")]
         rows += [
             (rule, action, str(count), str(len(self._keys[rule, action])))
@@ -121,10 +162,19 @@ class Summary:
             click.echo("  ".join(cells).rstrip(), err=True)
 
 
+def _is_log(source: str) -> bool:
+    """Return whether a file is a log of events, by its name or its first byte. Raises OSError."""
+    if source == STANDARD_INPUT:
+        return False
+    if source.endswith((".jsonl", ".json")):
+        return True
+    with open(source, "rb") as file:
+        return file.read(1) == b"{"
+
+
 def _judge_capture(
     source: str, hook: FailedLogins, take: Callable[[Event], None], options: AnalyzerOptions
 ) -> None:
-    from .replay.captures import CaptureError, CaptureFile
     from .replay.run import Replay
 
     try:
@@ -133,6 +183,8 @@ def _judge_capture(
             # Set anew: whoever delivers the replay's events has put itself there.
             hook.emit = take
             running.run(capture.frames())
+    except NoCapture:
+        raise _CannotJudge(f"{source}: cannot be judged; give {FORMATS}") from None
     except CaptureError as problem:
         raise _CannotJudge(str(problem)) from None
 
@@ -171,9 +223,9 @@ def _records(source: str) -> Iterator[dict[str, Any]]:
             try:
                 record = json.loads(text)
             except (ValueError, RecursionError):
-                raise ValueError(f"line {number} is no JSON; give a log of pop3proxy") from None
+                raise ValueError(f"line {number} is no JSON; give {FORMATS}") from None
             if not isinstance(record, dict):
-                raise ValueError(f"line {number} is no record; give a log of pop3proxy")
+                raise ValueError(f"line {number} is no record; give {FORMATS}")
             yield record
 
 
@@ -222,6 +274,7 @@ def _event(record: dict[str, Any], sessions: dict[str, Connection]) -> Event | N
             *(str(record["id.resp_h"]), int(record["id.resp_p"])),
             str(record.get("listener", "")),
         )
+        c.orig_unknown = record.get("orig_unknown") is True
     if "tls_version" in record:
         c.tls = Tls(str(record["tls_version"]), str(record["tls_cipher"]))
     if name == Connect.name:

@@ -25,6 +25,7 @@ LEAST = 'listen = ["tcp:1110"]\nupstream = "tcp:127.0.0.1:110"\n'
 JSON_LINES = "pop3proxy.hooks.logging.jsonlines:JsonLines"
 DENY = LEAST + '[[rules.deny]]\ncommands = ["DELE"]\n'
 REFUSAL = LEAST + "[[analyzer.refusals]]\ntext = 'mailbox locked'\n"
+USERS = LEAST + "[policy.users]\n"
 HOOK = LEAST + f'[[hooks]]\nname = "{JSON_LINES}"\noptions = {{path = "b"}}\n'
 
 
@@ -195,6 +196,58 @@ def relaying(options: str) -> str:
             LEAST + "[[analyzer.refusals]]\ntext = 'lock busy'\nreason = 'in_use'\n" * 201,
             "analyzer.refusals",
             "has 201 rows; write 200 at most",
+        ),
+        (LEAST + "[policy]\nignore_case = true\n", "policy.ignore_case", "under [policy.users]"),
+        (
+            LEAST + "[policy]\ndefault_domain = 'a'\n",
+            "policy.default_domain",
+            "policy.users.default_",
+        ),
+        (
+            LEAST + "[policy]\nplus_address = true\n",
+            "policy.plus_address",
+            "policy.users.plus_address",
+        ),
+        (
+            LEAST + "[policy]\ndrop_domain = true\n",
+            "policy.drop_domain",
+            "policy.users.drop_domain",
+        ),
+        (LEAST + "[policy]\nusers = true\n", "policy.users", "a table"),
+        (USERS + "server = 'exim'\n", "policy.users.server", "'cyrus' or 'exchange'"),
+        (USERS + "server = 5\n", "policy.users.server", "'cyrus' or 'exchange'"),
+        (USERS + "drop_domains = true\n", "policy.users.drop_domains", "policy.users.drop_domain"),
+        (USERS + "separators = '%@'\n", "policy.users.separators", "is no separator"),
+        (USERS + "separators = '%x'\n", "policy.users.separators", '"x" is no separator'),
+        (USERS + "separators = ['%']\n", "policy.users.separators", "a string"),
+        (USERS + "strip_prefix = 'b'\n", "policy.users.strip_prefix", '"recent:"'),
+        (USERS + f"strip_prefix = '{'x' * 64}:'\n", "policy.users.strip_prefix", '"recent:"'),
+        (USERS + "master_separator = '**'\n", "policy.users.master_separator", '"*"'),
+        (USERS + "master_separator = '+'\n", "policy.users.master_separator", '"*"'),
+        (
+            USERS + "drop_domain = true\ndefault_domain = 'example.org'\n",
+            "policy.users",
+            "leave default_domain out",
+        ),
+        (
+            USERS + "server = 'exchange'\ndefault_domain = 'example.org'\n",
+            "policy.users",
+            'server = "exchange" sets it',
+        ),
+        (
+            USERS + "domain_first = true\nseparators = '%/'\n",
+            "policy.users",
+            "those of domain_first; leave them out",
+        ),
+        (
+            USERS + "domain_first = true\nmaster_separator = '/'\n",
+            "policy.users",
+            "those of domain_first; write another",
+        ),
+        (
+            USERS + "separators = '%*'\nmaster_separator = '*'\n",
+            "policy.users",
+            '"*" is the master_separator',
         ),
         (LEAST + "[verdicts]\non_blind = 'deny'\n", "verdicts.on_blind", "'drop' or 'pass'"),
         (LEAST + "[verdicts]\ndelayed = -1\n", "verdicts.delayed", "at least 0"),

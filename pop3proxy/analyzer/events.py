@@ -67,8 +67,9 @@ class Connection:
     ``listener_p`` the address that it is bound to (a UNIX socket's path and port 0); empty in a capture.
     ``state`` is the session's as far as the server has answered; ``tls`` is set while the client
     talks TLS to the proxy, which holds the keys, or to a load balancer whose word on it counts.
-    ``trusted_peer``: ``orig_h`` is a proxy before this one that named no client (PROXY LOCAL or UNKNOWN),
-    so that it must be neither counted nor banned as one.
+    ``orig_unknown``: the client's address is not known. ``orig_h`` is a proxy before this one that named no
+    client (PROXY UNKNOWN or LOCAL), or the client came to a UNIX socket; it must not be counted or banned as
+    an address.
     ``secrets`` remembers what the client of this session used to prove itself, within bounds, so that
     whoever writes events down can mask a reply that repeats it.
     """
@@ -84,7 +85,7 @@ class Connection:
     tls: Tls | None = None
     state: State = State.AUTHORIZATION
     secrets: Remembered = NOTHING_REMEMBERED
-    trusted_peer: bool = False
+    orig_unknown: bool = False
 
 
 class Secret(Enum):

@@ -8,18 +8,22 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 
+from .proxyheader import is_address
+
 
 def host_and_port(address: Any) -> tuple[str, int]:
     """Return host and port of an address; a UNIX socket's path, and port 0, where there are none.
 
-    An IPv4 client of an IPv6 socket is that IPv4 client: ``::ffff:192.0.2.1`` is ``192.0.2.1``.
+    An IPv4 client of an IPv6 socket is that IPv4 client: ``::ffff:192.0.2.1`` is ``192.0.2.1``. A path that
+    reads like an IP address is not taken for one: a client of a UNIX socket chooses its path.
     """
     if isinstance(address, IPv4Address):
         return address.host, address.port
     if isinstance(address, IPv6Address):
         return _unmapped(address.host), address.port
     name = getattr(address, "name", None)
-    return (name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else ""), 0
+    path = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else ""
+    return (f"./{path}" if is_address(path) else path), 0
 
 
 def host_and_port_of(address: Any) -> tuple[str, int]:

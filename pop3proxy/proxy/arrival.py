@@ -79,7 +79,7 @@ class Entry(Protocol):
     def leave(self, host: str) -> None:
         """Let a client out; ``host`` is what it is counted by, or empty."""
 
-    def session(self, host: str, port: int, trusted_peer: bool) -> Session:
+    def session(self, host: str, port: int, orig_unknown: bool) -> Session:
         """Make the session of a client that is counted. If that raises, the client has left."""
 
 
@@ -177,8 +177,8 @@ class Arrival:
         "_told",
         "_wire",
         "host",
+        "orig_unknown",
         "port",
-        "trusted_peer",
     )
 
     _log = Logger(namespace="pop3proxy.arrival")
@@ -196,7 +196,7 @@ class Arrival:
         ``guarded``: behind the stages it may still send a header that it must not send.
         """
         self.host, self.port = peer
-        self.trusted_peer = False  # whether that is a proxy, which has named no client
+        self.orig_unknown = False  # whether that is a proxy that has named no client
         self._entry = entry
         self._hall = hall
         self._stages = list(stages)
@@ -347,7 +347,7 @@ class Arrival:
         if self._entry.trusts_tls:
             self._told = header.fields
         if header.source is None:
-            self.trusted_peer = True
+            self.orig_unknown = True
         else:
             self.host, self.port = header.source
             self._entrance = header.destination
@@ -448,7 +448,7 @@ class Arrival:
         self._wire = None
         self._hall.arrivals.discard(self)
         try:
-            session = self._entry.session(self.host, self.port, self.trusted_peer)
+            session = self._entry.session(self.host, self.port, self.orig_unknown)
         except BaseException:
             wire.abort()
             raise

@@ -21,7 +21,7 @@ from .addresses import has_option, host_and_port, host_and_port_of, kind_of
 from .arrival import HEADER, NO_ROOM, SCREEN, TLS, Arrival, Guard, Hall, Stage
 from .engine import Engine
 from .plainwire import PlainWire
-from .proxyheader import Address
+from .proxyheader import Address, is_address
 from .session import Session
 from .terms import Terms
 from .tls import ServerTls
@@ -32,11 +32,11 @@ class SessionMaker(Hall, Protocol):
     """Who makes sessions, and keeps what is between accept and session."""
 
     def session(
-        self, host: str, port: int, listener: "Listener", trusted_peer: bool = False
+        self, host: str, port: int, listener: "Listener", orig_unknown: bool = False
     ) -> Session:
         """Make the session of a client that has connected.
 
-        ``trusted_peer``: it is a proxy before us, and has named no client.
+        ``orig_unknown``: it is a proxy before this one that has named no client.
         """
 
 
@@ -77,7 +77,8 @@ class Admission:
 
     def claim(self, host: str) -> str:
         """Count somebody inside by an address and return ``""``, or name the limit that forbids it."""
-        if not host:
+        if not is_address(host):
+            # A UNIX socket's peer has none.
             return ""
         inside, allowed = self._by_address[host], self._limits.connections_per_address
         if allowed and inside >= allowed:
@@ -104,7 +105,7 @@ class Admission:
     def leave(self, host: str = "") -> None:
         """Let a client out that was let in; ``host`` if it is counted by that."""
         self._inside -= 1
-        if host:
+        if host in self._by_address:
             self._by_address[host] -= 1
             if not self._by_address[host]:
                 del self._by_address[host]
@@ -292,12 +293,12 @@ class Listener:
         """Let a client out; ``host`` is what it is counted by, or empty (Entry)."""
         self._admission.leave(host)
 
-    def session(self, host: str, port: int, trusted_peer: bool) -> Session:
+    def session(self, host: str, port: int, orig_unknown: bool) -> Session:
         """Make the session of a client that is counted. If that raises, the client has left (Entry)."""
         try:
-            return self._maker.session(host, port, self, trusted_peer)
+            return self._maker.session(host, port, self, orig_unknown)
         except BaseException:
-            self._admission.leave("" if trusted_peer else host)
+            self._admission.leave("" if orig_unknown else host)
             raise
 
 

@@ -6,6 +6,7 @@ The specification is HAProxy's ``proxy-protocol.txt``; sections are named by its
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final
 
 from ..analyzer.events import Tls
@@ -58,10 +59,16 @@ class Header:
 
 
 def is_address(host: str) -> bool:
-    """Say whether a host is named by an IP address, as clients of a UNIX socket are not."""
+    """Return whether a host is named by an IP address, as clients of a UNIX socket are not.
+
+    By the C library, since it is asked for each client.
+    """
     try:
-        ip_address(host)
-    except ValueError:
+        if ":" in host:
+            inet_pton(AF_INET6, host.partition("%")[0])
+        else:
+            inet_pton(AF_INET, host)
+    except (OSError, ValueError):
         return False
     return True
 

@@ -19,12 +19,14 @@ from ..analyzer.events import Connection
 from ..config import Config, ConfigError
 from ..hooks.api import Hook
 from ..hooks.dispatcher import Dispatcher
+from ..hooks.policy.users import unknown_place
 from ..problems import described
 from .accepting import Acceptor
 from .addresses import host_and_port, kind_of
 from .arrival import Arrival
 from .engine import Engine, usable
 from .listeners import Admission, Listener, queue_all_it_can, send_at_once
+from .proxyheader import is_address
 from .session import Session
 from .terms import terms_for
 from .tls import ServerTls, TlsError
@@ -69,8 +71,7 @@ class ProxyService(Service):
         self.elapsed: Callable[[], float] = reactor.seconds
         self._reactor = reactor
         self._config = config
-        rules = config.rules
-        self._guard = config.verdicts.guard(rules is not None and rules.xclient == "pass")
+        self._guard = config.guard()
         self._refusals = config.analyzer.table()
         self._dispatcher = Dispatcher(hooks, self.end_sessions)
         self._admission = Admission(config.limits, self.count)
@@ -127,6 +128,26 @@ class ProxyService(Service):
                     endpoint=listener.endpoint,
                 )
 
+    def _warn_of_unknown_clients(self, listener: Listener, options: settings.Listener) -> None:
+        """Say whether a listener may have clients without an address, and what the policy does then."""
+        if self._config.policy is None:
+            return
+        if options.proxies:
+            self._log.warn(
+                "policy: {endpoint} takes PROXY headers: clients that these do not name (UNKNOWN, LOCAL) are"
+                " counted together, as {place}; rules by user, pair and password hold for them, none by"
+                " address or network; let the proxy name its clients",
+                endpoint=listener.name,
+                place=unknown_place(listener.name),
+            )
+        elif not is_address(listener.address[0]):
+            self._log.warn(
+                "policy: clients of {endpoint} have no address: they are counted together, as {place};"
+                " rules by user, pair and password hold for them, none by address or network",
+                endpoint=listener.name,
+                place=unknown_place(listener.name),
+            )
+
     def _warn_of_claimed_addresses(self) -> None:
         """Say that clients can use the trust that the mail server has in us."""
         if self._config.upstream.xclient and self._config.rules is None:
@@ -159,6 +180,7 @@ class ProxyService(Service):
             upstream=self._upstream.name,
             terms=_described(options),
         )
+        self._warn_of_unknown_clients(factory, options)
         if options.tls == "none":
             whose = (
                 "; those without TLS at the load balancer" if options.trust_tls else ", who then"
@@ -255,14 +277,14 @@ class ProxyService(Service):
     # --- sessions ---------------------------------------------------------------------------------------
 
     def session(
-        self, host: str, port: int, listener: Listener, trusted_peer: bool = False
+        self, host: str, port: int, listener: Listener, orig_unknown: bool = False
     ) -> Session:
         """Make the session of a client that has connected (SessionMaker)."""
         upstream = self._upstream
         connection = Connection(
             *(new_uid(), host, port, upstream.host, upstream.port, listener.name, *listener.address)
         )
-        connection.trusted_peer = trusted_peer
+        connection.orig_unknown = orig_unknown or not is_address(host)
         analyzer = Analyzer(
             connection,
             wants=self._dispatcher.wants,
@@ -308,7 +330,7 @@ class ProxyService(Service):
         """Forget a session that has ended."""
         self.sessions.discard(session)
         connection = session.connection
-        self._admission.leave("" if connection.trusted_peer else connection.orig_h)
+        self._admission.leave("" if connection.orig_unknown else connection.orig_h)
         self.counts[f"inspected_{session.analyzer.inspected.partition(':')[0]}"] += 1
         if self._empty is not None and not self.sessions:
             empty, self._empty = self._empty, None

@@ -55,6 +55,10 @@ class Stamp(float):
         return f"{seconds}.{fraction:0{self._digits}d}"
 
 
+class NoCapture(CaptureError):
+    """The file is of another kind."""
+
+
 class CaptureFile:
     """An open capture. ``position`` and ``size`` are in octets of the file, ``size`` 0 if it is not known.
 
@@ -92,7 +96,7 @@ class CaptureFile:
         self._raw.close()
 
     def frames(self) -> Iterator[Frame]:
-        """Yield the frames. Raises CaptureError where the file cannot be read on."""
+        """Yield the frames. Raises NoCapture, and CaptureError where the file cannot be read on."""
         magic = self._take(4)
         if magic in _PCAP:
             yield from self._pcap(*_PCAP[magic])
@@ -101,7 +105,7 @@ class CaptureFile:
         elif not magic:
             raise CaptureError(f"{self.path}: {self.cut or 'is empty'}")
         else:
-            raise CaptureError(
+            raise NoCapture(
                 f"{self.path}: is no capture; pcap and pcapng can be read, gzipped or not"
             )
 

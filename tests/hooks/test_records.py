@@ -3,12 +3,14 @@
 import json
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pop3proxy.analyzer.events import ALL, Connect, Event, Reply, Request, SessionEnd, Tls
 from pop3proxy.hooks.logging.records import line
+from pop3proxy.hooks.logging.schema import schema
 
 from .examples import TS, connection, every_event
 
@@ -17,6 +19,8 @@ COMMON = ["v", "ts", "event", "uid", "id.orig_h", "id.orig_p", "id.resp_h", "id.
 TLS = ["tls_version", "tls_cipher", "tls_server_name", "tls_next_protocol", "tls_client"]
 
 C = connection()
+
+VALID = jsonschema.Draft202012Validator(schema())
 
 
 def record(event: Event) -> dict[str, Any]:
@@ -56,6 +60,16 @@ def test_what_is_known_of_tls_comes_before_the_parameters(kind: type[Event]) -> 
         "pop3",
         "CN=böb",
     ]
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_a_client_without_an_address_is_said_in_each_record(kind: type[Event]) -> None:
+    c = connection()
+    c.tls, c.orig_unknown = FULL, True
+    (event,) = (event for event in every_event(c) if type(event) is kind)
+    assert list(record(event)) == [*COMMON, "orig_unknown", *TLS, *kind.parameters]
+    assert record(event)["orig_unknown"] is True
+    VALID.validate(record(event))
 
 
 def test_of_tls_only_what_is_known_is_in_a_record() -> None:

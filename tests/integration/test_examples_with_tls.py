@@ -11,7 +11,7 @@ from .conftest import Events
 from .dovecot import Dovecot
 from .front import ANY_PORT, FETCHED, fetch, new_mailbox, trusting
 from .haproxy import running_haproxy
-from .popclient import PopClient
+from .popclient import Attempt, PopClient
 from .processes import eventually
 from .proxy import CHECKOUT, configured_proxy
 from .tls_table import chapter_block
@@ -135,3 +135,46 @@ def test_the_example_behind_haproxy_learns_the_address_and_passes_it_on(
     users = {first.user: "127.0.0.5", second.user: "127.0.0.6"}
     assert seen == [[(address, user)] for user, address in users.items()]
     assert_server_knows(tls_dovecot, users)
+
+
+def test_the_example_with_policy_takes_no_password_in_clear_and_says_what_it_would_do(
+    tls_dovecot: Dovecot,
+    certificates: Certificates,
+    proxy_certificate: tuple[Path, Path],
+    events_in: Events,
+    tmp_path: Path,
+) -> None:
+    chain, key = proxy_certificate
+    events = events_in("policy")
+    configuration = example(
+        "policy.toml",
+        {
+            '{ endpoint = "tcp:1110"': f'{{ endpoint = "{ANY_PORT}"',
+            '{ endpoint = "tcp:1995"': f'{{ endpoint = "{ANY_PORT}"',
+            '"tcp:127.0.0.1:110"': f'"tcp:127.0.0.1:{tls_dovecot.port}"',
+            "/etc/pop3proxy/mail.example.org.pem": str(chain),
+            "/etc/pop3proxy/mail.example.org.key": str(key),
+            '"pop3-events.jsonl"': f'"{events.path}"',
+        },
+    )
+    context = trusting(certificates)
+    account = new_mailbox(tls_dovecot)
+    with configured_proxy(configuration, tmp_path) as proxy:
+        pop3, pop3s = proxy.ports(2)
+        with PopClient(pop3, address="127.0.0.5") as client:
+            assert not client.ask(f"USER {account.user}")
+            assert client.ask("STLS")
+            client.turn_tls(context)
+            guesses = [Attempt(account.user, f"wrong{n}", "PLAIN", True) for n in range(6)]
+            assert not any(map(client.log_in, guesses))
+            # A dry run refuses nobody.
+            assert fetch(client, account) == FETCHED
+        with PopClient(pop3s, context, address="127.0.0.6") as client:
+            assert fetch(client, account) == FETCHED
+        first, second = events.sessions(0, 2)
+    judged = [one for one in tls_dovecot.judged_logins() if one.user == account.user]
+    assert len(judged) == 6 + 2
+    assert ("guessing", "deny", True) in first.said("pop3_policy", "rule", "action", "dry_run")
+    assert second.of("pop3_policy") == []
+    # The state of the policy is where the example says.
+    assert (tmp_path / "pop3-policy.json").exists()

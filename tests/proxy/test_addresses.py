@@ -7,6 +7,7 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from pop3proxy.proxy.addresses import destination, host_and_port, host_and_port_of
+from pop3proxy.proxy.proxyheader import is_address
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,19 @@ def test_an_endpoint_names_a_host_and_a_port(endpoint: str, expected: tuple[str,
 )
 def test_the_address_of_a_socket_has_the_same_form(address: Any, expected: tuple[str, int]) -> None:
     assert host_and_port_of(address) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (b"/run/pop3", "/run/pop3"),
+        (b"", ""),
+        (b"192.0.2.1", "./192.0.2.1"),
+        (b"::1", "./::1"),
+        (b"\0::1", "\0::1"),
+    ],
+)
+def test_a_path_is_no_address(name: bytes, expected: str) -> None:
+    """A client of a UNIX socket binds its own to any path, and must not be allowed or trusted by it."""
+    assert host_and_port(UNIXAddress(name)) == (expected, 0)
+    assert not is_address(expected)

@@ -85,7 +85,7 @@ class Maker:
         return self.around.elapsed()
 
     def session(
-        self, host: str, port: int, listener: Listener, trusted_peer: bool = False
+        self, host: str, port: int, listener: Listener, orig_unknown: bool = False
     ) -> Session:
         connection = Connection("Cuid", host, port, "198.51.100.1", 110, listener.name)
         self.made.append(Session(connection, Analyzer(connection), self.around))
@@ -251,3 +251,12 @@ def test_clients_wait_in_the_queue_while_the_proxy_is_held_up(proxy: Proxy) -> N
         for _ in range(100):
             # With no room it would take a second and more.
             stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port), 0.9))
+
+
+def test_clients_of_a_unix_socket_are_not_counted_by_its_path() -> None:
+    door = admission(per_address=1)
+    assert [door.enter("/run/client"), door.enter("/run/client"), door.enter(HERE)] == ["", "", ""]
+    assert door.enter(HERE) == "connections_per_address"
+    for host in ("/run/client", "", HERE):
+        door.leave(host)
+    assert door.enter(HERE) == ""

@@ -45,7 +45,7 @@ def line(event: Event) -> bytes:
     c = event.c
     return (
         f'{_BEGINNING}{event.ts:.6f},"event":"{event.name}",'
-        f"{_connection(c.uid, c.orig_h, c.orig_p, c.resp_h, c.resp_p, c.tls)}"
+        f"{_connection(c.uid, c.orig_h, c.orig_p, c.resp_h, c.resp_p, c.tls, c.orig_unknown)}"
         f"{_PARAMETERS[type(event)](event)}}}\n"
     ).encode("utf-8", _BYTES_AS_TEXT)
 
@@ -82,11 +82,13 @@ _AFTER_DATA: Final = b'"}\n'
 # the server may change after pop3_connect, and TLS begin after it.
 @lru_cache(maxsize=1024)
 def _connection(
-    uid: str, orig_h: str, orig_p: int, resp_h: str, resp_p: int, tls: Tls | None
+    uid: str, orig_h: str, orig_p: int, resp_h: str, resp_p: int, tls: Tls | None, unknown: bool
 ) -> str:
+    orig_unknown = ',"orig_unknown":true' if unknown else ""
     return (
         f'"uid":{_text(uid)},"id.orig_h":{_text(orig_h)},"id.orig_p":{orig_p},'
-        f'"id.resp_h":{_text(resp_h)},"id.resp_p":{resp_p}{_tls(tls) if tls is not None else ""}'
+        f'"id.resp_h":{_text(resp_h)},"id.resp_p":{resp_p}'
+        f"{orig_unknown}{_tls(tls) if tls is not None else ''}"
     )
 
 

@@ -18,6 +18,14 @@ _TLS: Final = {
 }
 """What records have besides while the client talks TLS to the proxy; the last three where they are known."""
 
+_UNKNOWN: Final = {
+    "orig_unknown": {
+        "const": True,
+        "description": "the client's address is not known; id.orig_h is that of a proxy, or a path",
+    }
+}
+"""What records have besides of a client without an address."""
+
 _LISTENER: Final = {
     "listener": {"type": "string", "description": "the endpoint string of the client's listener"},
     "listener.h": {"type": "string", "description": "the address that it is bound to"},
@@ -47,6 +55,7 @@ def _record(kind: type[Event]) -> dict[str, Any]:
         "description": inspect.getdoc(kind),
         "type": "object",
         "properties": common
+        | _UNKNOWN
         | _TLS
         | listener
         | parameters

@@ -13,6 +13,7 @@ from pydantic import (
 
 from ...values import Count, DenialReply, Network, Seconds, SecondsOrNone, Switch, Table
 from ..api import Deny
+from .names import PolicyUsers
 
 Kind = Literal["address", "network", "user", "pair"]
 ReasonName = Literal[
@@ -247,12 +248,8 @@ class Policy(Table):
     """Bits that make an IPv4 network."""
     ipv6_network: Count = Field(default=48, ge=16, le=128)
     """Bits that make an IPv6 network."""
-    ignore_case: Switch = True
-    """Users that differ in case only are one."""
-    default_domain: str = ""
-    """Added to users without a domain, as the mail server does."""
-    plus_address: Switch = False
-    """`bob+lists@example.org` is `bob@example.org`."""
+    users: PolicyUsers = PolicyUsers()
+    """Which ways to write a user name are one account."""
     banned: Literal["deny", "drop"] = "deny"
     """What a banned client gets when it connects: `banned_reply`, or nothing."""
     banned_reply: DenialReply = "-ERR [SYS/TEMP] Too many failed logins, please try again later."

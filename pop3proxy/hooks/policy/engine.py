@@ -36,7 +36,7 @@ from .store import (
     Window,
     exceeded,
 )
-from .users import Addresses, Passwords, Users
+from .users import Addresses, Passwords, Users, unknown_place
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -211,7 +211,7 @@ class Engine:
     def connect(self, event: Event) -> Decision:
         """Judge a client that has connected: is it banned?"""
         c, decision = event.c, Decision()
-        if self.addresses.allowed(c.orig_h):
+        if self._is_allowed(c):
             return decision
         keys = self._places(c)
         ban = self.store.ban_of(keys, event.ts)
@@ -224,7 +224,7 @@ class Engine:
     def attempt(self, event: LoginAttempt) -> "Decision | Deferred[Decision]":
         """Judge a login before the server sees it."""
         c, decision = event.c, Decision()
-        if self.addresses.allowed(c.orig_h):
+        if self._is_allowed(c):
             return decision
         who = self._who(event)
         ban = self.store.ban_of((*self._places(c), *self._accounts(who)), event.ts)
@@ -260,7 +260,7 @@ class Engine:
     def failure(self, event: LoginFailure) -> "Decision | Deferred[Decision]":
         """Count a failed login; its reply may wait."""
         c, decision = event.c, Decision()
-        if self.addresses.allowed(c.orig_h):
+        if self._is_allowed(c):
             return decision
         who = self._who(event)
         flight = self._landed(event, who)
@@ -300,7 +300,7 @@ class Engine:
     def success(self, event: LoginSuccess) -> "Decision | Deferred[Decision]":
         """Forget what was counted of the pair, and keep its address in good memory."""
         c, decision = event.c, Decision()
-        if self.addresses.allowed(c.orig_h):
+        if self._is_allowed(c):
             return decision
         who = self._who(event)
         flight = self._landed(event, who)
@@ -312,7 +312,7 @@ class Engine:
             event.ts if flight is None else flight.at,
             refunded=() if flight is None else tuple(each.charge for each in flight.charged),
             charges=tuple(each.charge for each in charged),
-            marks=((_welcome(who), known), (_home(who), known)) if who.pair else (),
+            marks=((_welcome(who), known), (_home(who), known)) if _welcome(who) else (),
             cleared=(
                 *([rule.key(pair) for rule in self._by_pair] if who.pair else ()),
                 *(() if repeat is None else (repeat.key,)),
@@ -397,17 +397,22 @@ class Engine:
     def _who(self, event: LoginAttempt | LoginSuccess | LoginFailure) -> Who:
         address, network = self._whereabouts(event.c)
         user = self.users.key(event.user)
-        pair = f"{address}|{user}" if address and user else ""
+        place = unknown_place(event.c.listener) if event.c.orig_unknown else address
+        pair = f"{place}|{user}" if place and user else ""
         return Who(address, network, user, self.passwords.fingerprint(event.password), pair)
 
     def _whereabouts(self, c: Connection) -> tuple[str, str]:
         """Return the client's address and network as keys; a proxy's own address says nothing of a client."""
-        if c.trusted_peer:
+        if c.orig_unknown:
             return "", ""
         return self.addresses.address(c.orig_h), self.addresses.network(c.orig_h)
 
+    def _is_allowed(self, c: Connection) -> bool:
+        # The address of a proxy that names no client allows nobody.
+        return not c.orig_unknown and self.addresses.allowed(c.orig_h)
+
     def _places(self, c: Connection) -> tuple[str, ...]:
-        return () if c.trusted_peer else self.addresses.places(c.orig_h)
+        return () if c.orig_unknown else self.addresses.places(c.orig_h)
 
     @staticmethod
     def _accounts(who: Who) -> tuple[str, ...]:
@@ -684,7 +689,7 @@ def _slow(decision: Decision, seconds: float) -> None:
 
 
 def _target(who: Who, kind: str) -> str:
-    value = who.value(kind)
+    value = "" if kind == "pair" and not who.address else who.value(kind)
     return f"{kind}:{value}" if value else ""
 
 
@@ -695,8 +700,8 @@ def _client_left(event: SessionEnd, flight: Flight) -> bool:
 
 
 def _welcome(who: Who) -> str:
-    pair = who.pair
-    return f"known|{pair}" if pair else ""
+    # Clients without an address are all in one place: a login of one makes no other welcome there.
+    return f"known|{who.pair}" if who.pair and who.address else ""
 
 
 def _home(who: Who) -> str:

@@ -67,6 +67,7 @@ class FailedLogins(Hook):
             policy, self.store, secrets.token_bytes(32) if key is None else key.encode()
         )
         self._live = live
+        self._on_trial: Counter[str] = Counter()  # rule and action, of rules that only say it
         self._snapshots = LoopingCall(self._save)
         self._writing = Lock()
         self._control: Control | None = None
@@ -112,6 +113,12 @@ class FailedLogins(Hook):
         if self._live:
             counts = ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
             self._log.info("policy stopped; counted: {counts}", counts=counts or "nothing")
+            if self.policy.dry_run or self._on_trial:
+                tried = (f"{what} {count}" for what, count in sorted(self._on_trial.items()))
+                self._log.info(
+                    "policy dry run; without it would have been done: {tried}",
+                    tried=", ".join(tried) or "nothing",
+                )
 
     def _banned_elsewhere(self, ban: Ban) -> None:
         self._end(self.engine.sessions(ban.key))
@@ -168,6 +175,8 @@ class FailedLogins(Hook):
 
     def _done(self, decision: Decision) -> _Any:
         for event in decision.events:
+            if event.dry_run:
+                self._on_trial[f"{event.rule} {event.action}"] += 1
             self.emit(event)
         self._end(decision.ending)
         verdict: Verdict = decision.verdict

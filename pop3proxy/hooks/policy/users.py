@@ -2,8 +2,10 @@
 
 import hashlib
 import hmac
+import re
 import unicodedata
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from socket import AF_INET, inet_ntop, inet_pton
@@ -13,6 +15,9 @@ from .config import Policy
 
 MAX_NAME: Final = 128
 """Letters of a user in a key; of a longer one the key has a hash, so that keys stay small."""
+
+UNKNOWN: Final = "unknown@"
+"""What begins the place of a client whose address is not known."""
 
 MAX_NUMBERED: Final = 10_000
 """Passwords that have a number at a time."""
@@ -29,37 +34,44 @@ _NOTHING: Final = dict.fromkeys(
 
 
 class Users:
-    """Says which names mean the same user.
+    """Reads which account a user name means, and names it by a key.
 
-    Blanks around a name go, and what stands behind a NUL, and a dot or nothing behind the @: servers cut
-    them off. Ways to write the same in Unicode are one, as by SASLprep (RFC 4013). Then, as configured,
-    case, a default domain, and what stands behind a plus sign. Any text is taken, also what was no UTF-8.
+    Whitespace around a name is trimmed, and what follows a NUL, a dot at the end of the domain and an @ with
+    nothing behind it are cut off, as servers do. Spellings in Unicode are one as by SASLprep (RFC 4013). What
+    else is one account is configured (``[policy.users]``). Any text is taken, also what was no UTF-8. A rule
+    that would leave nothing of a name is not applied to it: an attempt at it must count, too.
     """
 
     def __init__(self, policy: Policy) -> None:
-        self._ignore_case = policy.ignore_case
-        self._domain = policy.default_domain.casefold()
-        self._plus = policy.plus_address
+        users = policy.users
+        self._ignore_case = users.ignore_case
+        self._domain = users.default_domain.casefold()
+        self._prefix = users.strip_prefix.lower() if users.ignore_case else users.strip_prefix
+        self._master = users.master_separator
+        self._separators = str.maketrans(dict.fromkeys(users.separators, "@"))
+        # In this order. A + is cut off before separators are read: Cyrus takes "bob+x%example.org" for
+        # "bob", and every domain there would be another key of it.
+        steps: tuple[tuple[object, Callable[[str], str]], ...] = (
+            (self._prefix, self._without_prefix),
+            (self._master, self._without_master),
+            (users.domain_first, _domain_behind),
+            (users.plus_address, _without_detail),
+            (users.separators, self._with_at),
+            (users.drop_domain, _without_domain),
+        )
+        self._steps = tuple(step for wanted, step in steps if wanted)
 
     def key(self, user: str) -> str:
         """Return the name under which a user is counted; empty if there is none."""
-        name = user.lstrip(_BLANKS).partition("\0")[0].rstrip(_BLANKS)
-        if name.isascii():
-            if self._ignore_case:
-                name = name.lower()
-        else:
-            name = unicodedata.normalize("NFKC", name.translate(_NOTHING))
-            if self._ignore_case:
-                name = unicodedata.normalize("NFKC", name.casefold())
-            name = name.strip()
+        name = self._folded(user)
+        for step in self._steps:
+            name = step(name).strip() or name
         local, at, domain = name.rpartition("@")
         domain = domain.rstrip(".")
-        if at and local and not domain:
-            name, at = local.rstrip("@"), ""
+        if at and not domain and (alone := local.rstrip("@")):
+            name, at = alone, ""
         if not at:
             local, domain = name, ""
-        if self._plus and "+" in local[1:]:
-            local = local[0] + local[1:].partition("+")[0]
         if local and not at and self._domain:
             at, domain = "@", self._domain
         name = f"{local}{at}{domain}"
@@ -67,6 +79,62 @@ class Users:
             digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
             name = f"{name[:16]}...{digest[:32]}"
         return name
+
+    def _folded(self, user: str) -> str:
+        """Trim a name, and write it as all its spellings in Unicode, and in case if that is ignored."""
+        name = user.lstrip(_BLANKS).partition("\0")[0].rstrip(_BLANKS)
+        if name.isascii():
+            return name.lower() if self._ignore_case else name
+        name = unicodedata.normalize("NFKC", name.translate(_NOTHING))
+        if self._ignore_case:
+            name = unicodedata.normalize("NFKC", name.casefold())
+        return name.strip()
+
+    def _without_prefix(self, name: str) -> str:
+        """Cut the prefix off, as often as it stands there."""
+        begin, prefix = 0, self._prefix
+        while name.startswith(prefix, begin):
+            begin += len(prefix)
+        return name[begin:]
+
+    def _without_master(self, name: str) -> str:
+        """Cut a master user's name off: what stands before it is the account."""
+        return name.partition(self._master)[0]
+
+    def _with_at(self, name: str) -> str:
+        """Write each separator as an @."""
+        return name.translate(self._separators)
+
+
+def _without_detail(name: str) -> str:
+    """Cut off what stands between the first + and the domain; a + at the beginning is part of the name."""
+    plus = name.find("+", 1)
+    if plus < 0:
+        return name
+    at = name.rfind("@", plus)
+    return name[:plus] + (name[at:] if at > 0 else "")
+
+
+def _without_domain(name: str) -> str:
+    """Cut off what stands behind the first @."""
+    return name.partition("@")[0]
+
+
+def _domain_behind(name: str) -> str:
+    """Write Exchange's DOMAIN/user/alias as user@DOMAIN, and user@domain/alias without the alias."""
+    first, *others = re.split(r"[\\/]", name, maxsplit=2)
+    if not others or "@" in first:
+        return first
+    # Nothing stands between two slashes or behind the last: then the first is all there is.
+    user = others[0]
+    if not user:
+        return first
+    return f"{user}@{first}" if first and "@" not in user else user
+
+
+def unknown_place(listener: str) -> str:
+    """Return the place of all clients of a listener whose address is not known, as in keys of pairs."""
+    return f"{UNKNOWN}{listener}"[:MAX_NAME]
 
 
 class Addresses:
@@ -127,6 +195,8 @@ class Addresses:
             return text
         if kind == "pair":
             host, _, user = value.partition("|")
+            if user and host.startswith(UNKNOWN):
+                return text
             if user and _parsed(host.partition("/")[0]) is not None:
                 return f"pair:{self.address(host.partition('/')[0])}|{user}"
             raise ValueError(f"{text} is no pair; write it like pair:192.0.2.1|bob")

@@ -38,9 +38,9 @@ class World:
         self.ending: set[str] = set()
         self._uids = 0
 
-    def client(self, host: str = HOST) -> Connection:
+    def client(self, host: str = HOST, listener: str = "tcp:110") -> Connection:
         self._uids += 1
-        return Connection(f"C{self._uids}", host, 1, "198.51.100.4", 110, "tcp:110")
+        return Connection(f"C{self._uids}", host, 1, "198.51.100.4", 110, listener)
 
     def _verdict(self, decision: Any) -> Verdict:
         assert isinstance(decision, Decision)
@@ -234,12 +234,39 @@ def test_a_failure_whose_attempt_was_not_seen_counts() -> None:
         ("j\u00f6rg", "JO\u0308RG\u200b", {}),
         ("j\u00f6rg", "jo\u0308rg", {"ignore_case": False}),
         ("bob", "\uff42ob\u3000", {}),
+        ("bob@example.org", "bob@example.com", {"drop_domain": True}),
+        ("bob@example.org", "bob%example.org", {"separators": "%"}),
+        ("bob@example.org", "bob\\example.org", {"separators": "\\"}),
+        ("bob@example", "EXAMPLE\\bob", {"domain_first": True}),
+        ("EXAMPLE/bob/sales", "EXAMPLE/bob/support", {"domain_first": True}),
+        ("bob@example.org/sales", "bob@example.org", {"domain_first": True}),
+        ("bob", "recent:bob", {"strip_prefix": "recent:"}),
+        ("bob", "bob*master", {"master_separator": "*"}),
     ],
 )
 def test_names_of_one_user_fall_together(one: str, other: str, options: dict[str, Any]) -> None:
-    world = World([rule("failures", "user", 1, "deny")], **options)
+    world = World([rule("failures", "user", 1, "deny")], users=options)
     world.guess(one, "x")
     assert isinstance(world.guess(other, "y"), Deny)
+
+
+@pytest.mark.parametrize(
+    ("options", "spelled"),
+    [
+        ({"drop_domain": True}, "bob@{}.example"),
+        ({"separators": "%", "drop_domain": True}, "bob%{}"),
+    ],
+)
+def test_sixty_spellings_of_one_account_are_guesses_at_one(
+    options: dict[str, Any], spelled: str
+) -> None:
+    for settings, most in ((options, 5), ({}, 60)):
+        world = World([rule("failures", "user", 5, "deny")], users=settings)
+        verdicts = [
+            world.guess(spelled.format(number), f"wrong{number}", f"192.0.2.{number}")
+            for number in range(60)
+        ]
+        assert verdicts.count(PASS) == most
 
 
 @pytest.mark.parametrize(
@@ -250,10 +277,15 @@ def test_names_of_one_user_fall_together(one: str, other: str, options: dict[str
         ("bob", "bob+x", {}),
         ("a" * 500, "a" * 499, {}),
         ("b\udcff", "b\udcfe", {}),
+        ("bob@example.org", "bob@example.com", {}),
+        ("bob@example.org", "bob%example.org", {}),
+        ("bob", "recent:bob", {}),
+        ("bob", "bob*master", {}),
+        ("EXAMPLE/bob/sales", "EXAMPLE/alice/sales", {"domain_first": True}),
     ],
 )
 def test_other_names_do_not(one: str, other: str, options: dict[str, Any]) -> None:
-    world = World([rule("failures", "user", 1, "deny")], **options)
+    world = World([rule("failures", "user", 1, "deny")], users=options)
     world.guess(one, "x")
     assert world.guess(other, "y") is PASS
 
@@ -569,8 +601,8 @@ def test_a_load_balancer_that_names_no_client_is_never_banned() -> None:
     ]
     world = World(rules)
     for number in range(8):
-        c = world.client()
-        c.trusted_peer = True
+        c = world.client(listener=f"tcp:{number % 2}")
+        c.orig_unknown = True
         assert world.connect(c) is PASS
         verdict = world.attempt(c, "bob", f"wrong{number}")
         # What says nothing of the client is not counted; what says something of the account is.
@@ -578,13 +610,60 @@ def test_a_load_balancer_that_names_no_client_is_never_banned() -> None:
         if verdict is PASS:
             world.fail(c, "bob", f"wrong{number}")
         world.end(c)
-    assert {event.rule for event in world.events} == {"by-user"}
+    assert {event.rule for event in world.events} <= {"by-user", "by-pair"}
+
+
+@pytest.mark.parametrize("allow", [[], [f"{HOST}/32"]], ids=["counted", "behind a proxy in allow"])
+def test_clients_of_a_listener_without_an_address_are_one_place(allow: list[str]) -> None:
+    rules = [
+        rule("failures", "pair", 3, "ban", ban="pair"),
+        {**rule("failures", "address", 1, "ban"), "name": "address"},
+        {**rule("passwords", "network", 1, "ban"), "name": "network"},
+        {**rule("addresses", "user", 1, "deny"), "name": "addresses"},
+    ]
+    world = World(rules, allow=allow)
+
+    def guess(listener: str, number: int) -> bool:
+        c = world.client(listener=listener)
+        c.orig_unknown = True
+        assert world.connect(c) is PASS
+        verdict = world.attempt(c, "bob", f"wrong{number}")
+        if verdict is PASS:
+            world.fail(c, "bob", f"wrong{number}")
+        world.end(c)
+        return verdict is PASS
+
+    seen = [guess(listener, n) for n in range(20) for listener in ("tcp:1110", "unix:/pop3")]
+    assert (seen.count(True), set(seen[6:])) == (6, {False})
+    keys = {"pair:unknown@tcp:1110|bob", "pair:unknown@unix:/pop3|bob"}
+    assert {event.key for event in world.events if event.action == "deny"} == keys
+    # Nobody is banned who may be one of many; an operator can clear what was counted.
+    assert not list(world.engine.store.bans(world.now))
+    key = world.engine.addresses.ban_key("pair:unknown@tcp:1110|bob")
+    world.engine.unban(key, world.now)
+    assert guess("tcp:1110", 20)
+    assert not guess("unix:/pop3", 20)
+
+
+def test_rules_by_user_hold_where_a_client_without_an_address_has_logged_in() -> None:
+    world = World([rule("failures", "user", 3, "deny")])
+    verdicts = []
+    for number in range(5):
+        c = world.client()
+        c.orig_unknown = True
+        if number == 0:
+            world.attempt(c, "bob", "right")
+            world.succeed(c, "bob", "right")
+        verdicts.append(world.attempt(c, "bob", f"wrong{number}"))
+        if verdicts[-1] is PASS:
+            world.fail(c, "bob", f"wrong{number}")
+    assert verdicts.count(PASS) == 3
 
 
 def test_a_login_behind_a_load_balancer_makes_nobody_welcome_there() -> None:
     world = World()
     c = world.client()
-    c.trusted_peer = True
+    c.orig_unknown = True
     world.attempt(c, "bob", "right")
     world.succeed(c, "bob", "right")
     for number in range(40):

@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 
 from pop3proxy import policytest
 from pop3proxy.analyzer.events import (
@@ -38,6 +40,7 @@ from pop3proxy.hooks.policy.failedlogins import FailedLogins
 from pop3proxy.hooks.policy.memory import MemoryStore
 from pop3proxy.hooks.policy.snapshot import SnapshotError
 from pop3proxy.loading import load_hooks
+from pop3proxy.policytest import FORMATS
 from pop3proxy.policytest import test as policy_test
 
 from ...replay.making import Said, frames, pcap, segments
@@ -95,6 +98,27 @@ def test_the_hook_asks_the_engine_tells_everybody_and_ends_sessions() -> None:
     none = (0, 0, 0, 0, 0, 0)
     dispatcher.inform([SessionEnd(other, NOW, "", "none", *none, 0.0, "quit", 0, "whole")])
     dispatcher.stop()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"dry_run": True}, ["policy dry run; without it would have been done: r ban 2, r deny 1"]),
+        ({}, []),
+    ],
+)
+def test_the_log_says_at_the_end_of_a_dry_run_what_would_have_been_done(
+    more: dict[str, Any], said: list[str]
+) -> None:
+    hook = FailedLogins(policy(**more))
+    dispatcher = Dispatcher([hook])
+    dispatcher.start(Clock())
+    for number in range(3):
+        guess(dispatcher, client(), f"{number}")
+    with capturedLogs() as events:
+        dispatcher.stop()
+    lines = [formatEvent(event) for event in events]
+    assert [line for line in lines if line.startswith("policy dry run")] == said
 
 
 def test_login_records_name_a_password_by_its_hash_where_the_key_is_configured(
@@ -399,6 +423,54 @@ def test_an_old_log_is_judged_by_its_own_time(tmp_path: Path) -> None:
     assert "brute-force" in result.stderr
 
 
+def test_what_would_have_been_done_is_summed_up_by_rule_and_action(tmp_path: Path) -> None:
+    result = judged(tmp_path, log_of(tmp_path, fingerprints=True))
+    first, head, *rows = result.stderr.splitlines()
+    assert first == "30 login attempts, 30 of them failed; would have been done:"
+    assert head.split() == ["rule", "action", "times", "keys"]
+    times = {(rule, action): int(count) for rule, action, count, _ in map(str.split, rows)}
+    decisions = [json.loads(line) for line in result.stdout.splitlines()]
+    assert times == Counter((each["rule"], each["action"]) for each in decisions)
+    assert ("brute-force", "ban") in times
+
+
+def test_that_nothing_would_have_been_done_is_said(tmp_path: Path) -> None:
+    source = Path(log_of(tmp_path, fingerprints=True))
+    source.write_text("".join(source.read_text().splitlines(keepends=True)[:4]))
+    result = judged(tmp_path, str(source))
+    said = "1 login attempts, 1 of them failed; nothing would have been done\n"
+    assert (result.return_value, result.stdout, result.stderr) == (0, "", said)
+
+
+def test_a_configuration_without_policy_has_nothing_to_try(tmp_path: Path) -> None:
+    config = tmp_path / "test.toml"
+    config.write_text("")
+    given = [log_of(tmp_path, fingerprints=True), "--config", str(config)]
+    command = [sys.executable, "-m", "pop3proxy", "policy", "test", *given]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False, text=True)
+    said = f"pop3proxy: {config}: has no [policy] to try; add [policy] for the default rules\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_the_help_names_every_format() -> None:
+    text = " ".join(CliRunner().invoke(policy_test, ["--help"]).output.split())
+    for name in ("JSON Lines", "pcap", "pcapng", "gzipped or not"):
+        assert name in text
+
+
+def test_a_log_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+    source = Path(log_of(tmp_path, fingerprints=True))
+    result = judged(tmp_path, str(source.rename(tmp_path / "mail.log")))
+    assert (result.return_value, "brute-force" in result.stderr) == (0, True)
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "none.log", "none.pcap"])
+def test_a_file_that_is_not_there_is_named_with_what_can_be_read(tmp_path: Path, name: str) -> None:
+    result = judged(tmp_path, str(tmp_path / name))
+    assert (result.return_value, result.stderr.count("\n")) == (1, 1)
+    assert f"{name}: cannot be read: No such file or directory; give {FORMATS}" in result.stderr
+
+
 def test_rules_that_a_log_says_too_little_for_are_named(tmp_path: Path) -> None:
     source = log_of(tmp_path, fingerprints=False)
     result = judged(tmp_path, source)
@@ -472,6 +544,7 @@ def test_what_is_no_log_is_refused(tmp_path: Path, text: str) -> None:
     result = judged(tmp_path, str(path))
     assert result.return_value == 1
     assert "line 1" in result.stderr
+    assert FORMATS in result.stderr or "lacks what its event needs" in result.stderr
 
 
 GUESSES = [
@@ -537,3 +610,4 @@ def test_a_capture_that_is_none_is_refused(tmp_path: Path) -> None:
     result = judged(tmp_path, str(tmp_path / "test.pcap"))
     assert result.return_value == 1
     assert result.stderr.count("\n") == 1
+    assert FORMATS in result.stderr
