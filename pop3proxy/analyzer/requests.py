@@ -239,8 +239,7 @@ class Requests(DialogueState):
 
     def _not_passed(self, row: Command, text: bytes, arg: bytes, refusal: LocalReply) -> None:
         """Raise the events of a line that the proxy answers, and the login that fails by it."""
-        if self._guard.not_passed > MAX_NOT_PASSED:
-            self._ends = "not_passed"
+        self._end_if_too_many()
         secret = self._raise_request(row, arg) if row.name else self._raise_unknown(text)
         self._odd(Oddity.NOT_PASSED, True, text, secret)
         if row.role is _AUTH:
@@ -249,6 +248,10 @@ class Requests(DialogueState):
                 exchange = Exchange(arg.split()[0])
                 exchange.initial(arg.split(None, 1)[1])
                 self._malformed(exchange, refusal.reason)
+
+    def _end_if_too_many(self) -> None:
+        if self._guard.not_passed > MAX_NOT_PASSED:
+            self._ends = "not_passed"
 
     def _malformed(self, exchange: Exchange, reason: Reason) -> None:
         """Raise the attempt that fails because a response of it does not pass."""
@@ -362,6 +365,8 @@ class Requests(DialogueState):
         before = (exchange.user, exchange.password) if exchange.complete else None
         if self._guard.lock_step and not self._passes(exchange, text):
             self._refusal = MALFORMED
+            self._guard.not_passed += 1
+            self._end_if_too_many()
             self._malformed(exchange, Reason.MALFORMED)
             return
         exchange.respond(text)

@@ -933,6 +933,15 @@ def test_after_twenty_of_them_the_session_ends() -> None:
     assert ends == [""] * 20 + ["not_passed"]
 
 
+def test_responses_that_do_not_pass_count_as_well() -> None:
+    session = Guarded()
+    ends = []
+    for _ in range(21):
+        assert session.passes(b"AUTH LOGIN", b"+ VXNlcm5hbWU6")
+        ends.append(session.says(b"no base64").ends)
+    assert ends == [""] * 20 + ["not_passed"]
+
+
 def test_lines_that_pass_in_between_change_nothing_of_that() -> None:
     session = Guarded()
     for _ in range(20):
