@@ -167,8 +167,9 @@ def _outcomes(run: Run) -> Iterator[Breach]:
     for number, judgement in enumerate(run.judged):
         at = next((n for n, one in enumerate(left) if _tells(one, judgement)), None)
         if at is None:
+            # What was judged when the client had left, or behind a reset, has no answer.
             last = run.cut and number == len(run.judged) - 1
-            if not last:
+            if not last and run.played.ending != "left":
                 kind = ACCEPTED if judgement.accepted else REFUSED
                 yield Breach(run.way, kind, f"{judgement}; judged {_listed(run.judged)}; {told}")
             return
