@@ -378,7 +378,9 @@ class Requests(DialogueState):
             return False
         trial = copy(exchange)
         trial.respond(text)
-        return not trial.malformed and self._guard.passes_name(trial.user, trial.realm)
+        if trial.malformed or trial.disputed:
+            return False
+        return self._guard.passes_name(trial.user, trial.realm)
 
     def _responded(self, exchange: Exchange, before: tuple[str, str] | None) -> None:
         """Raise what a response gave rise to.

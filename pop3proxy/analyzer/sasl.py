@@ -24,7 +24,7 @@ class Exchange:
     ``refused``: so could one before, and no user is known since; ``prompt``: the last challenge, decoded;
     ``early``: what is known came on the AUTH line, which a server may ignore; ``attempt``: the number of the
     login attempt under way, 0 before the credentials are complete; ``realm``: where the user's account is, if
-    the client has said so.
+    the client has said so; ``disputed``: servers read the user in different ways.
 
     A server that ignores the initial response (RFC 1734 has none), or does not like what it got, asks again
     within the exchange. Then what the client says last is what counts.
@@ -36,6 +36,7 @@ class Exchange:
         "attempt",
         "cancelled",
         "complete",
+        "disputed",
         "early",
         "malformed",
         "mechanism",
@@ -64,6 +65,7 @@ class Exchange:
         self.attempt = 0
         self.prompt = b""
         self.realm = ""
+        self.disputed = False
         self._read = _reader(self.mechanism)
 
     @property
@@ -290,8 +292,8 @@ def _ntlm(exchange: Exchange, data: bytes) -> None:
             exchange.refuse()
             return
         # Samba's ntlm_auth reads names as the server chose, whatever the message says of itself.
-        is_other = _ntlm_chosen(exchange.prompt) == (not unicode)
-        if is_other or len(data) < 44 or len(name) < length:
+        exchange.disputed = _ntlm_chosen(exchange.prompt) == (not unicode)
+        if len(data) < 44 or len(name) < length:
             exchange.refuse()
 
 
