@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 from twisted.internet.endpoints import clientFromString, serverFromString
 
-from .analyzer.events import Reason
+from .analyzer.events import Reason, State
 from .analyzer.grammar import COMMANDS
 from .analyzer.guard import GuardOptions
 from .analyzer.refusalrow import Refusal
@@ -82,6 +82,8 @@ def _guard_word(text: str) -> str:
     known = COMMANDS.get(word.encode("ascii"))
     if known is not None and known.before_login:
         raise ValueError(f"{word} passes the guard anyway; leave it out")
+    if known is not None and State.AUTHORIZATION not in known.states:
+        raise ValueError(f"{word} is a command for clients that have logged in; leave it out")
     return word
 
 

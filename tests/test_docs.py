@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from pop3proxy.analyzer import sasl, saslforms
+from pop3proxy.analyzer import guard, sasl, saslforms
 from pop3proxy.analyzer.events import ALL, Oddity, Reason
 from pop3proxy.analyzer.grammar import COMMANDS, Form
 from pop3proxy.analyzer.limits import Limits
@@ -106,7 +106,7 @@ def _rules() -> Iterator[tuple[str, ...]]:
 
 _FORMS = {
     Form.ALONE: "nothing",
-    Form.NAME: "a name: 8-bit bytes and inner blanks, too",
+    Form.NAME: "a name: 8-bit bytes, and blanks inside or after it, too",
     Form.PASSWORD: "everything",
     Form.NAME_AND_DIGEST: "a name, a blank, 32 hexadecimal digits",
     Form.MECHANISM: "nothing; or a mechanism; or that, a blank, and base64 or `=`",
@@ -149,14 +149,14 @@ GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "oddities": ("events.md", lambda: _table(("`msg`", "what it says"), _oddities())),
     "guard": (
         "guard.md",
-        lambda: _table(("argument", "passes", "passes only behind the login"), _guarded()),
+        lambda: _table(("argument", "passes", "passes only after the login"), _guarded()),
     ),
     "mechanisms": (
         "guard.md",
         lambda: _table(
             (
                 *("mechanism", "responses", "the first on the AUTH line"),
-                "a last, empty one behind the server's report or proof",
+                "a last, empty one after the server's report or proof",
             ),
             _mechanisms(),
         ),
@@ -199,6 +199,15 @@ def test_generated_table_is_what_the_code_says(name: str) -> None:
 
 def test_every_form_of_a_command_line_is_explained() -> None:
     assert set(_FORMS) == set(Form)
+
+
+def test_every_reply_of_the_guard_is_explained() -> None:
+    replies = {
+        value.reply.decode("ascii").rstrip()
+        for value in vars(guard).values()
+        if isinstance(value, guard.LocalReply)
+    }
+    assert set(_rows_under("guard.md", "| reply | cause |")) == replies
 
 
 def test_every_reason_of_a_failure_is_explained() -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from .events import Secret
 from .grammar import COMMANDS, Command
 from .sasl import is_mechanism
+from .saslforms import READABLE
 
 WORDS: Final[Mapping[str, str]] = {
     "POP3": " ".join(sorted(row.name for row in COMMANDS.values())),
@@ -32,7 +33,7 @@ word at the beginning of a line."""
 PUBLIC: Final = frozenset(word for words in WORDS.values() for word in words.split())
 """All of them."""
 
-MECHANISMS: Final = frozenset(
+MECHANISMS: Final = READABLE | frozenset(
     {
         "9798-M-DSA-SHA1",
         "9798-M-ECDSA-SHA1",
@@ -82,7 +83,7 @@ MECHANISMS: Final = frozenset(
         "XYMCOOKIE",
     }
 )
-"""Names of SASL mechanisms: IANA's registry, and those that mail clients have besides."""
+"""Names of SASL mechanisms: those that can be read, IANA's registry, and others that mail clients have."""
 
 _WORD: Final = re.compile(rb"([A-Za-z]{1,16})(?:[\0-\x20]|\Z)")
 _LETTERS: Final = re.compile(rb"[A-Za-z]*")

@@ -132,10 +132,11 @@ def _user(user: str, mechanism: str) -> str:
 
 def _after_first_word(arg: str) -> str:
     """Mask the response behind a mechanism's name, and the name if it is not a known one."""
-    if _LENGTH.match(arg):
+    if _LENGTH.match(arg.lstrip()):
         return arg
+    blanks = arg[: len(arg) - len(arg.lstrip())]
     words = arg.split(None, 1)
-    name = _mechanism(words[0]) if words else arg
+    name = blanks + _mechanism(words[0]) if words else arg
     return f"{name} {MASK}" if len(words) > 1 else name
 
 

@@ -233,7 +233,7 @@ class Engine:
         if ban is not None and not for_strangers:
             self._turned_away(decision, event, ban, Deny())
             return decision
-        charged = self._charged(self._failing, who, event)
+        charged = self._not_yet_charged(self._charged(self._failing, who, event), event)
         attempt = Attempt(tuple(each.charge for each in charged), _welcome(who), self._repeat(who))
 
         def go_on(answer: Answer) -> Decision:
@@ -434,6 +434,18 @@ class Engine:
         c = event.c
         found = [rule.charge(who, c, graced) for rule in rules]
         return tuple([each for each in found if each is not None])
+
+    def _not_yet_charged(
+        self, charged: tuple[Charged, ...], event: LoginAttempt
+    ) -> tuple[Charged, ...]:
+        """Leave out what another reading of the same attempt's name is charged for: it is one password."""
+        done = {
+            each.charge.key
+            for flight in self._flights.get(event.c.uid, ())
+            if event.attempt and flight.number == event.attempt
+            for each in flight.charged
+        }
+        return tuple(each for each in charged if each.charge.key not in done)
 
     def _charged_for(self, event: LoginFailure, who: Who) -> tuple[Charged, ...]:
         every = self._charged(self._failing, who, event)

@@ -210,6 +210,27 @@ def test_an_attempt_without_an_answer_is_taken_back_by_the_next_one_s() -> None:
     assert world.attempt(c, "bob", "y") is PASS
 
 
+@pytest.mark.parametrize(
+    "readings", [("First Last", "First"), ("bob ", "bob"), (" bob x", "bob x")]
+)
+def test_a_password_asked_about_under_several_names_is_one(readings: tuple[str, ...]) -> None:
+    world = World([rule("failures", "address", 3, "deny")])
+    verdicts = []
+    for number in range(1, 5):
+        c = world.client()
+        asked = [
+            LoginAttempt(c, world.now, name, f"guess {number}", "PLAIN", number)
+            for name in readings
+        ]
+        met = [world._verdict(world.engine.attempt(event)) for event in asked]
+        verdicts.append(all(verdict is PASS for verdict in met))
+        for event in asked:
+            raised = (event.user, event.password, event.mechanism, Reason.CREDENTIALS, "", number)
+            world._verdict(world.engine.failure(LoginFailure(c, world.now, *raised)))
+        world.end(c)
+    assert verdicts == [True, True, True, False]
+
+
 def test_a_failure_whose_attempt_was_not_seen_counts() -> None:
     world = World([rule("failures", "address", 1, "deny")])
     world.fail(world.client(), "bob", "x")
