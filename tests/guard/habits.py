@@ -178,6 +178,7 @@ class Habits:
             and self.ok_continues is not OkContinues.ALWAYS
             and Named.TAKEN not in (self.after_auth, self.after_apop)
             and not (self.four_letters or self.names_stop_at_a_blank or self.asks_again)
+            and not self.knows_rpop
             and not self.two_blanks_are_a_bare_auth
             and not self.keeps_a_name_that_no_reply_shows
             and not (self.skips_blanks_before_names or self.joins_the_realm or self.ntlm_is_oem)

@@ -4,7 +4,7 @@ Between the two is what ``pop3proxy serve`` runs, in memory: ``pop3proxy.testing
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -272,7 +272,8 @@ class Guarded(Stage):
 
     @property
     def _honest(self) -> bool:
-        return all(_HONEST.match(line) for line in self.lines())
+        begun = self.said.rpartition(b"\n")[2]
+        return b"\r" not in begun and all(_HONEST.match(line) for line in self.lines())
 
     def _see_pairs(self) -> None:
         """See that each reply of the server is where the client expects it, by its own count."""
@@ -321,8 +322,21 @@ class Unguarded(Stage):
         ]
         difference = f"events tell of {told}, and the server judged {judged}"
         later = iter(told)
-        assert all(login in later for login in judged), difference
-        assert [login for login in told if login[2]] == [j for j in judged if j[2]], difference
+        assert all(any(map(_same(login), later)) for login in judged), difference
+        successes = sum(login[2] for login in told)
+        assert successes == sum(login.success is True for login in self.server.judged), difference
+
+
+_Told = tuple[bytes, str, bool]
+
+
+def _same(judged: _Told) -> Callable[[_Told], bool]:
+    """Make what compares a login of the events with one that the server judged.
+
+    A server that ignored the initial response may have got an empty name behind it.
+    """
+    name, *rest = judged
+    return lambda told: (told[0] == name or not name) and list(told[1:]) == rest
 
 
 def guarded(habits: Habits, dialogue: Dialogue) -> Guarded:
