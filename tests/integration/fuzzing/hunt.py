@@ -21,7 +21,10 @@ AFTERWARDS = 0.7
 """Seconds in which a server may still have judged what a client sent that has left."""
 
 SHRINKING = 60
-"""Plays at most in order to make a failing dialogue smaller."""
+"""Tries at most to make a failing dialogue smaller."""
+
+SHRINKING_TIME = 30.0
+"""Seconds behind which no other is begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +102,12 @@ class Stage:
 
     async def _shrunk(self, found: Found) -> Found:
         kind = (found.breaches[0].way, found.breaches[0].kind)
-        plays, at = 0, len(found.dialogue.steps) - 1
-        while at >= 0 and plays < SHRINKING:
+        tries, at = 0, len(found.dialogue.steps) - 1
+        until = self.reactor.seconds() + SHRINKING_TIME
+        while at >= 0 and tries < SHRINKING and self.reactor.seconds() < until:
             steps = found.dialogue.steps
             smaller = replace(found.dialogue, steps=steps[:at] + steps[at + 1 :])
-            plays += 1
+            tries += 1
             breaches, runs = await self.breaches(smaller)
             if any((breach.way, breach.kind) == kind for breach in breaches):
                 found = Found(found.number, smaller, breaches, runs)
