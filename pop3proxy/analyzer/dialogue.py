@@ -187,7 +187,7 @@ class Analyzer(Replies):
             self._server.drop()
             self._body = self._body_end = None
         # Another USER, or the answer to the one that was seen, may be what is missing.
-        self._named, self._named_last = None, ""
+        self._named = self._named_last = None
         self._listing, self._after_unknown = None, False
         self._may_be_in = True
         self._doubt = Doubt(was_counted and side is SERVER)
@@ -393,6 +393,7 @@ class Analyzer(Replies):
                 self._cut_login(owed)
             else:
                 self._came_to_nothing(Oddity.CUT_LOGIN, owed.login)
+        self._leave_open()
         self._owed.clear()
         self._attempted = None
 

@@ -156,6 +156,8 @@ class Replies(Requests):
             self._body_closed_at = -1
         self._credentials -= owed.octets
         row = owed.command
+        if self._perhaps_in is not None:
+            self._tell_perhaps_in(row, status.ok)
         misplaced = self.connection.state not in row.states
         answer = _ON_REPLY.get(row.role)
         if answer is not None and answer(self, owed, status, certain):
@@ -272,10 +274,15 @@ class Replies(Requests):
             return
         if owed.named is None or owed.command.role is Role.RPOP:
             # The server decides whose PASS it is.
-            user = self._named if self._named is not None else (owed.named or self._named_last)
+            named = self._named if self._named is not None else (owed.named or self._named_last)
             self._named = None
         else:
-            user = owed.named
+            named = owed.named
+        if named is None and not status.ok:
+            # Whatever it says, it cannot have judged a password without a name.
+            self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
+            return
+        user = named or ""
         if owed.complete or status.ok:
             self._judge(attempt, user, status, True, certain, owed.malformed)
 
@@ -298,8 +305,27 @@ class Replies(Requests):
         if not (authorizing and (status.ok or exchange.judged)):
             self._came_to_nothing(Oddity.LOGIN_CANCELLED, exchange.attempt)
             return False
-        self._judge(self._of(exchange), exchange.user, status, exchange.complete, certain)
+        attempt = self._of(exchange)
+        if status.ok and exchange.odd_line and certain:
+            self._perhaps_in = attempt
+            self._expect_a_list()
+        else:
+            self._judge(attempt, exchange.user, status, exchange.complete, certain)
         return False
+
+    def _expect_a_list(self) -> None:
+        """Read what comes as the body of a reply, if it is no status line."""
+        self._after_unknown = True
+        self._body = Body(self._server.crlf)
+
+    def _tell_perhaps_in(self, row: Command, ok: bool) -> None:
+        """Tell, by the reply to the next command, whether an AUTH of an odd form was a login."""
+        attempt, self._perhaps_in = self._perhaps_in, None
+        assert attempt is not None
+        if ok and row.role is Role.MAILBOX:
+            self._accepted(attempt, attempt.user)
+        else:
+            self._came_to_nothing(Oddity.CUT_LOGIN, attempt.attempt)
 
     def _accepted_nothing(self, owed: OwedToExchange) -> bool:
         """Take a +OK to an AUTH without credentials, which is no login; return whether it goes on.
@@ -311,8 +337,7 @@ class Replies(Requests):
             self._challenged(owed.exchange, b"")
             return True
         self._client_expects = COMMAND
-        self._after_unknown = True
-        self._body = Body(self._server.crlf)
+        self._expect_a_list()
         if self._guard.lock_step:
             self._lose("out_of_step")
         return False
@@ -336,9 +361,6 @@ class Replies(Requests):
             self._came_to_nothing(Oddity.CUT_LOGIN, attempt.attempt)
         elif status.ok:
             self._accepted(attempt, user)
-        elif not user and attempt.mechanism == USER_PASS:
-            # Whatever it says, it cannot have judged a password without a name.
-            self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
         else:
             reason, code = self._refusals.reason(
                 status.text, user, attempt.password, complete, self.auth_resp_code
@@ -459,6 +481,10 @@ class Replies(Requests):
         """A line that is no status line: the body of an unknown command, or the end of certainty."""
         if self._after_unknown:
             self._after_unknown = False
+            if self._perhaps_in is not None:
+                # It was a list of mechanisms: Dovecot 2.3 reads two blanks behind AUTH as no argument.
+                self._came_to_nothing(Oddity.LOGIN_CANCELLED, self._perhaps_in.attempt)
+                self._perhaps_in = None
             self._odd(Oddity.UNKNOWN_BODY, False, text)
             self._server_expects = BODY
             self._body_line(text)

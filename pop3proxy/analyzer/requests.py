@@ -207,6 +207,7 @@ class Requests(DialogueState):
     def _request(self, row: Command, text: bytes, arg: bytes) -> None:
         """Raise the events of a command that goes to the server, and remember what that owes for it."""
         loose = grammar.loosely(text) if row is grammar.UNKNOWN else None
+        self._loose = loose is not None
         if loose is not None:
             # If the server says +OK, it was that command.
             self._row = row = loose[0]
@@ -337,6 +338,7 @@ class Requests(DialogueState):
         """
         mechanism, *initials = arg.split(None, 1)
         exchange = Exchange(mechanism)
+        exchange.odd_line = self._loose or arg[:1] <= b" "
         self._client_expects = ANSWER
         initial = initials[0].strip() if initials else b""
         if initial:

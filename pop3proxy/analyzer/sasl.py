@@ -22,6 +22,7 @@ class Exchange:
     anything at all; ``announced``: a challenge said that the login failed, before the -ERR does;
     ``cancelled``: the client gave up with ``*``; ``malformed``: the last response could not be read;
     ``refused``: so could one before, and no user is known since; ``prompt``: the last challenge, decoded;
+    ``odd_line``: that line is no AUTH in the RFC's form, and may be another command to the server;
     ``early``: what is known came on the AUTH line, which a server may ignore; ``attempt``: the number of the
     login attempt under way, 0 before the credentials are complete; ``realm``: where the user's account is, if
     the client has said so; ``disputed``: servers read the user in different ways.
@@ -40,6 +41,7 @@ class Exchange:
         "early",
         "malformed",
         "mechanism",
+        "odd_line",
         "password",
         "prompt",
         "realm",
@@ -62,6 +64,7 @@ class Exchange:
         self.malformed = False
         self.refused = False
         self.early = False
+        self.odd_line = False
         self.attempt = 0
         self.prompt = b""
         self.realm = ""

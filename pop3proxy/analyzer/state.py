@@ -115,6 +115,7 @@ class DialogueState:
         "_limits",
         "_line_by_line",
         "_listing",
+        "_loose",
         "_may_be_in",
         "_message",
         "_named",
@@ -122,6 +123,7 @@ class DialogueState:
         "_oddities",
         "_out",
         "_owed",
+        "_perhaps_in",
         "_readings",
         "_refusal",
         "_refusals",
@@ -199,6 +201,7 @@ class DialogueState:
         self._refusal: LocalReply | None = None
         self._ends = ""
         self._row: Command | None = None
+        self._loose = False  # the last line is a command to some servers only
         self._before: str | None = None
         self._attempted: tuple[LoginAttempt, Reason] | None = None  # how it fails if it is refused
         self._denied: tuple[LoginAttempt, Reason] | None = None  # the one that was refused
@@ -221,6 +224,9 @@ class DialogueState:
         self._capa_refused = False  # by the line just read, if gated
         # A login may be what is missing in a gap; USER and AUTH are accepted only before one.
         self._may_be_in = False
+        self._perhaps_in: LoginAttempt | None = (
+            None  # by an AUTH that may have been another command
+        )
         self._after_unknown = False
         self._handshake_due = False
         self._injected = 0  # octets that waited behind STLS when it was accepted
@@ -230,7 +236,7 @@ class DialogueState:
         # and the last that it answered, for its verdicts.
         self._user: str | None = None
         self._named: str | None = None
-        self._named_last = ""
+        self._named_last: str | None = None
 
     def gate(self, gated: Kinds) -> None:
         """Have the caller hold bytes back for these event types; no login may be waiting for its answer."""
@@ -386,6 +392,12 @@ class DialogueState:
         if attempt:
             self._odd(oddity, oddity is Oddity.LOGIN_CANCELLED, b"", attempt=attempt)
 
+    def _leave_open(self) -> None:
+        """Give up telling whether an AUTH of an odd form was a login."""
+        attempt, self._perhaps_in = self._perhaps_in, None
+        if attempt is not None:
+            self._came_to_nothing(Oddity.CUT_LOGIN, attempt.attempt)
+
     def _foreign(self, oddity: Oddity, is_orig: bool, line: bytes, protocol: str) -> None:
         """Stop: the session was never POP3."""
         self._odd(oddity, is_orig, line)
@@ -400,6 +412,7 @@ class DialogueState:
             self._came_to_nothing(Oddity.CUT_LOGIN, owed.login)
             if self._attempted is not None and self._attempted[0].attempt == owed.login:
                 self._attempted = None
+        self._leave_open()
         self.inspected = inspected
         self._client.drop()
         self._server.drop()
