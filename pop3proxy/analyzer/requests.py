@@ -101,7 +101,7 @@ class Requests(DialogueState):
     def _keep_undecided(self) -> int:
         """Let bytes behind a barrier pass, and keep a copy until the server has answered."""
         client = self._client
-        if self._gated:
+        if self._gated and (self._holds_later or self.connection.state is AUTHORIZATION):
             if self._doubt is None:
                 return -1
             # Nothing tells in doubt which answer is the barrier's, so waiting for it could last for ever.

@@ -60,7 +60,8 @@ def _form(pattern: bytes) -> Reads:
 
 # RFC 4616 section 2: names have up to 255 bytes; so have passwords, which are longer in use.
 _NAME = rb"[^\0-\x1f\x7f]{1,255}"
-_PASSWORD = rb"[^\0]{0,1024}"
+# Courier's authentication daemon reads lines: a password ends there at a line feed.
+_PASSWORD = rb"[^\0\r\n]{0,1024}"
 _EMPTY = _form(rb"")
 _ANYTHING = _form(rb".*")
 

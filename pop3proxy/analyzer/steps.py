@@ -30,9 +30,8 @@ SASL_MAY: Kinds = frozenset({LoginAttempt, Unexpected})
 STATUS_MAY: Kinds = frozenset({Reply, LoginSuccess, LoginFailure, StartTLS, Unexpected})
 STATUS_OR_DATA_MAY: Kinds = STATUS_MAY | {Data}
 DATA_MAY: Kinds = frozenset({Data, Unexpected})
-HOLDS_CLIENT: Kinds = frozenset(
-    {Request, LoginAttempt, LoginSuccess, LoginFailure, Data, Unexpected, StartTLS}
-)
+HOLDS_LATER: Kinds = frozenset({Request, Data, Unexpected, StartTLS})
+HOLDS_CLIENT: Kinds = HOLDS_LATER | {LoginAttempt, LoginSuccess, LoginFailure}
 
 
 class Step:

@@ -11,6 +11,7 @@ from pop3proxy.analyzer.dialogue import Analyzer
 from pop3proxy.analyzer.events import State
 from pop3proxy.analyzer.grammar import UNKNOWN, Command, Role
 from pop3proxy.analyzer.guard import USER_PASS, Guard
+from pop3proxy.analyzer.sasl import Exchange
 from pop3proxy.analyzer.saslforms import SaslForm
 from pop3proxy.analyzer.state import ANSWER, COMMAND
 from pop3proxy.proxy.relay import Relay
@@ -139,6 +140,7 @@ GUARDED = {
     "blanks behind AUTH are skipped": _together(
         _replacing(Command, "has_form", _skips_blanks),
         _replacing(Guard, "_refusal_of_auth", _skips_blanks),
+        _replacing(Exchange, "odd_line", _is(property(_says(False)(None), _says(None)(None)))),
     ),
     "a refused USER names": _replacing(Guard, "named", _believes_every_user),
     "the name outlives AUTH": _forgetting("AUTH"),
