@@ -200,7 +200,7 @@ def _is_read_as(sent: str, judged: str) -> bool:
     return judged == sent or judged.strip(" ") in (whole, part, whole.lower(), part.lower())
 
 
-LONGEST_PASSWORD = 250
+LONGEST_PASSWORD = 240
 """Bytes behind which popa3d cuts a password, or PAM does (512)."""
 
 
