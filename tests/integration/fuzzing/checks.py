@@ -200,8 +200,8 @@ def _is_read_as(sent: str, judged: str) -> bool:
     return judged == sent or judged.strip(" ") in (whole, part, whole.lower(), part.lower())
 
 
-LONGEST_PASSWORD = 240
-"""Bytes behind which popa3d cuts a password, or PAM does (512)."""
+LONGEST_PASSWORD = 120
+"""Bytes of which every server judges all: popa3d cuts a password behind 122, PAM behind 512."""
 
 
 def _is_password(sent: str, judged: str) -> bool:
