@@ -187,15 +187,28 @@ def _tells(outcome: _Outcome, judgement: Judgement) -> bool:
     if outcome.result == "unanswered":
         return False
     wanted = "accepted" if judgement.accepted else "refused"
-    return judgement.user in _readings(outcome.user) and outcome.result == wanted
+    return _is_read_as(outcome.user, judgement.user) and outcome.result == wanted
 
 
-def _readings(user: str) -> tuple[str, ...]:
-    """Return what servers take for the name that was sent, which is what events have.
+def _is_read_as(sent: str, judged: str) -> bool:
+    """Return whether a server may take what was sent, which is what events have, for the judged name.
 
-    Some leave blanks around it out, or all behind the first NUL; nothing that they answer shows it.
+    Cyrus leaves blanks around it out, solid-pop3d makes it lower case, and many end at the first NUL; nothing
+    that they answer shows it.
     """
-    return (user, user.strip(" "), user.partition("\0")[0], user.partition("\0")[0].strip(" "))
+    whole, part = sent.strip(" "), sent.partition("\0")[0].strip(" ")
+    return judged == sent or judged.strip(" ") in (whole, part, whole.lower(), part.lower())
+
+
+LONGEST_PASSWORD = 120
+"""Bytes of which every server judges all: popa3d cuts a password behind 122, PAM behind 512."""
+
+
+def _is_password(sent: str, judged: str) -> bool:
+    """Return whether a server may take what was sent for the judged password: mailutils trims its end."""
+    if len(judged.encode("utf-8", "surrogateescape")) >= LONGEST_PASSWORD:
+        return sent.startswith(judged)
+    return judged in (sent, sent.rstrip(" "))
 
 
 def _numbered(run: Run) -> Iterator[Breach]:
@@ -234,8 +247,8 @@ def _asked(run: Run) -> Iterator[Breach]:
 def _is_about(serial: int, event: LoginAttempt, judgement: Judgement) -> bool:
     return (
         serial < judgement.serial
-        and event.user == judgement.user
-        and (judgement.password is None or event.password == judgement.password)
+        and _is_read_as(event.user, judgement.user)
+        and (judgement.password is None or _is_password(event.password, judgement.password))
     )
 
 

@@ -51,11 +51,12 @@ class Kind:
     service: str
     arguments: Sequence[str] = ()
     mechanisms: tuple[str, ...] = ()
+    patience: float = 0.0
 
 
 MAILUTILS = Kind("mailutils-pop3d", "/usr/sbin/pop3d", "other", ("--inetd",))
 POPA3D = Kind("popa3d", "/usr/sbin/popa3d", "popa3d")
-SOLID = Kind("solid-pop3d", "/usr/sbin/solid-pop3d", "solid-pop3d")
+SOLID = Kind("solid-pop3d", "/usr/sbin/solid-pop3d", "solid-pop3d", patience=0.3)
 
 
 class _Asked(Protocol):
@@ -128,7 +129,7 @@ def runs(
         command += ["-nodnslookup", "-noidentlookup", str(port), str(binary), *kind.arguments]
         with stopped_at_the_end(started(command, root)):
             eventually(lambda: listens(port), f"{kind.title} listens")
-            yield Fuzzed(kind.title, port, kind.mechanisms, at_a_time=24)
+            yield Fuzzed(kind.title, port, kind.mechanisms, patience=kind.patience, at_a_time=24)
         await asked.stopListening()
 
     return running
