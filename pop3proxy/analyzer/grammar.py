@@ -6,7 +6,7 @@ unless a row names another source.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -202,12 +202,22 @@ def may_carry_sasl(head: bytes) -> bool:
     return head[:5].upper() == b"AUTH "
 
 
-def may_be_stls(head: bytes) -> bool:
-    """Return whether a command line of which ``head`` are the first 5 bytes may be STLS to some server."""
-    return _HEAD_OF_STLS.match(head) is not None
+def may_be(words: Collection[bytes], head: bytes) -> bool:
+    """Return whether a line that begins with these 5 bytes may be one of some commands to some server."""
+    start = head.lstrip(_BLANKS).upper()
+    return any(
+        word.startswith(start[: len(word)]) and not start[len(word) :].strip(_BLANKS)
+        for word in words
+    )
 
 
-_HEAD_OF_STLS = re.compile(rb"[\0-\x20]*(?:S(?:T(?:L(?:S[\0-\x20]?)?)?)?)?\Z", re.I)
+_BLANKS = bytes(range(0x21))
+STLS_WORDS = frozenset({b"STLS"})
+LOGIN_WORDS = frozenset(
+    name
+    for name, row in COMMANDS.items()
+    if row.role in (Role.PASS, Role.APOP, Role.RPOP, Role.AUTH)
+)
 
 
 def ends_in_command(text: bytes) -> bool:

@@ -47,6 +47,7 @@ class Strictness(Enum):
     """What the guard demands of a client's lines, from nothing to everything."""
 
     NONE = "every line passes at once"
+    NO_LOGIN = "no login passes: the client has logged in"
     WHOLE = "a line is one line to every server: no bare CR and no NUL"
     LINES = "strict lines"
     LOCK_STEP = "strict lines in a strict order, each behind the whole reply to the one before"
@@ -88,6 +89,7 @@ class LocalReply:
 
 _UNKNOWN: Final = LocalReply(b"-ERR Unknown command.\r\n")
 _FORM: Final = LocalReply(b"-ERR Malformed command.\r\n")
+_LOGGED_IN: Final = LocalReply(b"-ERR You have logged in already.\r\n")
 _LOG_IN_FIRST: Final = LocalReply(b"-ERR Log in first.\r\n", needs_login=True)
 _TOO_LONG: Final = LocalReply(b"-ERR Line too long.\r\n")
 _USER_FIRST: Final = LocalReply(b"-ERR Send USER first.\r\n")
@@ -117,12 +119,12 @@ class Guard:
         "_challenges",
         "_decides_logins",
         "_decides_requests",
+        "_decides_stls",
         "_form",
         "_named",
         "_options",
         "_realm",
         "_turn",
-        "decides_stls",
         "lock_step",
         "long_line",
         "not_passed",
@@ -132,7 +134,7 @@ class Guard:
     def __init__(self, options: GuardOptions) -> None:
         """Begin with nothing to guard."""
         self._options = options
-        self._decides_logins = self._decides_requests = self.decides_stls = False
+        self._decides_logins = self._decides_requests = self._decides_stls = False
         self._named = False  # the server has accepted the USER that stands before the next PASS
         self._form: SaslForm | None = None  # of the exchange under way
         self._turn = 0  # responses in it
@@ -147,7 +149,7 @@ class Guard:
         """Guard for those who decide about these event types, in this state."""
         self._decides_requests = Request in decided
         self._decides_logins = not decided.isdisjoint(_LOGIN_EVENTS)
-        self.decides_stls = StartTLS in decided
+        self._decides_stls = StartTLS in decided
         self.entered(state)
 
     def entered(self, state: State) -> None:
@@ -157,11 +159,13 @@ class Guard:
                 Strictness.LOCK_STEP
                 if self._decides_logins
                 else Strictness.WHOLE
-                if self.decides_stls
+                if self._decides_stls
                 else Strictness.NONE
             )
+        elif self._decides_requests:
+            self.strictness = Strictness.LINES
         else:
-            self.strictness = Strictness.LINES if self._decides_requests else Strictness.NONE
+            self.strictness = Strictness.NO_LOGIN if self._decides_logins else Strictness.NONE
         self.lock_step = self.strictness is Strictness.LOCK_STEP
 
     def restarted(self) -> None:
@@ -184,7 +188,12 @@ class Guard:
         self._realm = ""
         if self.strictness is Strictness.WHOLE:
             return _FORM if _TWO_LINES.search(text) else None
-        refusal = self._refusal_of_line(text, row, arg)
+        if self.strictness is Strictness.NO_LOGIN:
+            refusal = self._refusal_of_second_login(text, row)
+        else:
+            refusal = self._refusal_of_line(text, row, arg)
+        if self.strictness is Strictness.LINES:
+            refusal = refusal or self._refusal_of_second_login(text, row)
         if self.lock_step:
             refusal = refusal or self._refusal_of_order(text, row, arg)
             if row.role in _FORGETS_NAME or (refusal is None and row.name not in _KEEPS_NAME):
@@ -192,6 +201,20 @@ class Guard:
         if refusal is not None:
             self.not_passed += 1
         return refusal
+
+    def holds(self, head: bytes) -> bool:
+        """Return whether an unfinished line that begins so must be held until it is whole."""
+        if self.strictness is Strictness.NONE or self.strictness is Strictness.NO_LOGIN:
+            return (self._decides_stls and grammar.may_be(grammar.STLS_WORDS, head)) or (
+                self.strictness is Strictness.NO_LOGIN and grammar.may_be(grammar.LOGIN_WORDS, head)
+            )
+        return True
+
+    def _refusal_of_second_login(self, text: bytes, row: Command) -> LocalReply | None:
+        """Refuse a login of a client that has logged in: Twisted's server judges it (RFC 5034 section 4)."""
+        if row is grammar.UNKNOWN and (loose := grammar.loosely(text)) is not None:
+            row = loose[0]
+        return _LOGGED_IN if row.name.encode("ascii") in grammar.LOGIN_WORDS else None
 
     def _refusal_of_line(self, text: bytes, row: Command, arg: bytes) -> LocalReply | None:
         if row is grammar.UNKNOWN:

@@ -31,6 +31,9 @@ WORD: Final = 4
 _FEW: Final = 32
 """Up to so many probes it takes less time to search the text for each than to look at each place in it."""
 
+_FEW_PARTS: Final = 8
+"""Parts of a secret up to which a short one may be a piece of a password, and no accident."""
+
 _WORDS: Final = re.compile(rb"[0-9a-z_\x80-\xff]+")
 _SEPARATORS: Final = re.compile(rb"[\0-\x1f]+")
 _BLANKS: Final = bytes(range(0x21))
@@ -179,11 +182,16 @@ class Remembered:
         self._probes: tuple[str, ...] | None = None
 
     def add(self, secret: bytes) -> None:
-        """Remember a secret, and its parts between control characters, which end a line for some servers."""
+        """Remember a secret, and its parts between control characters, which end a line for some servers.
+
+        Of many parts those of a few bytes tell nothing: the tokens of Kerberos have hundreds.
+        """
         self._add(secret)
         if _SEPARATORS.search(secret) is not None:
-            for part in _SEPARATORS.split(secret, self._room or 1):
-                self._add(part)
+            parts = _SEPARATORS.split(secret, self._room or 1)
+            for part in parts:
+                if len(part) >= WORD or len(parts) <= _FEW_PARTS:
+                    self._add(part)
 
     def _add(self, secret: bytes) -> None:
         found = _folded_bytes(secret)

@@ -26,8 +26,8 @@ from .events import (
     State,
     Unexpected,
 )
-from .grammar import Command, Role, may_be_stls
-from .guard import DEFAULT_OPTIONS, LINE, Guard, GuardOptions, LocalReply, Strictness
+from .grammar import Command, Role
+from .guard import DEFAULT_OPTIONS, LINE, Guard, GuardOptions, LocalReply
 from .limits import Limits
 from .lines import Body, BodyEnd, LineCutter
 from .owed import GREETING, Owed
@@ -52,7 +52,6 @@ from .steps import (
     SPENT,
     STATUS_MAY,
     STATUS_OR_DATA_MAY,
-    STLS_BEHIND_LOGIN_MAY,
     Kinds,
     Step,
 )
@@ -284,14 +283,12 @@ class DialogueState:
             return STATUS_OR_DATA_MAY if self._after_unknown else STATUS_MAY
         if self._client_expects is MESSAGE:
             return DATA_MAY
-        if self._client_fresh or self._guard.strictness is not Strictness.NONE:
+        if self._client_fresh or self._guard.holds(head):
             return ALL
         if self._client_expects is SASL:
             return SASL_MAY
         if self.connection.state is AUTHORIZATION:
             return COMMAND_MAY
-        if self._guard.decides_stls and may_be_stls(head):
-            return STLS_BEHIND_LOGIN_MAY
         return COMMAND_BEHIND_LOGIN_MAY
 
     def _too_much_owed(self) -> bool:

@@ -25,7 +25,6 @@ NO_KINDS: Kinds = frozenset()
 
 COMMAND_MAY: Kinds = frozenset({Request, Unexpected, LoginAttempt})
 COMMAND_BEHIND_LOGIN_MAY: Kinds = COMMAND_MAY - {LoginAttempt}
-STLS_BEHIND_LOGIN_MAY: Kinds = COMMAND_BEHIND_LOGIN_MAY | {StartTLS}
 SASL_MAY: Kinds = frozenset({LoginAttempt, Unexpected})
 STATUS_MAY: Kinds = frozenset({Reply, LoginSuccess, LoginFailure, StartTLS, Unexpected})
 STATUS_OR_DATA_MAY: Kinds = STATUS_MAY | {Data}

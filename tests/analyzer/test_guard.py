@@ -963,9 +963,9 @@ def test_that_a_line_was_not_passed_is_raised_twenty_times_and_counted_beyond() 
 @pytest.mark.parametrize(
     ("kinds", "before", "behind"),
     [
-        ({LoginAttempt}, Strictness.LOCK_STEP, Strictness.NONE),
-        ({LoginSuccess}, Strictness.LOCK_STEP, Strictness.NONE),
-        ({LoginFailure}, Strictness.LOCK_STEP, Strictness.NONE),
+        ({LoginAttempt}, Strictness.LOCK_STEP, Strictness.NO_LOGIN),
+        ({LoginSuccess}, Strictness.LOCK_STEP, Strictness.NO_LOGIN),
+        ({LoginFailure}, Strictness.LOCK_STEP, Strictness.NO_LOGIN),
         ({Request}, Strictness.LOCK_STEP, Strictness.LINES),
         ({StartTLS}, Strictness.WHOLE, Strictness.NONE),
         ({StartTLS, Request}, Strictness.LOCK_STEP, Strictness.LINES),

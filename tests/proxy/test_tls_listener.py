@@ -51,8 +51,9 @@ def test_a_login_over_tls_passes_and_is_seen(
         upstream.sendall(GREETING)
         assert receive(client, len(GREETING)) == GREETING
         client.sendall(b"USER bob\r\nPASS secret\r\n")
-        assert receive(upstream, 23) == b"USER bob\r\nPASS secret\r\n"
-        upstream.sendall(b"+OK\r\n+OK\r\n")
+        for line in (b"USER bob\r\n", b"PASS secret\r\n"):
+            assert receive(upstream, len(line)) == line
+            upstream.sendall(b"+OK\r\n")
         assert receive(client, 10) == b"+OK\r\n+OK\r\n"
         records = [json.loads(line) for line in events.read_text().splitlines()]
     assert "pop3_login_success" in [record["event"] for record in records]
@@ -62,7 +63,7 @@ def test_the_same_login_in_clear_is_refused(proxy: Proxy, mail_server: MailServe
     with proxy.connect() as client, mail_server.accept() as upstream:
         upstream.sendall(GREETING)
         assert receive(client, len(GREETING)) == GREETING
-        client.sendall(b"USER bob\r\nPASS secret\r\nNOOP\r\n")
+        client.sendall(b"USER bob\r\nAUTH PLAIN\r\nNOOP\r\n")
         assert receive(upstream, 6) == b"NOOP\r\n"
         refusal = b"-ERR [AUTH] TLS is required to log in; turn it on in your mail program.\r\n"
         assert receive(client, 2 * len(refusal)) == 2 * refusal
