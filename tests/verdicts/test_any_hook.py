@@ -385,7 +385,7 @@ def test_a_response_is_answered_after_the_server_has_given_up_the_exchange() -> 
 
 
 def test_a_challenge_meanwhile_is_out_of_turn_and_ends_the_session() -> None:
-    play, answer = _asked_about_a_login()
+    play, _ = _asked_about_a_login()
     with play:
         play.say("S: +OK ready\nC: AUTH PLAIN {b64 \\0bob\\0secret}\nS: + more")
         oddities = [event.msg for event in play.raised("pop3_unexpected")]

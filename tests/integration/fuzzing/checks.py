@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pop3proxy.analyzer.events import (
     Event,
@@ -17,6 +17,8 @@ from .dialogues import Dialogue
 from .oracle import Judgement
 from .playing import Played, Tapped
 from .proxies import Recorded, Way
+
+SECOND_LOGIN = b"-ERR You have logged in already.\r\n"
 
 ACCEPTED = "accepted and not told"
 REFUSED = "refused and not told"
@@ -66,6 +68,8 @@ def judge(dialogue: Dialogue, runs: Sequence[Run], steady: bool) -> list[Breach]
         else:
             found += _denied(run)
         compared = run.way is Way.UNGUARDED or (run.way is Way.GUARDED and dialogue.tame)
+        # A second login does not pass the guard; the server answers it otherwise.
+        compared &= SECOND_LOGIN not in run.played.received
         if compared and steady and not dialogue.leaves:
             found += _alike(straight, run)
         if run.recorded is None or run.recorded.end is None:
@@ -78,24 +82,27 @@ def _unguarded(run: Run) -> Iterator[Breach]:
         bytes(run.tapped.sent), bytes(run.played.sent), True
     ):
         yield Breach(run.way, "changed bytes", "the server was not sent what the client sent")
-    yield from (breach for breach in _outcomes(run) if not _left_open(run, breach))
+    # Twisted's server judges clients that have logged in, which is against RFC 5034 section 4.
+    first = next((n for n, one in enumerate(run.judged) if one.accepted), len(run.judged))
+    until = replace(run, judged=run.judged[: first + 1])
+    yield from (breach for breach in _outcomes(until) if not _left_open(run, breach))
 
 
 def _left_open(run: Run, breach: Breach) -> bool:
     """Return whether an outcome that is not told as it was is no breach, because doubt was told instead.
 
     Servers read lines with control bytes, without CR LF or over 255 bytes in many ways, and their answers
-    do not always show in which: then a ``pop3_unexpected`` must say so. A success is always told.
+    do not always show in which; nor do they for blanks before or behind a word. Then a ``pop3_unexpected``
+    must say so.
     """
     if breach.kind not in (REFUSED, ACCEPTED) or not _MURKY.search(bytes(run.played.sent)):
         return False
-    events = _events(run)
-    if breach.kind == ACCEPTED and not any(isinstance(event, LoginSuccess) for event in events):
-        return False
-    return any(isinstance(event, Unexpected) and event.msg.value not in _OPEN for event in events)
+    return any(isinstance(event, Unexpected) for event in _events(run))
 
 
-_MURKY = re.compile(rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n|[^\n]{254}")
+_MURKY = re.compile(
+    rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n|[^\n]{254}|^ |^[A-Za-z]+  ", re.M
+)
 
 
 def _guarded(run: Run) -> Iterator[Breach]:
@@ -187,7 +194,11 @@ def _tells(outcome: _Outcome, judgement: Judgement) -> bool:
     if outcome.result == "unanswered":
         return False
     wanted = "accepted" if judgement.accepted else "refused"
-    return _is_read_as(outcome.user, judgement.user) and outcome.result == wanted
+    if outcome.result != wanted:
+        return False
+    # Courier judges a PLAIN response with an empty name; nothing can be read in it.
+    unread = outcome.user == "" and not judgement.accepted
+    return unread or _is_read_as(outcome.user, judgement.user)
 
 
 def _is_read_as(sent: str, judged: str) -> bool:
