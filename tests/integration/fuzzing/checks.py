@@ -22,6 +22,7 @@ SECOND_LOGIN = b"-ERR You have logged in already.\r\n"
 
 ACCEPTED = "accepted and not told"
 REFUSED = "refused and not told"
+TOLD = "told and not accepted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,9 @@ def _left_open(run: Run, breach: Breach) -> bool:
     do not always show in which; nor do they for blanks before or behind a word. Then a ``pop3_unexpected``
     must say so.
     """
+    if breach.kind == TOLD and b"\0" in run.played.sent:
+        # Courier does not answer a line with a NUL, so that the next answer is taken for its.
+        return True
     if breach.kind not in (REFUSED, ACCEPTED) or not _MURKY.search(bytes(run.played.sent)):
         return False
     return any(isinstance(event, Unexpected) for event in _events(run))
@@ -182,11 +186,11 @@ def _outcomes(run: Run) -> Iterator[Breach]:
             return
         skipped = [one for one in left[:at] if one.result == "accepted"]
         if skipped:
-            yield Breach(run.way, "told and not accepted", f"{told}; judged {_listed(run.judged)}")
+            yield Breach(run.way, TOLD, f"{told}; judged {_listed(run.judged)}")
             return
         left = left[at + 1 :]
     if any(one.result == "accepted" for one in left):
-        yield Breach(run.way, "told and not accepted", f"{told}; judged {_listed(run.judged)}")
+        yield Breach(run.way, TOLD, f"{told}; judged {_listed(run.judged)}")
     yield from _numbered(run)
 
 
