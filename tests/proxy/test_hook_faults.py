@@ -303,7 +303,7 @@ def test_a_hook_that_holds_the_thread_is_named_with_its_event(
             assert asks(*one, b"NOOP\r\n") == b"+OK done\r\n"
         log = proxy.stop()
     (line,) = [line for line in trouble(log) if "held the thread" in line]
-    assert re.search(r"warn hook Bad held the thread for 0\.[6-9] s on pop3_request,", line)
+    assert re.search(r"warn hook Bad held the thread for \d+\.\d s on pop3_request,", line)
     assert "hook_holds 1" in log.splitlines()[-1]
 
 
