@@ -44,23 +44,24 @@ class Stage:
     reactor: Any
     server: Fuzzed
     oracle: Oracle
-    tap: Tap
-    proxies: dict[Way, Proxied]
+    proxies: dict[Way, tuple[Proxied, Tap]]
     troubles: Troubles = field(default_factory=Troubles)
 
     async def runs(self, dialogue: Dialogue) -> list[Run]:
         """Play a dialogue on each way, one after the other."""
         runs = [await self._straight(dialogue)]
-        for way, proxied in self.proxies.items():
+        for way, (proxied, tap) in self.proxies.items():
             played = await play(self.reactor, dialogue, proxied.port, self.server.patience)
             recorded = await proxied.recorder.collect(self.reactor, played.port)
-            tapped = await self.tap.collect(played.port)
+            tapped = await tap.collect(played.port)
             judged = await self._judged(dialogue, tapped.server_port)
             runs.append(Run(way, played, judged, tapped, recorded))
         return runs
 
     async def _straight(self, dialogue: Dialogue) -> Run:
-        played = await play(self.reactor, dialogue, self.server.port, self.server.patience)
+        played = await play(
+            self.reactor, dialogue, self.server.port, self.server.patience, self.oracle.forget
+        )
         return Run(Way.STRAIGHT, played, await self._judged(dialogue, played.port))
 
     async def _judged(self, dialogue: Dialogue, port: int) -> list[Judgement]:
@@ -119,13 +120,14 @@ class Stage:
 async def staged(reactor: Any, server: Fuzzed, oracle: Oracle) -> AsyncIterator[Stage]:
     """Lay the ways to a server."""
     async with AsyncExitStack() as stack:
-        tap = await stack.enter_async_context(tapping(reactor, server.port))
-        proxies: dict[Way, Proxied] = {
-            way: await stack.enter_async_context(proxying(reactor, way, tap.port, oracle))
-            for way in Way
-            if way is not Way.STRAIGHT
-        }
-        yield Stage(reactor, server, oracle, tap, proxies)
+        proxies: dict[Way, tuple[Proxied, Tap]] = {}
+        for way in Way:
+            if way is not Way.STRAIGHT:
+                # Each has its own: a client of one may have the port of another's at the same time.
+                tap = await stack.enter_async_context(tapping(reactor, server.port, oracle.forget))
+                proxied = await stack.enter_async_context(proxying(reactor, way, tap.port, oracle))
+                proxies[way] = proxied, tap
+        yield Stage(reactor, server, oracle, proxies)
 
 
 async def hunt(

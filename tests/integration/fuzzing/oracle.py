@@ -84,6 +84,10 @@ class Oracle:
         judgement = Judgement(account, password, accepted, self.serial())
         self._judged.setdefault(port, []).append(judgement)
 
+    def forget(self, port: int) -> None:
+        """Drop what was judged late of a connection that had this port before."""
+        self._judged.pop(port, None)
+
     def collect(self, port: int) -> list[Judgement]:
         """Return the judgements of a connection that is over, and forget them."""
         return self._judged.pop(port, [])

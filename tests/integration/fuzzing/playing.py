@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import md5
@@ -236,9 +236,20 @@ class _Playing:
 _CHALLENGE = re.compile(rb"^\+ ?([A-Za-z0-9+/=]*)\r?\n", re.MULTILINE)
 
 
-async def play(reactor: Any, dialogue: Dialogue, port: int, patience: float) -> Played:
-    """Play a dialogue to a port of 127.0.0.1; with ``patience`` every write waits so long for an answer."""
+async def play(
+    reactor: Any,
+    dialogue: Dialogue,
+    port: int,
+    patience: float,
+    begins: Callable[[int], None] = lambda port: None,
+) -> Played:
+    """Play a dialogue to a port of 127.0.0.1; ``begins`` hears from which port.
+
+    With ``patience`` every write waits so long for an answer.
+    """
     peer = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), Peer())
+    transport: Any = peer.transport
+    begins(transport.getHost().port)
     return await _Playing(reactor, peer, patience).play(dialogue)
 
 
@@ -315,6 +326,7 @@ class _Front(Protocol):
         self._back.setTcpNoDelay(True)
         assert self.tapped is not None
         self.tapped.server_port = self._back.getHost().port
+        self._tap.begins(self.tapped.server_port)
         self._back.write(self._held)
 
     def close(self) -> None:
@@ -334,9 +346,13 @@ class _Front(Protocol):
 
 
 class Tap:
-    """Relays what the proxy sends to the server, and keeps it by the client's port."""
+    """Relays what a proxy sends to the server, and keeps it by the client's port.
 
-    def __init__(self, reactor: Any, server_port: int) -> None:
+    ``begins`` hears from which port the server is reached.
+    """
+
+    def __init__(self, reactor: Any, server_port: int, begins: Callable[[int], None]) -> None:
+        self.begins = begins
         self._reactor = reactor
         self._server_port = server_port
         self._by_port: dict[int, Tapped] = {}
@@ -361,9 +377,11 @@ class Tap:
 
 
 @asynccontextmanager
-async def tapping(reactor: Any, server_port: int) -> AsyncIterator[Tap]:
+async def tapping(
+    reactor: Any, server_port: int, begins: Callable[[int], None]
+) -> AsyncIterator[Tap]:
     """Run a tap before a server."""
-    tap = Tap(reactor, server_port)
+    tap = Tap(reactor, server_port, begins)
     factory: Any = Factory()
     factory.buildProtocol = lambda _: _Front(tap)
     listening: Any = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
