@@ -36,7 +36,7 @@ from .faults import CUTTING, FORESEEING, JUDGING, KEEPING, RAISING, TILING, Plan
 from .player import Decide, GatedPlayer, Player, Verdict, new_connection, passing
 from .sessions import Run, floods, sessions
 
-EXAMPLES = 2000 if os.environ.get("CI") else 200
+EXAMPLES = 1000 if os.environ.get("CI") else 200
 
 NOTHING: frozenset[type[Event]] = frozenset()
 LOGINS: frozenset[type[Event]] = frozenset({LoginAttempt})
