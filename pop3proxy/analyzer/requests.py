@@ -355,6 +355,10 @@ class Requests(DialogueState):
 
     def _sasl_response(self, text: bytes) -> None:
         """Read a line of a SASL exchange; an empty one is a response too."""
+        if not self._owed:
+            # The server's bytes have ended, and the exchange with them: nobody judges this response.
+            self._remember_line(text)
+            return
         owed = self._owed[-1]
         assert isinstance(owed, OwedToExchange)
         exchange = owed.exchange
