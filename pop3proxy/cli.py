@@ -270,10 +270,14 @@ def _log_line(event: LogEvent) -> str:
     The text of the exception is left out there: it may be of a hook's timer, and hold a password.
     """
     failure = event.get("log_failure")
-    text = formatEvent(event)
-    if failure is None and (failure := event.get("failure")) is not None:
+    if failure is not None:
+        # A format may ask for the failure itself.
+        text = formatEvent({**event, "log_failure": type(failure.value).__name__})
+    elif (failure := event.get("failure")) is not None:
         # By Twisted's older way to log, whose text has the traceback in it.
         text = str(event.get("why") or "unhandled error")
+    else:
+        text = formatEvent(event)
     # Text may come from a peer: it must not be able to begin a line of its own.
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     line = f"{formatTime(event['log_time'])} {event['log_level'].name} {text}\n"
