@@ -134,11 +134,13 @@ def test_a_refusal_is_held_back_for_that_long() -> None:
 def test_pipelined_guesses_are_slowed_down_too() -> None:
     with _play("slow_failures") as play:
         play.server("+OK ready")
-        play.client(b"".join(b"AUTH PLAIN AGJvYgB%d\r\n" % guess for guess in (1111, 2222, 3333)))
+        play.client(
+            b"".join(b"AUTH PLAIN AGJvYgB%d\r\n" % guess for guess in (11111, 22222, 33333))
+        )
         play.say("S: -ERR no\nT: 0.9")
-        assert play.to_server == b"AUTH PLAIN AGJvYgB1111\r\n"
+        assert play.to_server == b"AUTH PLAIN AGJvYgB11111\r\n"
         play.say("T: 0.1\nS: -ERR no\nT: 1.9")
-        assert play.to_server == b"AUTH PLAIN AGJvYgB1111\r\nAUTH PLAIN AGJvYgB2222\r\n"
+        assert play.to_server == b"AUTH PLAIN AGJvYgB11111\r\nAUTH PLAIN AGJvYgB22222\r\n"
 
 
 def test_each_address_has_its_own_delay_and_a_new_session_changes_nothing() -> None:
