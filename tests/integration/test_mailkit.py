@@ -5,24 +5,19 @@ first if the greeting has a time stamp, then the mechanisms of CAPA by rank, wit
 then USER and PASS; CAPA and STAT behind the login; RETR and DELE pipelined if the server can.
 """
 
-from dataclasses import replace
-
 import pytest
 
+from .attempts import assert_each_fails_before_plain, attempt
 from .audit import Login, assert_every_event_recorded
 from .clients import Job
 from .mail import TAME_MAILS
 from .mechanisms import Ran
-from .popclient import Attempt, PopClient
+from .popclient import PopClient
 
 pytestmark = pytest.mark.integration
 
 CLIENT = "as MailKit"
 RANKED = ["SCRAM-SHA-256", "SCRAM-SHA-1", "NTLM", "DIGEST-MD5", "CRAM-MD5", "PLAIN", "LOGIN"]
-
-
-def attempt(job: Job, mechanism: str) -> Attempt:
-    return Attempt(job.account.user, job.account.password, mechanism)
 
 
 def fetch_and_delete(client: PopClient) -> None:
@@ -54,15 +49,7 @@ def test_login_and_pipelined_mail_pass(tame_job: Job, mechanism: str, ran: Ran) 
 def test_a_mechanism_of_a_lower_rank_passes_behind_those_that_failed(tame_job: Job) -> None:
     """Servers that keep hashes offer APOP and SCRAM, too, and refuse each."""
     refused = ("APOP", *RANKED[:5])
-    with PopClient(tame_job.port) as client:
-        client.ask_for_lines("CAPA")
-        for mechanism in refused:
-            assert not client.log_in(replace(attempt(tame_job, mechanism), password="wrong"))
-        assert client.log_in(attempt(tame_job, "PLAIN"))
-        fetch_and_delete(client)
-    user = tame_job.account.user
-    failures = [Login(user, mechanism, success=False) for mechanism in refused]
-    assert_every_event_recorded(tame_job.visit(), *failures, Login(user, "PLAIN"))
+    assert_each_fails_before_plain(tame_job, refused, fetch_and_delete)
 
 
 def test_every_mechanism_fails_for_a_wrong_password(strangers_job: Job) -> None:

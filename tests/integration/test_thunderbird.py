@@ -5,10 +5,9 @@ mailnews/local/src/nsPop3Protocol.cpp at 036a23e1b73a for those before, which as
 for each answer, never sends an initial response, and tries what is left when a mechanism fails.
 """
 
-from dataclasses import replace
-
 import pytest
 
+from .attempts import assert_each_fails_before_plain, attempt
 from .audit import Login, assert_every_event_recorded
 from .clients import Job
 from .mechanisms import Ran
@@ -20,10 +19,6 @@ pytestmark = pytest.mark.integration
 CLIENT = "as Thunderbird"
 # By authMethod: 3 is PLAIN, LOGIN, then USER and PASS; 4 CRAM-MD5, or APOP where the server lacks it; 6 NTLM.
 MECHANISMS = ["PLAIN", "LOGIN", "USER/PASS", "CRAM-MD5", "APOP", "NTLM"]
-
-
-def attempt(job: Job, mechanism: str) -> Attempt:
-    return Attempt(job.account.user, job.account.password, mechanism)
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -63,15 +58,7 @@ def test_a_token_of_any_length_passes_in_a_line_of_its_own(
 def test_each_way_to_log_in_fails_once_until_the_password_is_right(tame_job: Job) -> None:
     """Asked for a new password, it begins again with the first mechanism."""
     ways = ("PLAIN", "LOGIN", "USER/PASS")
-    with PopClient(tame_job.port) as client:
-        client.ask_for_lines("CAPA")
-        for way in ways:
-            assert not client.log_in(replace(attempt(tame_job, way), password="wrong"))
-        assert client.log_in(attempt(tame_job, "PLAIN"))
-        fetch_and_delete(client)
-    user = tame_job.account.user
-    failures = [Login(user, way, success=False) for way in ways]
-    assert_every_event_recorded(tame_job.visit(), *failures, Login(user, "PLAIN"))
+    assert_each_fails_before_plain(tame_job, ways, fetch_and_delete)
 
 
 def test_a_check_of_the_password_passes(job: Job) -> None:
