@@ -35,6 +35,11 @@ class Player:
         """How many of the client's bytes no step has covered yet."""
         return self._fed[Side.CLIENT] - self._stepped[Side.CLIENT]
 
+    @property
+    def held_up(self) -> bool:
+        """Whether the server has not seen all of the client's lines, or their answers wait for its own."""
+        return self.waiting > 0
+
     def say(self, side: Side, data: bytes) -> list[Event]:
         """Feed bytes and pull all that comes of them. The server's never have to wait."""
         self.clock += 1
@@ -93,6 +98,10 @@ class GatedPlayer(Player):
         self._held: Step | None = None
         self._answer: bytes | None = None  # to a refused line, while it has not found its place
         self.over = False
+
+    @property
+    def held_up(self) -> bool:
+        return super().held_up or self._answer is not None
 
     def say(self, side: Side, data: bytes) -> list[Event]:
         """Feed bytes and pull all that comes of them, unless the session is over."""

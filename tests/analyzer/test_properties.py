@@ -28,7 +28,7 @@ from pop3proxy.analyzer.events import (
     Unexpected,
 )
 from pop3proxy.analyzer.grammar import Command
-from pop3proxy.analyzer.guard import DEFAULT_OPTIONS, GuardOptions
+from pop3proxy.analyzer.guard import DEFAULT_OPTIONS, GuardOptions, Strictness
 from pop3proxy.analyzer.limits import Limits
 from pop3proxy.analyzer.steps import Kinds, Step
 
@@ -113,10 +113,13 @@ def shown(event: Event) -> tuple[Any, ...]:
 def turns(player: Player, side: Side, data: bytes) -> list[bytes]:
     """Give what a side says at once.
 
-    In lock step the client's next line goes to a server that has said nothing more, so each line of the
-    server is a turn of its own: together they would not be answers to what had not yet been passed.
+    In lock step, and behind a line that the guard has answered, the client's next line goes to a server
+    that has said nothing more. So each line of the server is a turn of its own: together they would not be
+    answers to what had not yet been passed.
     """
-    if side is Side.SERVER and player.analyzer._guard.lock_step:
+    guard = player.analyzer._guard
+    waits = guard.strictness is not Strictness.NONE and player.held_up
+    if side is Side.SERVER and (guard.lock_step or waits):
         return re.findall(rb"[^\n]*\n|[^\n]+", data)
     return [data]
 
@@ -242,6 +245,18 @@ def test_a_command_that_waits_for_room_comes_before_the_body_for_any_cutting() -
     ]
     whole = played(Player(Analyzer(new_connection(), SMALL)), runs, None)
     assert played(Player(Analyzer(new_connection(), SMALL)), runs, random.Random(1)) == whole
+
+
+def test_a_line_behind_one_that_the_guard_answers_is_answered_by_what_follows_it() -> None:
+    runs = [
+        (Side.SERVER, b"+OK ready\r\n"),
+        (Side.CLIENT, b"USER bob\r\n\0\r\nRETR 1\r\n"),
+        (Side.SERVER, b"+OK\r\n+OK\r\n\r\n.\r\n"),
+    ]
+    whole = played(GatedPlayer(Analyzer(new_connection(), gated=STLS)), runs, None)
+    assert (
+        played(GatedPlayer(Analyzer(new_connection(), gated=STLS)), runs, random.Random(1)) == whole
+    )
 
 
 def test_a_line_that_may_be_a_second_login_is_not_judged_by_its_first_letter() -> None:
