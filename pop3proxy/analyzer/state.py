@@ -119,6 +119,7 @@ class DialogueState:
         "_loose",
         "_may_be_in",
         "_message",
+        "_name_refused",
         "_named",
         "_named_last",
         "_oddities",
@@ -225,9 +226,8 @@ class DialogueState:
         self._capa_refused = False  # by the line just read, if gated
         # A login may be what is missing in a gap; USER and AUTH are accepted only before one.
         self._may_be_in = False
-        self._perhaps_in: LoginAttempt | None = (
-            None  # by an AUTH that may have been another command
-        )
+        # By an AUTH that may have been another command, or a PASS whose name was refused.
+        self._perhaps_in: LoginAttempt | None = None
         self._after_unknown = False
         self._handshake_due = False
         self._injected = 0  # octets that waited behind STLS when it was accepted
@@ -238,6 +238,7 @@ class DialogueState:
         self._user: str | None = None
         self._named: str | None = None
         self._named_last: str | None = None
+        self._name_refused = False  # the last of them
 
     def gate(self, gated: Kinds) -> None:
         """Have the caller hold bytes back for these event types; no login may be waiting for its answer."""
@@ -394,7 +395,7 @@ class DialogueState:
             self._odd(oddity, oddity is Oddity.LOGIN_CANCELLED, b"", attempt=attempt)
 
     def _leave_open(self) -> None:
-        """Give up telling whether an AUTH of an odd form was a login."""
+        """Give up telling whether what seemed to be a login was one."""
         attempt, self._perhaps_in = self._perhaps_in, None
         if attempt is not None:
             self._came_to_nothing(Oddity.CUT_LOGIN, attempt.attempt)
