@@ -46,7 +46,6 @@ from .steps import (
     COMMAND_MAY,
     DATA_MAY,
     HOLDS_CLIENT,
-    HOLDS_LATER,
     NO_KINDS,
     SASL_MAY,
     SPENT,
@@ -110,7 +109,6 @@ class DialogueState:
         "_gated",
         "_guard",
         "_handshake_due",
-        "_holds_later",
         "_injected",
         "_layer_due",
         "_limits",
@@ -178,7 +176,7 @@ class DialogueState:
         self._refusals = refusals
         self._wants = wants
         self._guard = Guard(guard)
-        self._gated = self._holds_later = self._line_by_line = False
+        self._gated = self._line_by_line = False
         if gated:
             self.gate(gated)
         self._ended: tuple[Side, ...] = ()
@@ -243,8 +241,6 @@ class DialogueState:
     def gate(self, gated: Kinds) -> None:
         """Have the caller hold bytes back for these event types; no login may be waiting for its answer."""
         self._gated = not gated.isdisjoint(HOLDS_CLIENT)
-        # What hooks for logins decide about is over with the login: nothing waits for their sake then.
-        self._holds_later = not gated.isdisjoint(HOLDS_LATER)
         self._guard.watch(gated, self.connection.state)
         # So that no line of a body passes, or waits, with another.
         self._line_by_line = not gated.isdisjoint(DATA_MAY)
