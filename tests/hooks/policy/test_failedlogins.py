@@ -101,6 +101,31 @@ def test_the_hook_asks_the_engine_tells_everybody_and_ends_sessions() -> None:
     dispatcher.stop()
 
 
+def test_a_login_is_held_for_as_long_as_is_configured_and_then_told_to_come_again() -> None:
+    clock, hook = Clock(), FailedLogins(policy(wait=20.0), live=False)
+    dispatcher = Dispatcher([hook])
+    dispatcher.start(clock)
+    for number in range(2):
+        c = client(uid=f"A{number}")
+        question = dispatcher.ask([LoginAttempt(c, NOW, f"{number}", "x", "PLAIN", 1)])
+        assert question is not None
+        assert question.verdict is PASS
+    # The server is slow, but it answers others.
+    held = dispatcher.ask([LoginAttempt(client(uid="C2"), NOW, "bob", "x", "PLAIN", 1)])
+    assert held is not None
+    met: list[Any] = []
+    held.settled = met.append
+    clock.advance(19.9)
+    assert (held.verdict, met) == (None, [])
+    hook.engine._server_answers(NOW + 19.9)
+    clock.advance(0.2)
+    # Those before it count as failed for want of an answer.
+    assert met == [Deny()]
+    assert not hook.counts["hook_failures"]
+    dispatcher.stop()
+    assert not clock.getDelayedCalls()
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
