@@ -204,16 +204,11 @@ class Engine:
         flying = self._landed(event)
         who = self._who(event) if flying is None else flying.who
         found = counted(self.rules.succeeding, who, _NO_PLACES, c)
-        known = self.policy.known
-        repeat = self._repeat(who)
         settlement = Settlement(
             None if flying is None else flying.flight,
             tuple([each.charge for each in found]),
-            marks=tuple((mark, known) for mark in self._marks(who)),
-            cleared=(
-                *self.rules.keys_of_pair(who),
-                *(() if repeat is None else (repeat.key,)),
-            ),
+            marks=self._marks(who),
+            cleared=self._cleared(who),
         )
         if self.policy.end_sessions:
             self._sessions.remember(c.uid, _accounts(who))
@@ -521,13 +516,20 @@ class Engine:
     def _ban_of(self, who: Who, c: Connection, now: float) -> Ban | None:
         return self.store.ban_of((*self._places(c), *_accounts(who)), now)
 
-    def _marks(self, who: Who) -> tuple[str, ...]:
-        """Return what a good login makes known."""
-        if not _welcome(who):
+    def _marks(self, who: Who) -> tuple[tuple[str, float], ...]:
+        """Return what a good login makes known, and for how long."""
+        welcome, known = _welcome(who), self.policy.known
+        if not welcome:
             return ()
         if self.policy.known_by == "address":
-            return _welcome(who), _home(who)
-        return _welcome(who), _home(who), f"near|{who.network}|{who.user}"
+            return (welcome, known), (_home(who), known)
+        near = f"near|{who.network}|{who.user}"
+        return (welcome, known), (_home(who), known), (near, known)
+
+    def _cleared(self, who: Who) -> tuple[str, ...]:
+        """Return the counts that a good login clears."""
+        keys = self.rules.keys_of_pair(who)
+        return (*keys, _repeat_key(who)) if who.password and who.pair else keys
 
     def _repeat(self, who: Who) -> Charge | None:
         """Return the count of this very password of this client; None if none is seen."""
