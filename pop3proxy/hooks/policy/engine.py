@@ -224,8 +224,8 @@ class Engine:
     def ended(self, event: SessionEnd) -> "Decision | Deferred[Decision]":
         """Settle what is in flight, since no answer will come, and forget the session.
 
-        What the client did not wait for has failed: else whoever knows wrong passwords by how long the
-        answer takes would guess for nothing. The rest is taken back.
+        What the client did not wait for has failed: else an attacker who knows wrong passwords by how long
+        the answer takes would guess for nothing. The rest is taken back.
         """
         uid = event.c.uid
         self._time_is(event.ts)
@@ -393,7 +393,7 @@ class Engine:
             self._end(flight)
 
     def _take_back(self, attempt: Attempt) -> None:
-        """Take back an attempt that flies though nobody waits for it."""
+        """Take back an attempt that flies though its client has left."""
         places = (*attempt.flight.places, *(budget.key for budget in attempt.budgets))
         self._end(attempt.flight._replace(places=places))
 
@@ -448,7 +448,7 @@ class Engine:
     def _abandoned(
         self, decision: Decision, event: SessionEnd, flying: Flying
     ) -> "Deferred[None] | None":
-        """Count an attempt whose answer nobody waited for."""
+        """Count an attempt whose answer the client did not wait for."""
         who = flying.who
         repeat = self._repeat(who)
         at = set(flying.flight.places)
@@ -471,7 +471,7 @@ class Engine:
 
         def go_on(settled: Settled) -> None:
             for each, tally in zip(found, settled.tallies, strict=False):
-                # There is no reply that could wait, and nobody is banned for what may not have failed.
+                # There is no reply to delay, and what may not have failed bans no one.
                 if each.rule.config.action == "log":
                     self.penalties.logged(decision, event, each, tally)
 
