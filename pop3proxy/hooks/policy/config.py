@@ -13,6 +13,7 @@ from pydantic import (
 
 from ...values import Count, DenialReply, Network, Seconds, SecondsOrNone, Switch, Table
 from ..api import Deny
+from .export.options import PolicyExport
 from .names import PolicyUsers
 
 Kind = Literal["address", "network", "user", "pair"]
@@ -288,6 +289,8 @@ class Policy(Table):
     """A Unix socket for `pop3proxy bans`."""
     redis: PolicyRedis | None = None
     """Share counts and bans with other proxies; all need the same `fingerprint_key`."""
+    export: PolicyExport | None = None
+    """Bans for a firewall; not where clients come through load balancers."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

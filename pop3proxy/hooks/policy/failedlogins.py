@@ -18,6 +18,9 @@ from . import snapshot
 from .config import Policy
 from .control import Control
 from .engine import Decision, Engine, then
+from .export.exporter import Exporter
+from .export.outlet import Outlet
+from .export.targets import Targets
 from .memory import MemoryStore
 from .store import Ban, Store
 
@@ -71,6 +74,14 @@ class FailedLogins(Hook):
         self._snapshots = LoopingCall(self._save)
         self._writing = Lock()
         self._control: Control | None = None
+        self._exporter = self._made_exporter() if live else None
+
+    def _made_exporter(self) -> Exporter | None:
+        export = self.policy.export
+        if export is None:
+            return None
+        outlet = Outlet(export, Targets(self.policy.allow))
+        return Exporter(outlet, export.interval, self.store, self.counts)
 
     @property
     def counts(self) -> Counter[str]:
@@ -80,7 +91,10 @@ class FailedLogins(Hook):
     # --- start and stop ---------------------------------------------------------------------------------
 
     def start(self, reactor: Any) -> None:
-        """Load the snapshot, and open the control socket. Raises OSError with one line for the operator."""
+        """Load the snapshot, export the bans, and open the control socket.
+
+        Raises OSError with one line for the operator.
+        """
         if not self._live:
             return
         policy = self.policy
@@ -94,6 +108,8 @@ class FailedLogins(Hook):
             self._shared.counts = self.counts
             self._shared.on_ban = self._banned_elsewhere
             self._shared.start(reactor)
+        if self._exporter is not None:
+            self._exporter.start(reactor)
         if policy.control is not None:
             self._control = Control(self.engine, self._end)
             self._control.listen(reactor, policy.control)
@@ -102,6 +118,8 @@ class FailedLogins(Hook):
         """Write a last snapshot, and say what was decided."""
         if self._control is not None:
             self._control.close()
+        if self._exporter is not None:
+            self._exporter.stop()
         if self._shared is not None:
             self._shared.stop()
         if self._snapshots.running:

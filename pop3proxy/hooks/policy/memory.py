@@ -1,7 +1,7 @@
 """Keeps counts and bans in memory, bounded; what they mean is said in store.py, files in snapshot.py."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -144,6 +144,7 @@ class MemoryStore:
         self.graces: OrderedDict[str, float] = OrderedDict()
         self.all_bans: OrderedDict[str, Ban] = OrderedDict()
         self.evicted = 0
+        self._ban_changed: Callable[[str], None] = lambda key: None
         self._max_keys = max_keys
         self._max_bans = max_bans
         self._ban_memory = ban_memory
@@ -281,14 +282,20 @@ class MemoryStore:
         if ban.key not in self.all_bans and len(self.all_bans) >= self._max_bans:
             oldest = list(islice(self.all_bans.values(), _FEW))
             over = [old for old in oldest if old.until <= now]
-            del self.all_bans[(over or oldest)[0].key]
+            self.drop_ban((over or oldest)[0].key)
         self.all_bans[ban.key] = ban
         self.all_bans.move_to_end(ban.key)
+        self._ban_changed(ban.key)
+
+    def drop_ban(self, key: str) -> None:
+        """Forget a ban, if there is one."""
+        if self.all_bans.pop(key, None) is not None:
+            self._ban_changed(key)
 
     def unban(self, key: str, cleared: Sequence[str], grace_until: float, now: float) -> bool:
         """End a ban, clear counts, and begin the grace; say whether there was one."""
         was = self.ban_of((key,), now)
-        self.all_bans.pop(key, None)
+        self.drop_ban(key)
         for each in cleared:
             self.counters.pop(each, None)
         if was is not None:
@@ -305,6 +312,10 @@ class MemoryStore:
     def bans(self, now: float) -> list[Ban]:
         """List the bans in force."""
         return [ban for ban in self.all_bans.values() if _in_force(ban, now)]
+
+    def watch_bans(self, changed: Callable[[str], None]) -> None:
+        """Call this with the key of each ban that begins, is replaced, or ends before its time."""
+        self._ban_changed = changed
 
     # --- to and from a snapshot -------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ One decision is one call of ``attempt`` or ``settle``: a store on another machin
 What is asked when a client connects (``ban_of``, ``ban``, ``in_grace``) is answered from this machine.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol, TypeVar
 
@@ -150,3 +150,6 @@ class Store(Protocol):
 
     def bans(self, now: float) -> list[Ban]:
         """List the bans in force."""
+
+    def watch_bans(self, changed: Callable[[str], None]) -> None:
+        """Call this with the key of each ban that begins, is replaced, or ends before its time."""

@@ -200,6 +200,20 @@ def test_an_unban_clears_counts_and_gives_grace(store: Store) -> None:
     assert not store.unban(ban().key, (), NOW + 50, NOW)
 
 
+def test_what_watches_bans_hears_of_each_that_begins_changes_or_ends_early(store: Store) -> None:
+    heard: list[str] = []
+    store.watch_bans(heard.append)
+    store.ban(ban(), NOW)
+    store.ban(ban(until=NOW + 200), NOW)
+    store.unban(ban().key, (), NOW + 50, NOW)
+    store.unban(ban().key, (), NOW + 50, NOW)
+    assert heard == [ban().key] * 3
+    # There is room for a hundred: another drives the oldest out.
+    for number in range(101):
+        store.ban(ban(f"address:{number}"), NOW)
+    assert heard[3:] == [*(f"address:{n}" for n in range(100)), "address:0", "address:100"]
+
+
 # --- against plain models ---------------------------------------------------------------------------------
 
 STEPS = st.lists(st.tuples(st.floats(0, 40), st.sampled_from("abcdefgh")), min_size=1, max_size=60)

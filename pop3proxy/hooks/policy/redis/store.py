@@ -376,6 +376,10 @@ class RedisStore:
         """List the bans in force."""
         return self.memory.bans(now)
 
+    def watch_bans(self, changed: Callable[[str], None]) -> None:
+        """Call this with the key of each ban that begins, is replaced, or ends before its time."""
+        self.memory.watch_bans(changed)
+
     def _tell_ban(self, ban: Ban, now: float) -> None:
         record = ["ban", ban.key, ban.rule, ban.since, ban.until, ban.times, list(ban.evidence)]
         self._tell(ban.key, record, record, ban.until + self._policy.ban_memory, now, [])
@@ -637,7 +641,7 @@ class RedisStore:
             if key in seen or key in self._untold:
                 continue
             if mark == self._mark:
-                del self.memory.all_bans[key]
+                self.memory.drop_ban(key)
             else:
                 self._tell_ban(ban, self._clock())
 
