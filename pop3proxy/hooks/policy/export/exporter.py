@@ -3,7 +3,7 @@
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, ClassVar, Final
 
@@ -126,17 +126,16 @@ class Exporter:
 
     def _gathered(self) -> Export:
         """Find out how the bans stand, and take that for handed out."""
-        now = self._clock()
-        whole = self._changed is None
-        keys: Iterable[str]
-        if self._changed is None:
-            self._held.clear()
-            keys = [ban.key for ban in self._store.bans(now) if ban.key.startswith(EXPORTED)]
-        else:
-            keys = self._changed
-        changes = {key: self._held.get(key, 0.0) for key in keys if self._has_changed(key, now)}
+        now, keys = self._clock(), self._changed
         self._changed = {}
-        return Export(changes, self._held.copy(), whole, now)
+        if keys is None:
+            bans = self._store.bans(now)
+            self._held = {ban.key: ban.until for ban in bans if ban.key.startswith(EXPORTED)}
+            self._order_ends()
+            changes = self._held.copy()
+        else:
+            changes = {key: self._held.get(key, 0.0) for key in keys if self._has_changed(key, now)}
+        return Export(changes, self._held.copy(), keys is None, now)
 
     def _has_changed(self, key: str, now: float) -> bool:
         """Compare a ban with what was handed out of it, and take it for handed out."""
@@ -195,8 +194,11 @@ class Exporter:
     def _note_end(self, until: float, key: str) -> None:
         heapq.heappush(self._ends, (until, key))
         if len(self._ends) > 2 * len(self._held) + _SPARE:
-            self._ends = [(until, each) for each, until in self._held.items()]
-            heapq.heapify(self._ends)
+            self._order_ends()
+
+    def _order_ends(self) -> None:
+        self._ends = [(until, key) for key, until in self._held.items()]
+        heapq.heapify(self._ends)
 
     def _wait_for_ends(self) -> None:
         if self._ends:
