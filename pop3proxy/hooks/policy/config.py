@@ -1,5 +1,6 @@
 """What `[policy]` in a configuration may say, and the rules if it names none; nothing is counted here."""
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -11,7 +12,16 @@ from pydantic import (
     model_validator,
 )
 
-from ...values import Count, DenialReply, Network, Seconds, SecondsOrNone, Switch, Table
+from ...values import (
+    Count,
+    DenialReply,
+    Network,
+    Seconds,
+    SecondsOrNone,
+    Switch,
+    Table,
+    shown,
+)
 from ..api import Deny
 from .export.options import PolicyExport
 from .names import PolicyUsers
@@ -201,6 +211,16 @@ def _problem_of_url(text: str) -> str | None:
     return None
 
 
+def _redis_prefix(text: str) -> str:
+    if not 1 <= len(text) <= 64:
+        raise ValueError("must have 1 to 64 letters")
+    if not re.fullmatch(r"[^{}]*(\{[^{}]+\}[^{}]*)?", text):
+        raise ValueError(
+            f'{shown(text)} has braces that are no hash tag; write it like "pop3proxy:"'
+        )
+    return text
+
+
 class PolicyRedis(Table):
     """A Redis or Valkey server by which several proxies share counts and bans."""
 
@@ -212,8 +232,8 @@ class PolicyRedis(Table):
     """The user of Redis's own access list."""
     password_file: str | None = None
     """A file that holds the password in one line; read at each connection."""
-    prefix: Annotated[str, Field(min_length=1, max_length=64)] = "pop3proxy:"
-    """What all keys and channels begin with."""
+    prefix: Annotated[str, AfterValidator(_redis_prefix)] = "pop3proxy:"
+    """What all channels begin with, and all keys, there in braces: a cluster keeps them on one node."""
     time_limit: Annotated[float, Strict(), Field(ge=0.001, le=10)] = 0.25
     """Seconds that a decision waits for Redis; then it is made by what this proxy has counted."""
     probe_interval: Annotated[float, Strict(), Field(ge=0.01, le=60)] = 1

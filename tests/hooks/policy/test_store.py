@@ -27,7 +27,7 @@ NOW = 1_764_000_000.0
 
 STORES: dict[str, Callable[[], Store]] = {
     "memory": lambda: MemoryStore(1000, 100, 1000.0),
-    "redis": REDIS,
+    **REDIS,
 }
 
 WINDOWS = (Window(60.0, 3), Window(3600.0, 5))
@@ -36,7 +36,8 @@ WINDOWS = (Window(60.0, 3), Window(3600.0, 5))
 @pytest.fixture(scope="module", autouse=True)
 def _redis_ends() -> Iterator[None]:
     yield
-    REDIS.end()
+    for stores in REDIS.values():
+        stores.end()
 
 
 @pytest.fixture(params=STORES)

@@ -10,20 +10,25 @@ import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
+from txredisapi import ResponseError
 
 from ..config import Policy, PolicyRedis
 from ..memory import MemoryStore
 from ..store import BUCKETS, Answer, Attempt, Ban, Charge, Settlement, Tally
-from .link import TROUBLES, Link, RedisTrouble
+from .clock import SharedClock
+from .former import FormerNames
+from .link import TROUBLES, Link
+from .names import tagged, untagged
+from .words import RedisTrouble, in_words
 
 PATIENCE: Final = 600
 """Seconds after which an attempt without an answer ends in Redis: its proxy was killed, or had hung up."""
@@ -42,6 +47,9 @@ SAID_EVERY: Final = 60.0
 
 _BEATS_UNHEARD: Final = 5
 """Own messages that may be under way at once."""
+
+_SAME: Final = 0.001
+"""Seconds that the same time may differ by."""
 
 _MARK_SECONDS: Final = 365 * 86400
 
@@ -119,11 +127,13 @@ class RedisStore:
         self._clock = clock
         secret = policy.fingerprint_key.encode("utf-8", "surrogateescape")
         self._secret = hashlib.blake2b(secret, person=b"pop3proxy.redis").digest()
-        self._prefix = config.prefix.encode("utf-8", "surrogateescape")
-        self._channel = self._prefix + b"bans"
+        self._prefix = tagged(config.prefix)
+        self._shared = SharedClock()
+        self._time_untold = False
+        self._channel = untagged(config.prefix) + b"bans"
         self._name_here = secrets.token_hex(8)
         # On its own channel a proxy hears whether it still hears.
-        self._own_channel = self._prefix + b"beat:" + self._name_here.encode()
+        self._own_channel = untagged(config.prefix) + b"beat:" + self._name_here.encode()
         self._patience = str(PATIENCE).encode()
         self._parts = str(BUCKETS).encode()
         self._reactor: Any = None
@@ -180,7 +190,7 @@ class RedisStore:
         if not self._may_ask():
             return self.memory.attempt(attempt, now)
         keys: list[bytes] = []
-        args = [b"attempt", _number(now), self._patience, self._parts]
+        args = [b"attempt", self._at(now), self._patience, self._parts]
         self._put_mark(attempt.welcome, now, keys, args)
         if attempt.repeat is None:
             args.append(b"0")
@@ -259,10 +269,12 @@ class RedisStore:
     def _failed(self, failure: Failure, question: _Question) -> None:
         self.counts["redis_failed"] += 1
         if isinstance(failure.value, TROUBLES):
-            self._ill(_said(failure.value))
+            self._ill(in_words(failure.value))
+        elif isinstance(failure.value, (LookupError, TypeError, ValueError)):
+            self._ill("it answers what the proxy cannot read; mend policy.redis.url")
         else:
-            self._ill("an answer that makes no sense")
-            self._log.failure("Redis answered what the proxy cannot read", failure)
+            self._ill("an error in the proxy; report it")
+            self._log.failure("an answer of Redis could not be taken", failure)
         if question.open:
             question.timer.cancel()
             question.decide_alone()
@@ -287,7 +299,7 @@ class RedisStore:
 
     def _settling(self, settlement: Settlement, now: float) -> tuple[list[bytes], list[bytes]]:
         keys: list[bytes] = []
-        args = [b"settle", _number(now), self._patience, self._parts, _number(settlement.at)]
+        args = [b"settle", self._at(now), self._patience, self._parts, self._at(settlement.at)]
         self._put_charges(settlement.kept, keys, args)
         self._put_charges(settlement.refunded, keys, args)
         args.append(_number(len(settlement.cleared)))
@@ -300,6 +312,10 @@ class RedisStore:
             args.append(_number(seconds))
         self._put_mark(settlement.home, now, keys, args)
         return keys, args
+
+    def _at(self, here: float) -> bytes:
+        """Write a time as all proxies have it."""
+        return _number(self._shared.shared(here))
 
     def _put_mark(self, mark: str, now: float, keys: list[bytes], args: list[bytes]) -> None:
         """Ask for a mark, and tell what is known of it here: Redis may have lost its data."""
@@ -362,7 +378,7 @@ class RedisStore:
     def unban(self, key: str, cleared: Sequence[str], grace_until: float, now: float) -> bool:
         """End a ban here at once, and at the other proxies as soon as Redis can be told."""
         was = self.memory.unban(key, cleared, grace_until, now)
-        record: list[Any] = ["unban", key, grace_until, []]
+        record: list[Any] = ["unban", key, self._shared.shared(grace_until), []]
         message = [*record[:3], list(cleared)]
         names = [name for each in cleared for name in self._count_keys(each)]
         self._tell(key, record, message, grace_until, now, names)
@@ -381,7 +397,8 @@ class RedisStore:
         self.memory.watch_bans(changed)
 
     def _tell_ban(self, ban: Ban, now: float) -> None:
-        record = ["ban", ban.key, ban.rule, ban.since, ban.until, ban.times, list(ban.evidence)]
+        since, until = self._shared.shared(ban.since), self._shared.shared(ban.until)
+        record = ["ban", ban.key, ban.rule, since, until, ban.times, list(ban.evidence)]
         self._tell(ban.key, record, record, ban.until + self._policy.ban_memory, now, [])
 
     def _tell(
@@ -398,8 +415,8 @@ class RedisStore:
             b"put",
             key.encode("utf-8", "surrogateescape"),
             json.dumps(record).encode(),
-            _number(forget),
-            _number(now),
+            self._at(forget),
+            self._at(now),
             _number(self._policy.max_bans),
             self._channel,
             json.dumps([self._name_here, *message]).encode(),
@@ -439,7 +456,7 @@ class RedisStore:
         self._telling -= 1
         # What was said of the key since is newer.
         self._untold.setdefault(key, told)
-        self._ill(_said(failure.value))
+        self._ill(in_words(failure.value))
 
     def _heard(self, channel: bytes, message: bytes) -> None:
         if channel == self._own_channel:
@@ -481,13 +498,14 @@ class RedisStore:
         now = self._clock()
         if record[0] == "ban":
             _, _, rule, since, until, times, why = record
-            ban = Ban(key, str(rule), float(since), float(until), int(times), tuple(map(str, why)))
-            if self.memory.all_bans.get(key) != ban:
+            begin, end = self._shared.here(float(since)), self._shared.here(float(until))
+            ban = Ban(key, str(rule), begin, end, int(times), tuple(map(str, why)))
+            if not _same(self.memory.all_bans.get(key), ban):
                 self.memory.ban(ban, now)
                 self.counts["redis_bans_heard"] += 1
                 self.on_ban(ban)
         elif record[0] == "unban":
-            until = float(record[2])
+            until = self._shared.here(float(record[2]))
             self.memory.unban(key, [str(each) for each in record[3]], until, now)
             if until > now:
                 self._grace(key, until)
@@ -510,7 +528,7 @@ class RedisStore:
             try:
                 await self._take_part()
             except (*TROUBLES, TookTooLong) as problem:
-                self._ill(_said(problem))
+                self._ill(in_words(problem))
             except Exception:
                 # Whatever it is, Redis is to take part again when it is over.
                 self._ill("an error in the proxy; report it")
@@ -552,7 +570,7 @@ class RedisStore:
         while not self._stopped:
             await self._wait()
             if not link.alive:
-                raise RedisTrouble("the connection was lost" + link.why)
+                raise RedisTrouble(link.why)
             await self._beat(link)
 
     # --- well or not ------------------------------------------------------------------------------------
@@ -578,7 +596,7 @@ class RedisStore:
             self._log.warn(
                 "Redis at {url} is not asked any more: {why}; until it is well this proxy counts for itself",
                 url=self._config.url,
-                why=why.rstrip("."),
+                why=why,
             )
 
     def _recovered(self) -> None:
@@ -610,14 +628,65 @@ class RedisStore:
             raise RedisTrouble("it no longer pushes what is banned")
         if self._reactor.seconds() - began > self._config.time_limit:
             self._ill("no answer in time")
-        elif not self._well:
+            return
+        await self._look_at_clock(link)
+        if await self._timed(link.ask(b"GET", self._ban_keys[2])) != self._mark:
+            self._data_is_lost()
+            await self._catch_up(link)
+        if not self._well:
             self._recovered()
+
+    def _data_is_lost(self) -> None:
+        self.counts["redis_data_lost"] += 1
+        self._log.warn(
+            "Redis at {url} has lost its data; it is told again of {bans} bans, and counts begin again",
+            url=self._config.url,
+            bans=len(self.memory.bans(self._clock())),
+        )
+
+    async def _look_at_clock(self, link: Link) -> None:
+        """Compare the clock here with Redis's."""
+        asked = self._clock()
+        try:
+            there = await self._timed(Deferred.fromCoroutine(link.time()))
+        except ResponseError as problem:
+            if not self._time_untold:
+                self._time_untold = True
+                self._log.warn(
+                    "the clock cannot be compared with Redis's: {why}", why=in_words(problem)
+                )
+            return
+        said = self._shared.measured(there, asked, self._clock())
+        if said is not None:
+            self.counts["redis_clock"] += 1
+            level = LogLevel.warn if self._shared.ahead else LogLevel.info
+            self._log.emit(level, "{said}", said=said)
+
+    async def _read_former_names(self, link: Link) -> None:
+        """Read once what former versions wrote, before anything is under the names of this one."""
+        if await self._timed(link.ask(b"EXISTS", self._ban_keys[2])):
+            return
+        former = FormerNames(untagged(self._config.prefix), self._prefix, self._timed)
+        try:
+            found = await former.read(link)
+        except ResponseError as problem:
+            self._log.info("names of former versions are not read: {why}", why=in_words(problem))
+            return
+        if found is not None:
+            self._log.info(
+                "read under the names of former versions: {bans} bans and {marks} welcomes;"
+                " counts begin again",
+                bans=found.bans,
+                marks=found.marks,
+            )
 
     async def _catch_up(self, link: Link) -> None:
         """Read all bans, and find out which of those here are no longer there."""
         self._touched = set()
         self._beats = self._heard_beats = 0
         try:
+            await self._look_at_clock(link)
+            await self._read_former_names(link)
             keys = list(self._ban_keys)
             fresh = secrets.token_hex(8).encode()
             mark = await self._timed(link.bans(keys, [b"mark", fresh, _number(_MARK_SECONDS)]))
@@ -646,11 +715,11 @@ class RedisStore:
                 self._tell_ban(ban, self._clock())
 
 
-def _said(problem: BaseException | None) -> str:
-    """Say in one line what is wrong; replies of Redis name no secrets."""
-    if isinstance(problem, TookTooLong):
-        return "no answer in time"
-    return " ".join(str(problem).split())[:200] or type(problem).__name__
+def _same(known: Ban | None, ban: Ban) -> bool:
+    """Return whether two bans are one, though their times went through another clock."""
+    if known is None or abs(known.since - ban.since) + abs(known.until - ban.until) > _SAME:
+        return False
+    return replace(known, since=ban.since, until=ban.until) == ban
 
 
 def _number(value: float) -> bytes:
