@@ -1,10 +1,11 @@
 """The hook by which failed logins have consequences; what they are is judged in engine.py."""
 
+import math
 import secrets
 from collections import Counter
 from collections.abc import Callable
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
@@ -17,17 +18,21 @@ from ..api import PASS, Delay, Deny, Drop, Hook, Pass, Verdict
 from . import snapshot
 from .config import Policy
 from .control import Control
-from .engine import Decision, Engine, then
+from .engine import Engine, then
 from .export.exporter import Exporter
 from .export.outlet import Outlet
 from .export.targets import Targets
 from .memory import MemoryStore
+from .penalties import Decision
 from .store import Ban, Store
 
 if TYPE_CHECKING:
     from .redis.store import RedisStore
 
 _Any = Pass | Delay | Deny | Drop
+
+SPARE: Final = 5.0
+"""Seconds beyond the longest wait of an attempt, after which something is wrong with the policy."""
 
 
 def _shared(policy: Policy) -> "RedisStore | None":
@@ -73,6 +78,9 @@ class FailedLogins(Hook):
         self._on_trial: Counter[str] = Counter()  # rule and action, of rules that only say it
         self._snapshots = LoopingCall(self._save)
         self._writing = Lock()
+        # An attempt may be held for as long as the engine says, and then has an answer.
+        self.time_limit = policy.wait + SPARE
+        self._alarm: Any = None
         self._control: Control | None = None
         self._exporter = self._made_exporter() if live else None
 
@@ -95,6 +103,8 @@ class FailedLogins(Hook):
 
         Raises OSError with one line for the operator.
         """
+        self._reactor = reactor
+        self.engine.waiting.on_due = self._set_alarm
         if not self._live:
             return
         policy = self.policy
@@ -116,6 +126,7 @@ class FailedLogins(Hook):
 
     def stop(self) -> None:
         """Write a last snapshot, and say what was decided."""
+        self._unset_alarm()
         if self._control is not None:
             self._control.close()
         if self._exporter is not None:
@@ -137,6 +148,23 @@ class FailedLogins(Hook):
                     "policy dry run; without it would have been done: {tried}",
                     tried=", ".join(tried) or "nothing",
                 )
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def _set_alarm(self, due: float, now: float) -> None:
+        """Wake the engine at a time, by a clock that never steps."""
+        self._unset_alarm()
+        if math.isfinite(due):
+            self._alarm = self._reactor.callLater(max(0.0, due - now), self._wake, due)
+
+    def _unset_alarm(self) -> None:
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None:
+            alarm.cancel()
+
+    def _wake(self, due: float) -> None:
+        self._alarm = None
+        self.engine.tick(due)
 
     def _banned_elsewhere(self, ban: Ban) -> None:
         self._end(self.engine.sessions(ban.key))
@@ -172,7 +200,7 @@ class FailedLogins(Hook):
         return self._done(self.engine.connect(event))
 
     def pop3_login_attempt(self, event: LoginAttempt) -> "_Any | Deferred[_Any]":
-        """Deny a login that is one too many."""
+        """Deny a login that is one too many, or hold it until that is known."""
         return then(self.engine.attempt(event), self._done)
 
     def pop3_login_failure(self, event: LoginFailure) -> "Pass | Delay | Drop | Deferred[Any]":

@@ -8,10 +8,10 @@ import pytest
 from pop3proxy.hooks.policy.config import Policy, PolicyRedis
 from pop3proxy.hooks.policy.redis.clock import LIMIT, SLOW, SharedClock
 from pop3proxy.hooks.policy.redis.store import RedisStore
-from pop3proxy.hooks.policy.store import Answer, Attempt, Ban, Charge, Settlement, Window
+from pop3proxy.hooks.policy.store import Answer, Ban, Fate, Settlement
 
 from .redisserver import KEY, SERVERS, RedisServer, at_once_or_later, reactor, running_redis, wait
-from .test_redis import said, until
+from .test_redis import charge, said, settled, trying, until, welcomed
 
 WAITS = True
 
@@ -93,11 +93,22 @@ class Machine:
     def now(self) -> float:
         return time.time() + self.off
 
-    def attempt(self, windows: tuple[Window, ...]) -> Answer:
-        charge = Charge("k", windows, enforced=True)
-        answer = at_once_or_later(self.store.attempt(Attempt((charge,)), self.now()))
+    def attempt(self) -> Answer:
+        """Try a login where five may fail in an hour, with those of the other machines."""
+        one = trying()
+        flight = one.flight._replace(at=self.now())
+        answer = at_once_or_later(self.store.attempt(one._replace(flight=flight), self.now()))
         assert isinstance(answer, Answer)
         return answer
+
+    def fail(self) -> int:
+        """Count a failure; return how many there are."""
+        return settled(self.store, Settlement(charges=(charge(),)), self.now()).tallies[0].counts[0]
+
+    def welcomes(self, later: float) -> bool:
+        """Return whether a client is known so many seconds later."""
+        answer = at_once_or_later(self.store.attempt(welcomed("known"), self.now() + later))
+        return bool(answer.welcome)
 
 
 Machines = Callable[[float], Machine]
@@ -118,13 +129,15 @@ def machine(server: RedisServer) -> Iterator[Machines]:
 
 
 def test_machines_whose_clocks_differ_count_together(machine: Machines, said: list[str]) -> None:
-    # By their own clocks each would see nothing of the other's in a window of a minute.
-    windows = (Window(60.0, 5),)
-    one, two = machine(0.0), machine(-3600.0)
-    refused = [each.attempt(windows).refused for each in (one, two) * 4]
-    assert refused == [False] * 5 + [True] * 3
+    # By their own clocks each would see nothing of the other's in a window of an hour.
+    one, two = machine(0.0), machine(-7200.0)
+    assert [each.fail() for each in (one, two) * 2] == [1, 2, 3, 4]
+    fates = [each.attempt().fate for each in (two, one, two)]
+    assert fates == [Fate.FLIES, Fate.HELD, Fate.HELD]
+    assert one.fail() == 5
+    assert two.attempt().fate is Fate.REFUSED
     (line,) = said
-    assert line.startswith("the clock of this machine is 3600 s behind Redis's;")
+    assert line.startswith("the clock of this machine is 7200 s behind Redis's;")
     assert two.store.counts["redis_clock"] == 1
     assert one.store.counts["redis_clock"] == 0
 
@@ -160,9 +173,9 @@ def test_an_own_ban_that_is_read_back_is_no_news(machine: Machines, server: Redi
 
 def test_who_is_welcome_is_so_on_machines_whose_clocks_differ(machine: Machines) -> None:
     one, two = machine(0.0), machine(-7200.0)
-    at_once_or_later(one.store.settle(Settlement(one.now(), marks=(("known", 600.0),)), one.now()))
-    assert at_once_or_later(two.store.attempt(Attempt((), "known"), two.now() + 590)).welcome
-    assert not at_once_or_later(two.store.attempt(Attempt((), "known"), two.now() + 610)).welcome
+    settled(one.store, Settlement(marks=(("known", 600.0),)), one.now())
+    assert two.welcomes(590)
+    assert not two.welcomes(610)
 
 
 def test_a_server_that_does_not_tell_the_time_is_used_by_the_clock_here(

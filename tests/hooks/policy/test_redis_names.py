@@ -13,18 +13,17 @@ from pop3proxy.hooks.policy.redis import former as former_module
 from pop3proxy.hooks.policy.redis.former import FormerNames
 from pop3proxy.hooks.policy.redis.names import tagged
 from pop3proxy.hooks.policy.redis.store import RedisStore
-from pop3proxy.hooks.policy.store import Answer, Attempt, Ban, Charge, Settlement, Window
+from pop3proxy.hooks.policy.store import Attempt, Ban, Fate, Settlement
 from tests.integration.processes import eventually, free_port
 
 from .redisserver import SERVERS, RedisServer, at_once_or_later, running_redis, wait
-from .test_redis import Make, make, said, until, well
+from .test_redis import Make, charge, make, said, settled, trying, until, well
 
 WAITS = True
 
 __all__ = ["make", "said"]
 
 NOW = time.time()
-WINDOWS = (Window(3600.0, 5),)
 
 
 @pytest.fixture(autouse=True)
@@ -49,11 +48,14 @@ def record(ban: Ban) -> str:
     )
 
 
-def attempt(store: RedisStore, welcome: str = "") -> Answer:
-    charges = (Charge("k", WINDOWS, enforced=True), Charge("d", WINDOWS, "member"))
-    answer = at_once_or_later(store.attempt(Attempt(charges, welcome), NOW))
-    assert isinstance(answer, Answer)
-    return answer
+def flown(store: RedisStore, welcome: str = "") -> Attempt:
+    """Let an attempt fly."""
+    one = trying(charge(), charge("d")._replace(member="member", kind=0), welcome=welcome)
+    one = one._replace(flight=one.flight._replace(at=NOW))
+    answer = at_once_or_later(store.attempt(one, NOW))
+    assert answer.fate is Fate.FLIES
+    assert answer.welcome is bool(welcome)
+    return one
 
 
 def told(store: RedisStore) -> None:
@@ -97,23 +99,24 @@ def test_all_that_is_done_goes_on_in_a_cluster(
 ) -> None:
     one, two = make(cluster.url), make(cluster.url)
     well(one, two)
-    assert [attempt(each).charged for each in (one, two, one)] == [True] * 3
-    settled = Settlement(
-        NOW,
-        kept=(Charge("k", WINDOWS),),
-        refunded=(Charge("d", WINDOWS, "member"),),
+    flights = [flown(each) for each in (one, two, one)]
+    what = Settlement(
+        flights[0].flight,
+        charges=flights[0].charges,
         marks=(("known", 600.0), ("home", 600.0)),
         cleared=("x",),
         home="home",
     )
-    assert at_once_or_later(one.settle(settled, NOW)).home
-    assert attempt(two, "known").welcome
+    assert settled(one, what, NOW).home
+    two.announced(flights[1].flight, 10.0)
+    flown(two, "known")
     one.ban(ban(), NOW)
     until(lambda: bool(two.bans(NOW)), "the ban is heard")
     two.unban(ban().key, ["k"], NOW + 60, NOW)
     until(lambda: not one.bans(NOW), "its end is heard")
     told(two)
-    assert attempt(one).tallies[0].counts == (1,)
+    again = settled(one, Settlement(charges=(charge(),)), NOW)
+    assert again.tallies[0].counts == (1,)
     three = make(cluster.url)
     well(three)
     assert three.in_grace(ban().key, NOW + 59)
@@ -136,8 +139,8 @@ def former(server: RedisServer, make: Make) -> Callable[[], None]:
         store.ban(ban(), NOW)
         store.ban(ban("user:bob"), NOW)
         told(store)
-        at_once_or_later(store.settle(Settlement(NOW, marks=(("known", 600.0),)), NOW))
-        attempt(store)
+        settled(store, Settlement(marks=(("known", 600.0),)), NOW)
+        flown(store)
         store.stop()
         for name in names(server):
             server.ask("RENAME", name, name.replace("{", "").replace("}", ""))
@@ -158,7 +161,7 @@ def test_bans_and_welcomes_of_former_versions_are_read_once_and_said(
         "read under the names of former versions: 2 bans and 1 welcomes; counts begin again"
     ) in lines
     assert {each.key for each in store.bans(NOW)} == {ban().key, "user:bob"}
-    assert attempt(store, "known").welcome
+    flown(store, "known")
     # They end when they did, and proxies of the former version still have theirs.
     assert 0 < int(server.ask("TTL", "{pop3proxy:}bans")[1:]) <= 31 * 86400
     assert set(before) <= set(names(server))
@@ -201,7 +204,7 @@ def test_a_user_without_rights_to_former_names_goes_on_without_them(
     store = make(server.url)
     with capturedLogs() as logged:
         well(store)
-    assert attempt(store).charged
+    flown(store)
     assert any("former versions are not read: its" in str(formatEvent(each)) for each in logged)
     assert said == []
 
