@@ -474,6 +474,8 @@ def test_a_ban_that_another_ended_while_the_connection_was_lost_ends_here_too(
     server: RedisServer, make: Make
 ) -> None:
     one, two = make(server.url), make(server.url, probe_interval=0.2)
+    heard: list[str] = []
+    two.watch_bans(heard.append)
     well(one, two)
     one.ban(ban(), NOW)
     one.ban(ban("address:192.0.2.9"), NOW)
@@ -487,6 +489,9 @@ def test_a_ban_that_another_ended_while_the_connection_was_lost_ends_here_too(
     until(lambda: not one._untold and not one._telling, "the end is told")
     well(two)
     assert two.bans(NOW) == []
+    # What exports bans knows of each beginning and end.
+    assert heard[:2] == [ban().key, "address:192.0.2.9"]
+    assert sorted(heard[2:]) == sorted(heard[:2])
 
 
 def test_no_login_fails_or_waits_in_vain_while_redis_is_frozen_killed_and_started_again(

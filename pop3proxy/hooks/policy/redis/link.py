@@ -49,7 +49,7 @@ TROUBLES: Final = (
 
 
 class _Connection:
-    """Remembers why it was lost: txredisapi tells nobody."""
+    """Remembers why it was lost, which txredisapi does not."""
 
     why = ""
 
@@ -223,7 +223,7 @@ def password_of(config: PolicyRedis) -> str | None:
         return password.decode()
     except UnicodeDecodeError:
         raise RedisTrouble(
-            f"password_file is not UTF-8; write the password into {config.password_file} anew"
+            f"password_file is not UTF-8; write the password into {config.password_file} again"
         ) from None
 
 

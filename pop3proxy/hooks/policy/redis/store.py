@@ -614,7 +614,7 @@ class RedisStore:
                 # Whatever it is, Redis is to take part again when it is over.
                 self._ill("an error in the proxy; report it")
                 if not self._stopped:
-                    self._log.failure("the store in Redis begins anew")
+                    self._log.failure("taking part in Redis failed; it begins again")
             finally:
                 self._hang_up()
             if not self._stopped:
