@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..store import Store
+from .nftset import Network
 from .outlet import Export, Outlet
 from .trouble import ExportTrouble
 
@@ -26,7 +27,7 @@ SAID_EVERY: Final = 60.0
 """Seconds between two lines about exports that fail."""
 
 LOOK: Final = 60.0
-"""Seconds in which a clock that was set is noticed: the ends of bans are looked at so often."""
+"""Seconds in which a clock that was set is noticed, and the end of an allowance."""
 
 EXPORTED: Final = ("address:", "network:")
 """What the keys of bans begin with that a firewall can know anything of."""
@@ -61,14 +62,20 @@ class Exporter:
         counts: Counter[str],
         clock: Callable[[], float] = time.time,
         in_thread: InThread = deferToThread,
+        allowed: Callable[[], tuple[Network, ...]] = tuple,
     ) -> None:
-        """``interval`` is how many seconds changes are gathered; ``clock`` says the time of bans."""
+        """``interval`` is how many seconds changes are gathered; ``clock`` says the time of bans.
+
+        ``allowed`` returns the networks that are not banned now, besides those of the configuration.
+        """
         self._outlet = outlet
         self._interval = interval
         self._store = store
         self._counts = counts
         self._clock = clock
         self._in_thread = in_thread
+        self._allowed = allowed
+        self._was_allowed: tuple[Network, ...] = ()
         self._reactor: Any = None
         self._state = _State.IDLE
         self._timer: Any = None
@@ -108,6 +115,13 @@ class Exporter:
         if self._state is _State.IDLE:
             self._gather(self._interval)
 
+    def look_at_allowed(self) -> None:
+        """Export all bans if other networks are allowed than were at the last export."""
+        if self._allowed() != self._was_allowed:
+            self._changed = None
+            if self._state is _State.IDLE:
+                self._gather(self._interval)
+
     def _gather(self, seconds: float) -> None:
         """Export after so many seconds what has changed until then."""
         self._state = _State.GATHERING
@@ -126,7 +140,9 @@ class Exporter:
 
     def _gathered(self) -> Export:
         """Find out how the bans stand, and take that for handed out."""
-        now, keys = self._clock(), self._changed
+        now, keys, allowed = self._clock(), self._changed, self._allowed()
+        if allowed != self._was_allowed:
+            keys, self._was_allowed = None, allowed
         self._changed = {}
         if keys is None:
             bans = self._store.bans(now)
@@ -135,7 +151,7 @@ class Exporter:
             changes = self._held.copy()
         else:
             changes = {key: self._held.get(key, 0.0) for key in keys if self._has_changed(key, now)}
-        return Export(changes, self._held.copy(), keys is None, now)
+        return Export(changes, self._held.copy(), keys is None, now, allowed)
 
     def _has_changed(self, key: str, now: float) -> bool:
         """Compare a ban with what was handed out of it, and take it for handed out."""
@@ -213,6 +229,8 @@ class Exporter:
                 self.changed(key)
                 ended = True
         if not ended:
+            self.look_at_allowed()
+        if self._state is _State.IDLE:
             self._wait_for_ends()
 
     # --- the timer --------------------------------------------------------------------------------------

@@ -19,13 +19,15 @@ class Export:
     """What one export hands out, at the time ``now``: the changes, and all bans as they are then.
 
     Both are keys and the times at which their bans end; a change to 0 is the end of a ban. ``whole`` says
-    that the changes are all bans, and that what was handed out before no longer counts.
+    that the changes are all bans, and that what was handed out before no longer counts. ``allowed`` are
+    networks that are not banned now, besides those of the configuration.
     """
 
     changes: Mapping[str, float]
     held: Mapping[str, float]
     whole: bool
     now: float
+    allowed: tuple[Network, ...] = ()
 
 
 class Outlet:
@@ -40,12 +42,14 @@ class Outlet:
 
     def check(self, export: Export) -> None:
         """Write the file, and see that the command could be run. Raises ExportTrouble."""
+        self._targets.allow_for_now(export.allowed)
         if self._config.command:
             check_program(self._config.command[0])
         self._write(export)
 
     def hand_out(self, export: Export) -> None:
         """Write the file, then run the command, as often as the changes need. Raises ExportTrouble."""
+        self._targets.allow_for_now(export.allowed)
         self._write(export)
         if not self._config.command:
             return

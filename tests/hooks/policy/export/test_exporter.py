@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from twisted.logger import LogEvent, capturedLogs, formatEvent
 from pop3proxy.hooks.policy.export import exporter as exporter_module
 from pop3proxy.hooks.policy.export import outlet as outlet_module
 from pop3proxy.hooks.policy.export.exporter import LOOK, RETRY, Exporter
+from pop3proxy.hooks.policy.export.nftset import Network
 from pop3proxy.hooks.policy.export.options import PolicyExport
 from pop3proxy.hooks.policy.export.outlet import Export, Outlet
 from pop3proxy.hooks.policy.export.targets import Targets
@@ -52,8 +54,10 @@ class Exporting:
         self.counts: Counter[str] = Counter()
         self.exports: list[Export] = []
         self.open: list[Deferred[None]] = []
+        self.allowed: tuple[Network, ...] = ()
         self.exporter = Exporter(
-            self.firewall, 1.0, self.store, self.counts, lambda: self.now, self._in_thread
+            *(self.firewall, 1.0, self.store, self.counts, lambda: self.now, self._in_thread),
+            lambda: self.allowed,
         )
 
     @property
@@ -232,6 +236,36 @@ def test_ends_that_are_outdated_do_not_pile_up(
         assert len(exporting.exporter._ends) <= 12
 
 
+def test_a_network_that_is_allowed_for_a_time_has_all_bans_exported(exporting: Exporting) -> None:
+    exporting.ban("address:192.0.2.1")
+    exporting.clock.advance(1)
+    exporting.done()
+    exporting.exporter.look_at_allowed()
+    exporting.clock.advance(1)
+    assert len(exporting.exports) == 1
+    exporting.allowed = (ip_network("192.0.2.0/24"),)
+    exporting.exporter.look_at_allowed()
+    exporting.clock.advance(1)
+    assert exporting.exports[1].whole
+    assert exporting.exports[1].allowed == exporting.allowed
+    exporting.done()
+    # Its end is noticed, as nothing tells it.
+    exporting.allowed = ()
+    exporting.clock.pump([1] * int(LOOK + 2))
+    assert exporting.exports[2].whole
+    assert exporting.exports[2].allowed == ()
+
+
+def test_what_is_allowed_during_an_export_is_exported_behind_it(exporting: Exporting) -> None:
+    exporting.ban("address:192.0.2.1")
+    exporting.clock.advance(1)
+    exporting.allowed = (ip_network("192.0.2.0/24"),)
+    exporting.exporter.look_at_allowed()
+    exporting.done()
+    exporting.clock.advance(1)
+    assert exporting.exports[1].whole
+
+
 # --- failures ---------------------------------------------------------------------------------------------
 
 
@@ -358,6 +392,19 @@ def test_a_command_does_not_run_behind_a_file_that_cannot_be_written(
     with pytest.raises(ExportTrouble, match="nft_file"):
         broken.hand_out(Export({}, {}, True, NOW))
     assert not (tmp_path / "notes").exists()
+
+
+def test_what_is_allowed_for_now_is_not_handed_out(noting: Noting) -> None:
+    command, notes = noting
+    held = {"address:192.0.2.1": NOW + 9, "network:198.51.100.0/30": NOW + 9}
+    allowed = (ip_network("192.0.2.0/24"), ip_network("198.51.100.2/32"))
+    out = outlet(command=command)
+    out.hand_out(Export(held, held, True, NOW, allowed))
+    out.hand_out(Export(held, held, True, NOW))
+    assert notes() == [
+        "all 2 ban=198.51.100.0/31,9 ban=198.51.100.3,9",
+        "all 2 ban=192.0.2.1,9 ban=198.51.100.0/30,9",
+    ]
 
 
 def test_a_start_checks_the_command_and_writes_the_file(tmp_path: Path) -> None:

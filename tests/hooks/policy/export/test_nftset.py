@@ -185,3 +185,23 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_key_means_networks_without_what_is_allowed(key: str, networks: list[str]) -> None:
     allow = [ip_network("203.0.113.2/32"), ip_network("2001:db8:ff::/48")]
     assert sorted(map(str, Targets(allow).networks(key))) == networks
+
+
+@given(NETWORKS, st.lists(NETWORKS, max_size=8))
+def test_what_is_banned_and_what_is_allowed_do_not_overlap_and_leave_nothing_out(
+    banned: IPv4Network, allow: list[IPv4Network]
+) -> None:
+    left = Targets(allow).networks(f"network:{banned}")
+    addresses = {address for network in left for address in network}
+    assert addresses == set(banned) - {address for network in allow for address in network}
+    assert sum(network.num_addresses for network in left) == len(addresses)
+
+
+def test_what_is_allowed_for_now_is_banned_again_later() -> None:
+    targets, key = Targets([ip_network("192.0.2.9/32")]), "address:192.0.2.1"
+    assert targets.networks(key) == (ip_network("192.0.2.1"),)
+    targets.allow_for_now((ip_network("192.0.2.0/24"),))
+    assert targets.networks(key) == ()
+    targets.allow_for_now(())
+    assert targets.networks(key) == (ip_network("192.0.2.1"),)
+    assert targets.networks("address:192.0.2.9") == ()
