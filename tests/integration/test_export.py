@@ -14,7 +14,7 @@ import pytest
 from pop3proxy.bans import ask
 
 from ..proxy.live import CHECKOUT, Proxy, running, until
-from .processes import program
+from .processes import own_network, program
 from .servers import serving
 from .stub import PASSWORD, StubServer
 
@@ -143,6 +143,15 @@ def test_what_cannot_work_stops_the_start(tmp_path: Path) -> None:
         assert ran.returncode == 1
         assert said in ran.stderr
         assert "Traceback" not in ran.stderr
+
+
+def test_a_firewall_keeps_a_banned_client_out_until_its_ban_is_removed(tmp_path: Path) -> None:
+    program("nft")
+    command = [*own_network(), sys.executable, "-m", "tests.integration.firewalled", str(tmp_path)]
+    ran = subprocess.run(
+        command, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_the_script_of_the_chapter_keeps_a_list_of_what_is_banned(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pop3proxy.hooks.policy.export import nftset
 from pop3proxy.hooks.policy.export.nftset import Network, apart, rendered, replace_file
 from pop3proxy.hooks.policy.export.targets import Targets
 from pop3proxy.hooks.policy.export.trouble import ExportTrouble
-from tests.integration.processes import program, unavailable
+from tests.integration.processes import own_network, program
 
 BANNED: list[tuple[Network, float]] = [
     (ip_network("192.0.2.1"), 600.4),
@@ -30,12 +30,7 @@ BANNED: list[tuple[Network, float]] = [
 @pytest.fixture(scope="module")
 def nft() -> list[str]:
     """The words that run nft in a network of its own, where it harms no firewall."""
-    command = [program("unshare"), "--user", "--map-root-user", "--net"]
-    if os.geteuid() == 0:
-        command = [program("unshare"), "--net"]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
-        unavailable("no network namespace can be made here")
-    return [*command, program("nft")]
+    return [*own_network(), program("nft")]
 
 
 def text(banned: list[tuple[Network, float]]) -> str:
