@@ -281,7 +281,7 @@ class Policy(Table):
     max_bans: Count = Field(default=100_000, ge=100)
     """Bans that are kept."""
     snapshot: str | None = None
-    """A file that counts and bans survive a restart in."""
+    """A file that counts and bans survive a restart in; what is decided in between is in `FILE.journal`."""
     snapshot_interval: Seconds = 300
     """Seconds between two snapshots; one more is written when the proxy stops."""
     control: str | None = None

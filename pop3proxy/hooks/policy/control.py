@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
@@ -23,6 +25,7 @@ from twisted.python.failure import Failure
 
 from ..masking import shown_name
 from .engine import Engine
+from .snapshot import SnapshotError
 from .store import Ban
 
 MAX_LINE: Final = 4096
@@ -33,6 +36,9 @@ MAX_CLIENTS: Final = 16
 
 PATIENCE: Final = 5.0
 """Seconds until a request must be complete, and its answer taken."""
+
+DISK_TIME: Final = 3.0
+"""Seconds until an answer no longer waits for the disk."""
 
 MAX_SECONDS: Final = 10 * 365 * 86400.0
 """The longest ban by hand."""
@@ -54,18 +60,21 @@ class Control:
         engine: Engine,
         end: Callable[[set[str]], None],
         now: Callable[[], float] = time.time,
+        kept: Callable[[], "Deferred[None]"] = lambda: succeed(None),
     ) -> None:
-        """``end`` ends the sessions of these uids."""
+        """``end`` ends the sessions of these uids; what ``kept`` returns fires once all is on disk."""
         self._engine = engine
+        self._kept = kept
         self._end = end
         self._now = now
+        self._reactor: Any = None
         self._port: IListeningPort | None = None
         self._path = ""
         self.clients: set[Any] = set()
 
     def listen(self, reactor: Any, path: str) -> None:
         """Open the socket, for its owner alone. Raises ControlError."""
-        self._path = path
+        self._path, self._reactor = path, reactor
         factory = Factory.forProtocol(_Protocol)
         factory.noisy = False
         factory.control = self  # type: ignore[attr-defined]
@@ -94,35 +103,51 @@ class Control:
         for client in list(self.clients):
             client.transport.abortConnection()
 
-    def answer(self, line: bytes) -> dict[str, Any]:
-        """Do what a line asks, and return the answer."""
+    def answer(self, line: bytes) -> "Deferred[dict[str, Any]]":
+        """Do what a line asks; the answer comes once what was done is on disk."""
         try:
             asked = json.loads(line)
             if not isinstance(asked, dict):
                 raise Refused("a request is an object")
             return self._do(asked)
         except Refused as problem:
-            return {"error": str(problem)}
+            return succeed({"error": str(problem)})
         except (ValueError, RecursionError):
-            return {"error": "a request is one line of JSON"}
+            return succeed({"error": "a request is one line of JSON"})
 
-    def _do(self, asked: dict[str, Any]) -> dict[str, Any]:
+    def _do(self, asked: dict[str, Any]) -> "Deferred[dict[str, Any]]":
         store, now = self._engine.store, self._now()
         what = asked.get("do")
         if what == "list":
-            return {"bans": [_shown(ban, now) for ban in store.bans(now)]}
+            return succeed({"bans": [_shown(ban, now) for ban in store.bans(now)]})
         if what not in ("add", "remove", "why"):
             raise Refused("what can be done is list, add, remove and why")
         keys = self._keys(asked.get("what"))
         if what == "add":
-            return self._add(keys[0], asked, now)
+            return self._when_kept(self._add(keys[0], asked, now), f"{keys[0]} is banned")
         if what == "remove":
             gone = [key for key in keys if self._engine.unban(key, now)]
             if not gone:
                 raise Refused(f"{keys[0]} is not banned; see the list")
-            return {"bans": [], "said": f"removed the ban of {', '.join(gone)}"}
+            said = f"removed the ban of {', '.join(gone)}"
+            return self._when_kept({"bans": [], "said": said}, said)
         found = [ban for key in keys if (ban := store.past(key, now)) is not None]
-        return {"bans": [_shown(ban, now) for ban in found]}
+        return succeed({"bans": [_shown(ban, now) for ban in found]})
+
+    def _when_kept(self, answer: dict[str, Any], done: str) -> "Deferred[dict[str, Any]]":
+        """Give the answer once all that was decided is on disk, or else say that it may be lost."""
+        kept = self._kept()
+        if self._reactor is not None:
+            kept.addTimeout(DISK_TIME, self._reactor)
+
+        def failed(failure: Failure) -> dict[str, Any]:
+            if failure.check(TookTooLong):
+                why = f"the disk took longer than {DISK_TIME:g} s"
+            else:
+                why = str(failure.trap(SnapshotError) and failure.value)
+            return {"error": f"{done}, but a kill may undo it: {why}"}
+
+        return kept.addCallbacks(lambda _: answer, failed)
 
     def _keys(self, text: object) -> list[str]:
         """Return the keys that a name may stand for: an address is also in its network."""
@@ -194,6 +219,7 @@ class _Protocol(LineOnlyReceiver, TimeoutMixin):
     transport: Any
     delimiter = b"\n"
     MAX_LENGTH = MAX_LINE
+    _asked = False
 
     def connectionMade(self) -> None:
         control = self._control
@@ -209,8 +235,14 @@ class _Protocol(LineOnlyReceiver, TimeoutMixin):
         return control
 
     def lineReceived(self, line: bytes) -> None:
-        answer = json.dumps(self._control.answer(line))
-        self.transport.write(answer.encode() + b"\n")
+        if self._asked:
+            return
+        self._asked = True
+        self._control.answer(line).addCallback(self._answer)
+
+    def _answer(self, answer: dict[str, Any]) -> None:
+        # Of a client that has left, this does nothing.
+        self.transport.write(json.dumps(answer).encode() + b"\n")
         self.transport.loseConnection()
 
     def timeoutConnection(self) -> None:

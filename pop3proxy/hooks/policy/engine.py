@@ -23,6 +23,7 @@ from ...analyzer.events import (
 from ...analyzer.events import Policy as PolicyEvent
 from ..api import PASS, Delay, Deny, Drop, Verdict
 from ..masking import shown_name
+from .banrecords import LATEST
 from .config import Policy, PolicyRule
 from .store import (
     SECRET,
@@ -390,7 +391,7 @@ class Engine:
     def unban(self, key: str, now: float) -> bool:
         """End a ban, forget what was counted of the same, and count nothing against it for a time."""
         cleared = [rule.key(key) for rule in self._rules]
-        return self.store.unban(key, cleared, now + self.policy.grace, now)
+        return self.store.unban(key, cleared, min(now + self.policy.grace, LATEST), now)
 
     # --- the parts --------------------------------------------------------------------------------------
 

@@ -1,23 +1,19 @@
 """The hook by which failed logins have consequences; what they are is judged in engine.py."""
 
 import secrets
+import time
 from collections import Counter
-from collections.abc import Callable
-from threading import Lock
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThread
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from ...analyzer.events import Connect, LoginAttempt, LoginFailure, LoginSuccess, SessionEnd
 from ..api import PASS, Delay, Deny, Drop, Hook, Pass, Verdict
-from . import snapshot
 from .config import Policy
 from .control import Control
 from .engine import Decision, Engine, then
+from .keeping import Keeper
 from .memory import MemoryStore
 from .store import Ban, Store
 
@@ -68,8 +64,7 @@ class FailedLogins(Hook):
         )
         self._live = live
         self._on_trial: Counter[str] = Counter()  # rule and action, of rules that only say it
-        self._snapshots = LoopingCall(self._save)
-        self._writing = Lock()
+        self._keeper: Keeper | None = None
         self._control: Control | None = None
 
     @property
@@ -85,17 +80,18 @@ class FailedLogins(Hook):
             return
         policy = self.policy
         if policy.snapshot is not None and isinstance(self.store, MemoryStore):
-            snapshot.read(self.store, policy.snapshot)
-            # A file that cannot be written is better found now than when the proxy stops.
-            snapshot.write(self.store, policy.snapshot, self._keeps_secrets)
-            self._snapshots.clock = reactor
-            self._snapshots.start(policy.snapshot_interval, now=False)
+            # What comes from passwords is worth nothing if the key of their hashes is made at each start.
+            secret = policy.fingerprint_key is not None
+            self._keeper = Keeper(
+                self.store, policy.snapshot, policy.snapshot_interval, secret, self.counts
+            )
+            self._keeper.start(reactor, time.time())
         if self._shared is not None:
             self._shared.counts = self.counts
             self._shared.on_ban = self._banned_elsewhere
             self._shared.start(reactor)
         if policy.control is not None:
-            self._control = Control(self.engine, self._end)
+            self._control = Control(self.engine, self._end, kept=self._kept)
             self._control.listen(reactor, policy.control)
 
     def stop(self) -> None:
@@ -104,12 +100,8 @@ class FailedLogins(Hook):
             self._control.close()
         if self._shared is not None:
             self._shared.stop()
-        if self._snapshots.running:
-            self._snapshots.stop()
-            try:
-                self._snapshot()()
-            except snapshot.SnapshotError as problem:
-                self._not_saved(problem)
+        if self._keeper is not None:
+            self._keeper.stop()
         if self._live:
             counts = ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
             self._log.info("policy stopped; counted: {counts}", counts=counts or "nothing")
@@ -120,32 +112,11 @@ class FailedLogins(Hook):
                     tried=", ".join(tried) or "nothing",
                 )
 
+    def _kept(self) -> "Deferred[None]":
+        return succeed(None) if self._keeper is None else self._keeper.kept()
+
     def _banned_elsewhere(self, ban: Ban) -> None:
         self._end(self.engine.sessions(ban.key))
-
-    @property
-    def _keeps_secrets(self) -> bool:
-        return self.policy.fingerprint_key is not None
-
-    def _save(self) -> Deferred[None]:
-        """Write a snapshot, aside: a large one takes seconds, in which logins go on."""
-
-        def failed(failure: Failure) -> None:
-            failure.trap(snapshot.SnapshotError)
-            self._not_saved(failure.value)
-
-        return deferToThread(self._snapshot()).addErrback(failed)
-
-    def _snapshot(self) -> Callable[[], None]:
-        assert isinstance(self.store, MemoryStore)
-        assert self.policy.snapshot is not None
-        return snapshot.writing(
-            self.store, self.policy.snapshot, self._keeps_secrets, self._writing
-        )
-
-    def _not_saved(self, problem: object) -> None:
-        self.counts["snapshot_failed"] += 1
-        self._log.error("{problem}", problem=str(problem))
 
     # --- events -----------------------------------------------------------------------------------------
 

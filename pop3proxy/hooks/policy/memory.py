@@ -1,10 +1,11 @@
 """Keeps counts and bans in memory, bounded; what they mean is said in store.py, files in snapshot.py."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
+from .banrecords import LATEST, ban_of_row, instant, row, text, whole
 from .store import (
     BUCKETS,
     SECRET,
@@ -144,6 +145,8 @@ class MemoryStore:
         self.graces: OrderedDict[str, float] = OrderedDict()
         self.all_bans: OrderedDict[str, Ban] = OrderedDict()
         self.evicted = 0
+        self.on_change: Callable[[list[Any]], None] = lambda change: None
+        """Called with each ban and its end, as ``apply`` takes them, to have them kept."""
         self._max_keys = max_keys
         self._max_bans = max_bans
         self._ban_memory = ban_memory
@@ -284,6 +287,7 @@ class MemoryStore:
             del self.all_bans[(over or oldest)[0].key]
         self.all_bans[ban.key] = ban
         self.all_bans.move_to_end(ban.key)
+        self.on_change(["ban", *row(ban)])
 
     def unban(self, key: str, cleared: Sequence[str], grace_until: float, now: float) -> bool:
         """End a ban, clear counts, and begin the grace; say whether there was one."""
@@ -296,6 +300,7 @@ class MemoryStore:
             self.graces.move_to_end(key)
             if len(self.graces) > self._max_keys:
                 self.graces.popitem(last=False)
+        self.on_change(["unban", key, list(cleared), self.graces.get(key, 0.0)])
         return was is not None
 
     def in_grace(self, key: str, now: float) -> bool:
@@ -321,24 +326,36 @@ class MemoryStore:
                 for key, counter in counters
                 if secrets or not key.startswith(SECRET)
             ),
-            "marks": list(self.marks.items()),
-            "graces": list(self.graces.items()),
-            "bans": ([b.key, b.rule, b.since, b.until, b.times, list(b.evidence)] for b in bans),
+            "marks": [(mark, min(until, LATEST)) for mark, until in self.marks.items()],
+            "graces": [(key, min(until, LATEST)) for key, until in self.graces.items()],
+            "bans": (row(ban) for ban in bans),
         }
 
     def load(self, found: dict[str, Any]) -> None:
         """Take what ``dump`` returned. Raises LookupError, TypeError or ValueError for anything else."""
         counters: OrderedDict[str, Counter] = OrderedDict()
         for key, kind, held in found["counters"][-self._max_keys :]:
-            counters[str(key)] = _loaded(kind, held)
-        marks = OrderedDict((str(k), float(t)) for k, t in found["marks"][-self._max_keys :])
-        graces = OrderedDict((str(k), float(t)) for k, t in found["graces"][-self._max_keys :])
-        bans = [
-            Ban(str(key), str(rule), float(since), float(until), int(times), tuple(map(str, why)))
-            for key, rule, since, until, times, why in found["bans"][-self._max_bans :]
-        ]
+            counters[text(key)] = _loaded(kind, held)
+        marks, graces = (
+            OrderedDict(
+                (text(key), instant(until)) for key, until in found[name][-self._max_keys :]
+            )
+            for name in ("marks", "graces")
+        )
+        bans = [ban_of_row(each) for each in found["bans"][-self._max_bans :]]
         self.counters, self.marks, self.graces = counters, marks, graces
         self.all_bans = OrderedDict((ban.key, ban) for ban in bans)
+
+    def apply(self, change: list[Any], now: float) -> None:
+        """Take what ``on_change`` was called with. Raises TypeError or ValueError for anything else."""
+        if change[0] == "ban":
+            self.ban(ban_of_row(change[1:]), now)
+            return
+        _, key, cleared, grace_until = change
+        names = [text(each) for each in cleared]
+        self.unban(text(key), names, instant(grace_until), now)
+        if grace_until:
+            self.graces[key] = grace_until
 
 
 def _in_force(ban: Ban, now: float) -> bool:
@@ -369,8 +386,13 @@ def _dumped(counter: Counter) -> tuple[str, Any]:
 def _loaded(kind: str, held: Any) -> Counter:
     if kind == "distinct":
         distinct = DistinctCount()
-        distinct.members = {str(member): float(at) for member, at in held}
+        distinct.members = {text(member): instant(at) for member, at in held}
         return distinct
-    if not held:
+    if kind != "plain" or not held:
         raise ValueError
-    return PlainCount([{int(n): int(count) for n, count in buckets} for buckets in held])
+    return PlainCount([dict(map(_bucket_of_row, buckets)) for buckets in held])
+
+
+def _bucket_of_row(found: Any) -> tuple[int, int]:
+    which, count = found
+    return whole(which), whole(count, least=1)

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
@@ -32,9 +32,9 @@ from pop3proxy.config import ConfigError, load
 from pop3proxy.hooks.api import PASS, Deny, Hook
 from pop3proxy.hooks.dispatcher import Dispatcher
 from pop3proxy.hooks.logging.schema import schema
-from pop3proxy.hooks.policy import failedlogins
+from pop3proxy.hooks.policy import keeping
 from pop3proxy.hooks.policy.config import DEFAULT_RULES, Policy, PolicyRule
-from pop3proxy.hooks.policy.control import MAX_LINE, Control, ControlError
+from pop3proxy.hooks.policy.control import DISK_TIME, MAX_LINE, Control, ControlError
 from pop3proxy.hooks.policy.engine import Decision, Engine
 from pop3proxy.hooks.policy.failedlogins import FailedLogins
 from pop3proxy.hooks.policy.memory import MemoryStore
@@ -161,19 +161,21 @@ def test_bans_survive_a_restart(tmp_path: Path) -> None:
 def test_a_snapshot_is_written_at_intervals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, clock = tmp_path / "state", Clock()
+    path, clock = tmp_path / "there" / "state", Clock()
+    path.parent.mkdir()
     # In its turn; that threads can do it is for test_memory.py, and the program, to show.
-    monkeypatch.setattr(failedlogins, "deferToThread", maybeDeferred)
+    monkeypatch.setattr(keeping, "deferToThread", maybeDeferred)
     hook = FailedLogins(policy(snapshot=str(path), snapshot_interval=10.0))
     hook.start(clock)
     hook.engine.ban("address:192.0.2.1", 100.0, "", NOW)
     clock.advance(10)
     assert "address:192.0.2.1" in path.read_text()
-    hook.policy.__dict__["snapshot"] = str(tmp_path / "none" / "state")
+    path.parent.rename(tmp_path / "elsewhere")
     clock.advance(10)
     assert hook.counts["snapshot_failed"] == 1
-    hook.policy.__dict__["snapshot"] = str(path)
+    (tmp_path / "elsewhere").rename(path.parent)
     hook.stop()
+    assert hook.counts["snapshot_failed"] == 1
 
 
 def test_a_broken_snapshot_is_no_silent_loss_of_bans(tmp_path: Path) -> None:
@@ -191,8 +193,15 @@ def control() -> tuple[Control, Engine, list[set[str]]]:
     return Control(engine, ended.append, lambda: NOW), engine, ended
 
 
+def answered(one: Control, line: bytes) -> dict[str, Any]:
+    """Return the answer, which has to be there at once."""
+    found: list[dict[str, Any]] = []
+    one.answer(line).addCallback(found.append)
+    return found[0]
+
+
 def do(one: Control, **request: Any) -> dict[str, Any]:
-    return one.answer(json.dumps(request).encode())
+    return answered(one, json.dumps(request).encode())
 
 
 def test_bans_by_hand_are_added_listed_explained_and_removed() -> None:
@@ -237,8 +246,44 @@ def test_bans_by_hand_are_added_listed_explained_and_removed() -> None:
 )
 def test_a_mistaken_request_is_told_what_would_be_right(line: bytes, error: str) -> None:
     one, engine, _ = control()
-    assert error in one.answer(line)["error"]
+    assert error in answered(one, line)["error"]
     assert engine.store.bans(NOW) == []
+
+
+def test_an_answer_waits_until_what_was_done_is_on_disk() -> None:
+    waiting: list[Deferred[None]] = []
+
+    def kept() -> "Deferred[None]":
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    engine = Engine(policy(), MemoryStore(1000, 100, 1e6), b"key")
+    one = Control(engine, lambda _: None, lambda: NOW, kept)
+    answers: list[dict[str, Any]] = []
+    for request in ({"do": "add", "seconds": 60}, {"do": "remove"}):
+        line = json.dumps({**request, "what": "192.0.2.1"}).encode()
+        one.answer(line).addCallback(answers.append)
+        assert len(answers) < len(waiting)
+        waiting[-1].callback(None)
+    assert [list(answer) for answer in answers] == [["bans"], ["bans", "said"]]
+    one.answer(b'{"do":"add","what":"192.0.2.1","seconds":60}').addCallback(answers.append)
+    waiting[-1].errback(SnapshotError("the disk is full"))
+    said = "address:192.0.2.1 is banned, but a kill may undo it: the disk is full"
+    assert answers[-1] == {"error": said}
+
+
+def test_an_answer_waits_for_a_slow_disk_no_longer_than_it_may(tmp_path: Path) -> None:
+    engine, reactor = Engine(policy(), MemoryStore(1000, 100, 1e6), b"key"), UnixReactor()
+    one = Control(engine, lambda _: None, lambda: NOW, Deferred)
+    one.listen(reactor, str(tmp_path / "socket"))
+    protocol, transport = connected(reactor)
+    protocol.dataReceived(b'{"do":"add","what":"192.0.2.1","seconds":60}\n{"do":"list"}\n')
+    assert transport.written == b""
+    reactor.advance(DISK_TIME)
+    assert b"but a kill may undo it: the disk took longer than 3 s" in transport.written
+    assert (transport.written.count(b"\n"), transport.ended) == (1, "closed")
+    protocol.connectionLost()
+    assert not reactor.getDelayedCalls()
 
 
 class Transport:

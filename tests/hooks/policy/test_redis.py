@@ -281,6 +281,7 @@ def test_what_others_write_under_the_prefix_is_counted_and_harms_nobody(
     server: RedisServer, make: Make
 ) -> None:
     rubbish = ["", "[", "[]", "{}", "[1]", '["x", "ban"]', '["x", "sing", "k"]', "9" * 5000, "\\"]
+    rubbish += ['["x", "ban", "k", "r", 0, 1e300, 1, []]', '["x", "unban", "k", -1, []]']
     for number, text in enumerate(rubbish):
         server.ask("HSET", "pop3proxy:bans", str(number), text)
     store = make(server.url)

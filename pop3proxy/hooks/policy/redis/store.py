@@ -20,6 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ..banrecords import ban_of_row, instant, row
 from ..config import Policy, PolicyRedis
 from ..memory import MemoryStore
 from ..store import BUCKETS, Answer, Attempt, Ban, Charge, Settlement, Tally
@@ -377,7 +378,7 @@ class RedisStore:
         return self.memory.bans(now)
 
     def _tell_ban(self, ban: Ban, now: float) -> None:
-        record = ["ban", ban.key, ban.rule, ban.since, ban.until, ban.times, list(ban.evidence)]
+        record = ["ban", *row(ban)]
         self._tell(ban.key, record, record, ban.until + self._policy.ban_memory, now, [])
 
     def _tell(
@@ -476,14 +477,13 @@ class RedisStore:
     def _take(self, key: str, record: list[Any]) -> None:
         now = self._clock()
         if record[0] == "ban":
-            _, _, rule, since, until, times, why = record
-            ban = Ban(key, str(rule), float(since), float(until), int(times), tuple(map(str, why)))
+            ban = ban_of_row(record[1:])
             if self.memory.all_bans.get(key) != ban:
                 self.memory.ban(ban, now)
                 self.counts["redis_bans_heard"] += 1
                 self.on_ban(ban)
         elif record[0] == "unban":
-            until = float(record[2])
+            until = instant(record[2])
             self.memory.unban(key, [str(each) for each in record[3]], until, now)
             if until > now:
                 self._grace(key, until)
