@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pop3proxy.bans import ask
+from pop3proxy.controlclient import ask
 from pop3proxy.hooks.policy import snapshot
+from pop3proxy.hooks.policy.allowances import Allowances
 from pop3proxy.hooks.policy.journal import JournalFile
 from pop3proxy.hooks.policy.memory import MemoryStore
 
@@ -47,7 +48,7 @@ def address(number: int) -> str:
 def saved_bans(folder: Path) -> set[str]:
     """Return the bans that the next proxy will find."""
     store, path = MemoryStore(4 * BANS, 4 * BANS, 1e9), str(folder / "state")
-    found = snapshot.contents(store, path)
+    found = snapshot.contents(store, Allowances(), path)
     assert found is not None
     for number, record in JournalFile(f"{path}.journal").read():
         if number > found.get(snapshot.JOURNAL, [0])[0]:
@@ -74,7 +75,12 @@ def ban_until_killed(folder: Path, proxy: Proxy, first: int, life: float) -> lis
     killer.start()
     with suppress(OSError, ValueError):
         while True:
-            request = {"do": "add", "what": address(first + len(done)), "seconds": 9000, "why": ""}
+            request = {
+                "do": "add",
+                "what": address(first + len(done)),
+                "seconds": 9000,
+                "reason": "",
+            }
             ask(str(folder / "socket"), request)
             done.append(address(first + len(done)))
     killer.join()
@@ -143,7 +149,7 @@ def test_a_snapshot_with_an_impossible_time_stops_the_start_with_one_line(
 def test_who_is_banned_gets_the_configured_line_and_the_server_hears_nothing(folder: Path) -> None:
     server = MailServer()
     with running(server.port, "--config", "policy.toml", listen=None, folder=folder) as proxy:
-        added = bans(folder, "add", "127.0.0.1", "--why", "a test", "--seconds", "1000")
+        added = bans(folder, "add", "127.0.0.1", "--reason", "a test", "--seconds", "1000")
         assert added.returncode == 0, added.stderr
         with proxy.connect() as client:
             assert receive_all(client) == b"-ERR [SYS/TEMP] Not today.\r\n"

@@ -7,6 +7,9 @@ from .store import Ban
 LATEST: Final = 253_402_300_799.0
 """The last second of the year 9999: no date can be written for what is later."""
 
+MAX_EVIDENCE: Final = 9
+"""Lines of evidence that an ended ban keeps, besides that of its end."""
+
 
 def row(ban: Ban) -> list[Any]:
     """Return what ``ban_of_row`` reads. A ban that a configuration makes longer ends with the year 9999."""
@@ -27,6 +30,12 @@ def ban_of_row(found: Any) -> Ban:
         whole(times),
         tuple(text(line) for line in evidence),
     )
+
+
+def ended(ban: Ban, now: float, line: str) -> Ban:
+    """Return a ban as it is remembered behind its removal; it makes the next one no longer."""
+    evidence = (*ban.evidence[-MAX_EVIDENCE:], line)
+    return Ban(ban.key, ban.rule, ban.since, min(ban.until, now), 0, evidence)
 
 
 def instant(found: Any) -> float:

@@ -285,7 +285,7 @@ class Policy(Table):
     snapshot_interval: Seconds = 300
     """Seconds between two snapshots; one more is written when the proxy stops."""
     control: str | None = None
-    """A Unix socket for `pop3proxy bans`."""
+    """A Unix socket for `pop3proxy bans` and `pop3proxy policy why`, `list` and `allow`."""
     redis: PolicyRedis | None = None
     """Share counts and bans with other proxies; all need the same `fingerprint_key`."""
 

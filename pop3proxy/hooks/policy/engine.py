@@ -23,6 +23,7 @@ from ...analyzer.events import (
 from ...analyzer.events import Policy as PolicyEvent
 from ..api import PASS, Delay, Deny, Drop, Verdict
 from ..masking import shown_name
+from .allowances import Allowances
 from .banrecords import LATEST
 from .config import Policy, PolicyRule
 from .store import (
@@ -201,6 +202,7 @@ class Engine:
         self._succeeding = [rule for rule in self._rules if rule.config.of_success]
         self._on_trial = any(rule.dry for rule in self._rules)
         self._by_pair = [rule for rule in self._failing if rule.config.by == "pair"]
+        self.allowances = Allowances()
         self._flights: dict[str, deque[Flight]] = {}
         self._said: OrderedDict[str, float] = OrderedDict()
         self._keys: dict[str, set[str]] = {}
@@ -212,7 +214,7 @@ class Engine:
     def connect(self, event: Event) -> Decision:
         """Judge a client that has connected: is it banned?"""
         c, decision = event.c, Decision()
-        if self._is_allowed(c):
+        if self._is_allowed(event):
             return decision
         keys = self._places(c)
         ban = self.store.ban_of(keys, event.ts)
@@ -225,7 +227,7 @@ class Engine:
     def attempt(self, event: LoginAttempt) -> "Decision | Deferred[Decision]":
         """Judge a login before the server sees it."""
         c, decision = event.c, Decision()
-        if self._is_allowed(c):
+        if self._is_allowed(event):
             return decision
         who = self._who(event)
         ban = self.store.ban_of((*self._places(c), *self._accounts(who)), event.ts)
@@ -260,8 +262,8 @@ class Engine:
 
     def failure(self, event: LoginFailure) -> "Decision | Deferred[Decision]":
         """Count a failed login; its reply may wait."""
-        c, decision = event.c, Decision()
-        if self._is_allowed(c):
+        decision = Decision()
+        if self._is_allowed(event):
             return decision
         who = self._who(event)
         flight = self._landed(event, who)
@@ -301,7 +303,7 @@ class Engine:
     def success(self, event: LoginSuccess) -> "Decision | Deferred[Decision]":
         """Forget what was counted of the pair, and keep its address in good memory."""
         c, decision = event.c, Decision()
-        if self._is_allowed(c):
+        if self._is_allowed(event):
             return decision
         who = self._who(event)
         flight = self._landed(event, who)
@@ -381,6 +383,17 @@ class Engine:
 
     # --- for operators ----------------------------------------------------------------------------------
 
+    def keys_of(self, event: Event) -> tuple[str, ...]:
+        """Return the keys of who an event is about, such as ``user:bob``."""
+        if isinstance(event, LoginAttempt | LoginSuccess | LoginFailure):
+            return (*self._places(event.c), *self._accounts(self._who(event)))
+        return self._places(event.c)
+
+    @property
+    def every_rule(self) -> Sequence["Rule"]:
+        """All rules, as they are asked."""
+        return self._rules
+
     def ban(self, key: str, seconds: float, why: str, now: float) -> set[str]:
         """Ban by hand; return the sessions that this ends."""
         past = self.store.past(key, now)
@@ -408,9 +421,11 @@ class Engine:
             return "", ""
         return self.addresses.address(c.orig_h), self.addresses.network(c.orig_h)
 
-    def _is_allowed(self, c: Connection) -> bool:
-        # The address of a proxy that names no client allows nobody.
-        return not c.orig_unknown and self.addresses.allowed(c.orig_h)
+    def _is_allowed(self, event: Event) -> bool:
+        c = event.c
+        if c.orig_unknown:
+            return False  # the address of a proxy that names no client allows nobody
+        return self.addresses.allowed(c.orig_h) or bool(self.allowances.of(c.orig_h, event.ts))
 
     def _places(self, c: Connection) -> tuple[str, ...]:
         return () if c.orig_unknown else self.addresses.places(c.orig_h)
@@ -648,7 +663,7 @@ class Engine:
         self.counts["ban"] += 1
         said = decision.events[-1]
         evidence = (
-            f"{_time(now)} {said.counted} {said.count} of {said.limit} in {said.window:g} s"
+            f"{time_of(now)} {said.counted} {said.count} of {said.limit} in {said.window:g} s"
             f" by {shown_name(said.key)}; the last one in session {event.c.uid}",
         )
         before = past.evidence[-9:] if past is not None else ()
@@ -721,5 +736,6 @@ def _home(who: Who) -> str:
     return f"home|{who.address}" if who.address else ""
 
 
-def _time(now: float) -> str:
+def time_of(now: float) -> str:
+    """Write a time as people read it, in UTC."""
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

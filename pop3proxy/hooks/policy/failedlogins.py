@@ -3,22 +3,39 @@
 import secrets
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from ...analyzer.events import Connect, LoginAttempt, LoginFailure, LoginSuccess, SessionEnd
+from ...analyzer.events import (
+    Connect,
+    Event,
+    LoginAttempt,
+    LoginFailure,
+    LoginSuccess,
+    SessionEnd,
+)
+from ...analyzer.events import Policy as PolicyEvent
 from ..api import PASS, Delay, Deny, Drop, Hook, Pass, Verdict
+from .byhand import ByHand
 from .config import Policy
 from .control import Control
+from .decisions import Decisions
 from .engine import Decision, Engine, then
+from .explanations import Explanations
 from .keeping import Keeper
 from .memory import MemoryStore
 from .store import Ban, Store
 
 if TYPE_CHECKING:
     from .redis.store import RedisStore
+
+_NOT_KEPT: Final = (
+    "this is kept in memory, and ends with the proxy; name a file as policy.snapshot to keep it"
+)
 
 _Any = Pass | Delay | Deny | Drop
 
@@ -64,6 +81,7 @@ class FailedLogins(Hook):
         )
         self._live = live
         self._on_trial: Counter[str] = Counter()  # rule and action, of rules that only say it
+        self._decisions = Decisions()
         self._keeper: Keeper | None = None
         self._control: Control | None = None
 
@@ -83,7 +101,9 @@ class FailedLogins(Hook):
             # What comes from passwords is worth nothing if the key of their hashes is made at each start.
             secret = policy.fingerprint_key is not None
             self._keeper = Keeper(
-                self.store, policy.snapshot, policy.snapshot_interval, secret, self.counts
+                self.store,
+                *(self.engine.allowances, policy.snapshot, policy.snapshot_interval),
+                *(secret, self.counts),
             )
             self._keeper.start(reactor, time.time())
         if self._shared is not None:
@@ -91,7 +111,7 @@ class FailedLogins(Hook):
             self._shared.on_ban = self._banned_elsewhere
             self._shared.start(reactor)
         if policy.control is not None:
-            self._control = Control(self.engine, self._end, kept=self._kept)
+            self._control = self._controlled(reactor)
             self._control.listen(reactor, policy.control)
 
     def stop(self) -> None:
@@ -112,6 +132,14 @@ class FailedLogins(Hook):
                     tried=", ".join(tried) or "nothing",
                 )
 
+    def _controlled(self, reactor: Any) -> Control:
+        explanations = Explanations(
+            self.engine, self._decisions, lambda: deferLater(reactor, 0, lambda: None)
+        )
+        by_hand = ByHand(self.engine, explanations, self._commanded, self._end)
+        alone = self._keeper is None and self._shared is None
+        return Control(self.engine, explanations, by_hand, self._kept, _NOT_KEPT if alone else "")
+
     def _kept(self) -> "Deferred[None]":
         return succeed(None) if self._keeper is None else self._keeper.kept()
 
@@ -122,27 +150,35 @@ class FailedLogins(Hook):
 
     def pop3_connect(self, event: Connect) -> _Any:
         """Turn a banned client away."""
-        return self._done(self.engine.connect(event))
+        return self._decided(event, self.engine.connect(event))
 
     def pop3_login_attempt(self, event: LoginAttempt) -> "_Any | Deferred[_Any]":
         """Deny a login that is one too many."""
-        return then(self.engine.attempt(event), self._done)
+        return then(self.engine.attempt(event), partial(self._decided, event))
 
     def pop3_login_failure(self, event: LoginFailure) -> "Pass | Delay | Drop | Deferred[Any]":
         """Count it, and slow it down."""
-        return then(self.engine.failure(event), self._done)
+        return then(self.engine.failure(event), partial(self._decided, event))
 
     def pop3_login_success(self, event: LoginSuccess) -> "_Any | Deferred[_Any]":
         """Take back what was counted of it."""
-        return then(self.engine.success(event), self._done)
+        return then(self.engine.success(event), partial(self._decided, event))
 
     def pop3_session(self, event: SessionEnd) -> "Deferred[None] | None":
         """Settle what has no answer."""
 
         def done(decision: Decision) -> None:
-            self._done(decision)
+            self._decided(event, decision)
 
         return then(self.engine.ended(event), done)
+
+    def _decided(self, about: Event, decision: Decision) -> _Any:
+        """Remember a decision by whom it is about, and do it."""
+        if decision.events:
+            keys = self.engine.keys_of(about)
+            for event in decision.events:
+                self._decisions.remember(keys, event)
+        return self._done(decision)
 
     def _done(self, decision: Decision) -> _Any:
         for event in decision.events:
@@ -152,6 +188,10 @@ class FailedLogins(Hook):
         self._end(decision.ending)
         verdict: Verdict = decision.verdict
         return verdict if isinstance(verdict, _Any) else PASS
+
+    def _commanded(self, event: PolicyEvent) -> None:
+        self._decisions.remember((), event)
+        self.emit(event)
 
     def _end(self, uids: set[str]) -> None:
         if uids:

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from . import snapshot
+from .allowances import Allowances
 from .journal import Journal, JournalFile
 from .memory import MemoryStore
 
@@ -27,7 +28,7 @@ def _in_a_thread(work: Callable[[], None]) -> Deferred[None]:
 
 
 class Keeper:
-    """Keeps what a store in memory holds in a file, and in a journal beside it.
+    """Keeps what a store in memory holds, and what is allowed by command, in a snapshot and a journal.
 
     The journal has what was decided since the snapshot began, by number; the snapshot has the number that it
     includes, so that nothing is applied twice.
@@ -38,6 +39,7 @@ class Keeper:
     def __init__(
         self,
         store: MemoryStore,
+        allowances: Allowances,
         path: str,
         interval: float,
         secrets: bool,
@@ -50,6 +52,7 @@ class Keeper:
         """
         self._aside = aside
         self._store = store
+        self._allowances = allowances
         self._path = path
         self._interval = interval
         self._secrets = secrets
@@ -69,7 +72,7 @@ class Keeper:
         Raises SnapshotError.
         """
         self._reactor = reactor
-        found = snapshot.contents(self._store, self._path) or {}
+        found = snapshot.contents(self._store, self._allowances, self._path) or {}
         last: int = found.get(snapshot.JOURNAL, [0])[0]
         for number, record in self._file.read():
             if number > last:
@@ -77,7 +80,7 @@ class Keeper:
                 last = number
         self._journal.start(reactor, last)
         self._snapshot()()
-        self._store.on_change = self._journal.record
+        self._store.on_change = self._allowances.on_change = self._journal.record
         self._snapshots.clock = reactor
         self._snapshots.start(self._interval, now=False)
 
@@ -101,7 +104,8 @@ class Keeper:
 
     def _apply(self, record: Any, now: float) -> None:
         try:
-            self._store.apply(record, now)
+            kept = self._allowances if record[0] in ("allow", "disallow") else self._store
+            kept.apply(record, now)
         except (LookupError, TypeError, ValueError):
             raise snapshot.SnapshotError(
                 f"policy.snapshot: {self._path}.journal has a record of another version, or a damaged one;"
@@ -134,7 +138,11 @@ class Keeper:
     def _snapshot(self) -> Callable[[], None]:
         """Return what writes a snapshot of now, and then empties the journal of what is in it."""
         through = self._journal.last
-        held = {**self._store.dump(self._secrets), snapshot.JOURNAL: [through]}
+        held = {
+            **self._store.dump(self._secrets),
+            snapshot.ALLOWED: self._allowances.rows(),
+            snapshot.JOURNAL: [through],
+        }
         write = snapshot.writing(held, self._path, self._lock)
 
         def save() -> None:

@@ -151,6 +151,11 @@ class MemoryStore:
         self._max_bans = max_bans
         self._ban_memory = ban_memory
 
+    @property
+    def memory(self) -> "MemoryStore":
+        """What is kept in this process: all of it."""
+        return self
+
     # --- decisions --------------------------------------------------------------------------------------
 
     def attempt(self, attempt: Attempt, now: float) -> Answer:
@@ -295,12 +300,11 @@ class MemoryStore:
         self.all_bans.pop(key, None)
         for each in cleared:
             self.counters.pop(each, None)
-        if was is not None:
-            self.graces[key] = grace_until
-            self.graces.move_to_end(key)
-            if len(self.graces) > self._max_keys:
-                self.graces.popitem(last=False)
-        self.on_change(["unban", key, list(cleared), self.graces.get(key, 0.0)])
+        self.graces[key] = grace_until
+        self.graces.move_to_end(key)
+        if len(self.graces) > self._max_keys:
+            self.graces.popitem(last=False)
+        self.on_change(["unban", key, list(cleared), grace_until])
         return was is not None
 
     def in_grace(self, key: str, now: float) -> bool:
@@ -354,8 +358,6 @@ class MemoryStore:
         _, key, cleared, grace_until = change
         names = [text(each) for each in cleared]
         self.unban(text(key), names, instant(grace_until), now)
-        if grace_until:
-            self.graces[key] = grace_until
 
 
 def _in_force(ban: Ban, now: float) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final, TextIO
 
+from .allowances import Allowances
 from .banrecords import whole
 from .memory import MemoryStore
 
@@ -17,6 +18,9 @@ VERSION: Final = 1
 
 JOURNAL: Final = "journal"
 """The key of the number of the last record of the journal that a snapshot has; old ones have none."""
+
+ALLOWED: Final = "allowed"
+"""The key of what is allowed by command; old ones have none."""
 
 _PORTION: Final = 32
 """Rows that are written before other threads get their turn: so many take less than a millisecond."""
@@ -94,10 +98,10 @@ def sync_folder(path: Path) -> None:
 
 def read(store: MemoryStore, path: str) -> bool:
     """Load a snapshot; return whether there was one. Raises SnapshotError, and then changes nothing."""
-    return contents(store, path) is not None
+    return contents(store, Allowances(), path) is not None
 
 
-def contents(store: MemoryStore, path: str) -> dict[str, Any] | None:
+def contents(store: MemoryStore, allowances: Allowances, path: str) -> dict[str, Any] | None:
     """Load a snapshot, and return all that it holds; None if there is none.
 
     Raises SnapshotError, and then changes nothing.
@@ -117,7 +121,10 @@ def contents(store: MemoryStore, path: str) -> dict[str, Any] | None:
         if found["v"] != VERSION:
             raise ValueError
         whole(found.get(JOURNAL, [0])[0])
+        allowed = Allowances()
+        allowed.load(found.get(ALLOWED, []))
         store.load(found)
+        allowances.load(allowed.rows())
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError):
         raise _broken(path) from None
     assert isinstance(found, dict)

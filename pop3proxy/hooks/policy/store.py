@@ -6,9 +6,12 @@ What is asked when a client connects (``ban_of``, ``ban``, ``in_grace``) is answ
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
+
+if TYPE_CHECKING:
+    from .memory import MemoryStore
 
 T = TypeVar("T")
 
@@ -126,6 +129,10 @@ class Store(Protocol):
     A Deferred comes soon and never fails: a store that cannot be reached has something to fall back on. Not
     everybody waits for it, since what is taken back needs no answer.
     """
+
+    @property
+    def memory(self) -> "MemoryStore":
+        """What is kept in this process: counts, of a shared store those made here, and all bans."""
 
     def attempt(self, attempt: Attempt, now: float) -> Answer | Deferred[Answer]:
         """Charge an attempt, all of it or nothing, and say how the counts stand."""

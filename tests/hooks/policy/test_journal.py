@@ -16,6 +16,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
 from pop3proxy.hooks.policy import journal, snapshot
+from pop3proxy.hooks.policy.allowances import Allowances
 from pop3proxy.hooks.policy.banrecords import LATEST
 from pop3proxy.hooks.policy.journal import Journal, JournalFile
 from pop3proxy.hooks.policy.keeping import Keeper
@@ -68,7 +69,8 @@ def ban(number: int, seconds: float = 1000.0, key: str = "") -> Ban:
 def kept_by(folder: Path, aside: Any = at_once, **more: Any) -> tuple[Keeper, MemoryStore, Clock]:
     """Start as a proxy does."""
     held, clock = store(), Clock()
-    keeper = Keeper(held, str(folder / "state"), 300.0, False, more.get("counts", Counter()), aside)
+    allowances = more.get("allowances", Allowances())
+    keeper = Keeper(held, allowances, str(folder / "state"), 300.0, False, Counter(), aside)
     keeper.start(clock, NOW)
     return keeper, held, clock
 

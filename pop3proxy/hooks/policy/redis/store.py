@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..banrecords import ban_of_row, instant, row
+from ..banrecords import ban_of_row, ended, instant, row
 from ..config import Policy, PolicyRedis
 from ..memory import MemoryStore
 from ..store import BUCKETS, Answer, Attempt, Ban, Charge, Settlement, Tally
@@ -484,7 +484,12 @@ class RedisStore:
                 self.on_ban(ban)
         elif record[0] == "unban":
             until = instant(record[2])
+            was = self.memory.past(key, now)
             self.memory.unban(key, [str(each) for each in record[3]], until, now)
+            if was is not None:
+                # So that it can be asked about; one that this proxy has ended says more.
+                over = ended(was, now, "removed at another proxy") if was.times else was
+                self.memory.ban(over, now)
             if until > now:
                 self._grace(key, until)
         else:
