@@ -94,7 +94,7 @@ class Explanations:
         allowed = self._allowed(address, now)
         memory = self._engine.store.memory
         refusing = [each for each in counts if each.refuses]
-        in_force = [ban for ban in bans if ban.until > now]
+        in_force = [ban for ban in bans if ban.times and ban.until > now]
         return {
             "about": [shown_name(key) for key in subject.keys],
             "allowed": allowed,
@@ -257,7 +257,7 @@ def shown_ban(ban: Ban, now: float) -> dict[str, Any]:
         "rule": ban.rule,
         "since": ban.since,
         "until": ban.until,
-        "in_force": ban.until > now,
+        "in_force": ban.times > 0 and ban.until > now,
         "times": ban.times,
         "evidence": list(ban.evidence),
     }

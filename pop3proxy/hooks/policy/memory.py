@@ -361,8 +361,8 @@ class MemoryStore:
 
 
 def _in_force(ban: Ban, now: float) -> bool:
-    """Say whether a ban is neither over nor of a time from which the clock was set back."""
-    return 0 < ban.until - now <= 2 * (ban.until - ban.since)
+    """Return whether a ban is neither removed, nor over, nor of a time from which the clock was set back."""
+    return ban.times > 0 and 0 < ban.until - now <= 2 * (ban.until - ban.since)
 
 
 def _dumped(counter: Counter) -> tuple[str, Any]:

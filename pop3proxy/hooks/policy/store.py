@@ -112,7 +112,8 @@ class Answer:
 class Ban:
     """Somebody is kept out; ``key`` is like ``address:192.0.2.1``. Times are in seconds since the epoch.
 
-    ``times`` counts the bans of this key, this one included; ``evidence`` are lines for people to read.
+    ``times`` counts the bans of this key, this one included; 0 if it was removed. ``evidence`` are lines for
+    people to read.
     """
 
     key: str

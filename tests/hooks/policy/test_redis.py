@@ -149,6 +149,9 @@ def test_a_ban_by_one_is_in_force_on_the_other(
     attempt(two)
     assert one.unban(ban().key, ["k"], NOW + 500, NOW)
     until(lambda: two.ban_of([ban().key], NOW) is None, "the ban ends on the other")
+    past = two.past(ban().key, NOW)
+    assert past is not None
+    assert (past.times, past.evidence[-1]) == (0, "removed at another proxy")
     assert two.in_grace(ban().key, NOW + 499)
     assert attempt(two).tallies[0].counts == (1,)
     two_alone = two.memory.attempt(Attempt((charge(),)), NOW)
