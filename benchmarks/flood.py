@@ -8,8 +8,8 @@ from twisted.internet.task import LoopingCall
 from pop3proxy.analyzer.events import Connection
 from pop3proxy.analyzer.events import Policy as PolicyEvent
 from pop3proxy.hooks.policy.config import Policy
-from pop3proxy.hooks.policy.engine import Decision
 from pop3proxy.hooks.policy.failedlogins import FailedLogins
+from pop3proxy.hooks.policy.penalties import Decision
 from pop3proxy.hooks.policy.store import Ban
 
 BANS: Final = 10_000

@@ -1,5 +1,6 @@
 """Bans as rows of JSON, as snapshots, journals and other proxies have them; impossible values are refused."""
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from .store import Ban
@@ -36,6 +37,11 @@ def ended(ban: Ban, now: float, line: str) -> Ban:
     """Return a ban as it is remembered behind its removal; it makes the next one no longer."""
     evidence = (*ban.evidence[-MAX_EVIDENCE:], line)
     return Ban(ban.key, ban.rule, ban.since, min(ban.until, now), 0, evidence)
+
+
+def time_of(at: float) -> str:
+    """Write a time as people read it, in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def instant(found: Any) -> float:

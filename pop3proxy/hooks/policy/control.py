@@ -35,8 +35,9 @@ from twisted.python.failure import Failure
 
 from ..masking import shown_name
 from .allowances import AllowancesFull, allowance_key
+from .banrecords import time_of
 from .byhand import ByHand, Operator, Removed
-from .engine import Engine, time_of
+from .engine import Engine
 from .explanations import Explanations, shown_ban
 from .snapshot import SnapshotError
 from .subjects import is_place, keys_of, subject_of

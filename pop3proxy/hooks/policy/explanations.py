@@ -5,8 +5,11 @@ from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
 from ..masking import shown_name
+from .banrecords import time_of
 from .decisions import Decided, Decisions
-from .engine import MISCONFIGURED, Engine, Rule, time_of
+from .engine import Engine
+from .penalties import MISCONFIGURED
+from .rules import Rule
 from .standings import reading
 from .store import SECRET, Ban, Window
 from .subjects import Subject
@@ -79,7 +82,7 @@ class Explanations:
         self._engine = engine
         self._decisions = decisions
         self._pause = pause
-        self._rules = engine.every_rule
+        self._rules = engine.rules.all
         self._by_prefix = {rule.prefix: rule for rule in self._rules}
 
     # --- what is asked ----------------------------------------------------------------------------------

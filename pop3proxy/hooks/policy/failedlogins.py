@@ -1,5 +1,6 @@
 """The hook by which failed logins have consequences; what they are is judged in engine.py."""
 
+import math
 import secrets
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from twisted.logger import Logger
 from ...analyzer.events import (
     Connect,
     Event,
+    LoginAnnounced,
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
@@ -24,10 +26,11 @@ from .byhand import ByHand
 from .config import Policy
 from .control import Control
 from .decisions import Decisions
-from .engine import Decision, Engine, then
+from .engine import Engine, then
 from .explanations import Explanations
 from .keeping import Keeper
 from .memory import MemoryStore
+from .penalties import Decision
 from .store import Ban, Store
 
 if TYPE_CHECKING:
@@ -38,6 +41,9 @@ _NOT_KEPT: Final = (
 )
 
 _Any = Pass | Delay | Deny | Drop
+
+SPARE: Final = 5.0
+"""Seconds beyond the longest wait of an attempt, after which something is wrong with the policy."""
 
 
 def _shared(policy: Policy) -> "RedisStore | None":
@@ -83,6 +89,9 @@ class FailedLogins(Hook):
         self._on_trial: Counter[str] = Counter()  # rule and action, of rules that only say it
         self._decisions = Decisions()
         self._keeper: Keeper | None = None
+        # An attempt may be held for as long as the engine says, and then has an answer.
+        self.time_limit = policy.wait + SPARE
+        self._alarm: Any = None
         self._control: Control | None = None
 
     @property
@@ -94,6 +103,8 @@ class FailedLogins(Hook):
 
     def start(self, reactor: Any) -> None:
         """Load the snapshot, and open the control socket. Raises OSError with one line for the operator."""
+        self._reactor = reactor
+        self.engine.waiting.on_due = self._set_alarm
         if not self._live:
             return
         policy = self.policy
@@ -116,6 +127,7 @@ class FailedLogins(Hook):
 
     def stop(self) -> None:
         """Write a last snapshot, and say what was decided."""
+        self._unset_alarm()
         if self._control is not None:
             self._control.close()
         if self._shared is not None:
@@ -143,6 +155,23 @@ class FailedLogins(Hook):
     def _kept(self) -> "Deferred[None]":
         return succeed(None) if self._keeper is None else self._keeper.kept()
 
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def _set_alarm(self, due: float, now: float) -> None:
+        """Wake the engine at a time, by a clock that never steps."""
+        self._unset_alarm()
+        if math.isfinite(due):
+            self._alarm = self._reactor.callLater(max(0.0, due - now), self._wake, due)
+
+    def _unset_alarm(self) -> None:
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None:
+            alarm.cancel()
+
+    def _wake(self, due: float) -> None:
+        self._alarm = None
+        self.engine.tick(due)
+
     def _banned_elsewhere(self, ban: Ban) -> None:
         self._end(self.engine.sessions(ban.key))
 
@@ -153,8 +182,12 @@ class FailedLogins(Hook):
         return self._decided(event, self.engine.connect(event))
 
     def pop3_login_attempt(self, event: LoginAttempt) -> "_Any | Deferred[_Any]":
-        """Deny a login that is one too many."""
+        """Deny a login that is one too many, or hold it until that is known."""
         return then(self.engine.attempt(event), partial(self._decided, event))
+
+    def pop3_login_announced(self, event: LoginAnnounced) -> None:
+        """Count an attempt as failed before the client has heard the last of it."""
+        self.engine.announced(event)
 
     def pop3_login_failure(self, event: LoginFailure) -> "Pass | Delay | Drop | Deferred[Any]":
         """Count it, and slow it down."""

@@ -269,7 +269,7 @@ def test_a_long_list_is_bounded_and_says_how_many_are_left_out(
 
 def test_logins_get_their_turn_while_many_keys_are_looked_through() -> None:
     world = World([rule("failures", "address", 1, "deny")])
-    (one,) = world.engine.every_rule
+    (one,) = world.engine.rules.all
     for number in range(2 * PORTION + 1):
         counter = PlainCount([{0: 1}])
         world.engine.store.memory.counters[one.key(f"address:{number}")] = counter
