@@ -27,7 +27,8 @@ def ban_in_words(ban: dict[str, Any]) -> Iterator[str]:
 def denied_in_words(found: dict[str, Any]) -> Iterator[str]:
     """Yield all that is refused now, and what is allowed."""
     for ban in found["bans"]:
-        yield f"{ban['key']}  banned by {ban['rule']}  until {_time(ban['until'])}"
+        spared = ", but allowed" if ban["allowed"] else ""
+        yield f"{ban['key']}  banned by {ban['rule']}  until {_time(ban['until'])}{spared}"
     for count in found["denied"]:
         yield f"{_refusing(count)}: {_counted(count)}"
     for allowance in found["allowed"]:
@@ -48,6 +49,11 @@ def why_in_words(why: dict[str, Any]) -> Iterator[str]:
     yield from _under(
         "counted", (f"{each['key']}  {_named(each)}: {_counted(each)}" for each in others)
     )
+    flying = (
+        f"{each['key']}: {each['flying']} wait for the mail server's answer, {each['held']} are held"
+        for each in why["in_flight"]
+    )
+    yield from _under("in flight", flying)
     yield from _under(
         "in grace",
         (f"{each['key']} until {_time(each['until'])}: not refused" for each in why["graces"]),

@@ -10,7 +10,7 @@ One line of JSON each way, and the connection ends. ``do`` says what:
 - ``allow``: allow ``what`` for ``seconds``; back come ``allowed`` and ``said``;
 - ``disallow``: end that; back comes ``said``.
 
-The last four take a ``reason``, and may come with a ``note``. What is refused gets ``{"error": TEXT}``.
+The last four take a ``reason``. With any may come a ``note``. What is refused gets ``{"error": TEXT}``.
 """
 
 import json
@@ -20,9 +20,10 @@ import socket
 import stat
 import struct
 from collections.abc import Callable
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.defer import TimeoutError as TookTooLong
@@ -72,6 +73,21 @@ class Refused(ValueError):
     """A request is refused: one line that says what would be right."""
 
 
+class Notes(NamedTuple):
+    """What is to be known of counts that are told, and of bans and allowances that are made; or empty."""
+
+    counts: str = ""
+    bans: str = ""
+    allowances: str = ""
+
+
+NO_NOTES: Final = Notes()
+
+
+def _noted(note: str, answer: dict[str, Any]) -> dict[str, Any]:
+    return {**answer, "note": note} if note else answer
+
+
 class Control:
     """Listens, and does what is asked."""
 
@@ -81,14 +97,14 @@ class Control:
         explanations: Explanations,
         by_hand: ByHand,
         kept: Callable[[], "Deferred[None]"] = lambda: succeed(None),
-        note: str = "",
+        notes: Notes = NO_NOTES,
     ) -> None:
-        """What ``kept`` returns fires once all is on disk; ``note`` is told with what was done."""
+        """What ``kept`` returns fires once all is on disk."""
         self._engine = engine
         self._explanations = explanations
         self._by_hand = by_hand
         self._kept = kept
-        self._note = {"note": note} if note else {}
+        self._notes = notes
         self._reactor: Any = None
         self._port: IListeningPort | None = None
         self._path = ""
@@ -160,7 +176,8 @@ class Control:
         return succeed({"bans": [shown_ban(ban, now) for ban in self._engine.store.bans(now)]})
 
     def _denied(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
-        return Deferred.fromCoroutine(self._explanations.denied(self._by_hand.now()))
+        found = Deferred.fromCoroutine(self._explanations.denied(self._by_hand.now()))
+        return found.addCallback(partial(_noted, self._notes.counts))
 
     def _why(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
         try:
@@ -168,7 +185,7 @@ class Control:
         except ValueError as problem:
             raise Refused(str(problem)) from None
         why = Deferred.fromCoroutine(self._explanations.why(subject, self._by_hand.now()))
-        return why.addCallback(lambda found: {"why": found})
+        return why.addCallback(lambda found: _noted(self._notes.counts, {"why": found}))
 
     def _add(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
         operator, seconds = _operator(asked, by), _seconds(asked, "a ban")
@@ -235,7 +252,8 @@ class Control:
                 why = str(failure.trap(SnapshotError) and failure.value)
             return {"error": f"{done}, but a kill may undo it: {why}"}
 
-        return kept.addCallbacks(lambda _: {**answer, **self._note}, failed)
+        note = self._notes.allowances if "allowed" in answer else self._notes.bans
+        return kept.addCallbacks(lambda _: _noted(note, answer), failed)
 
     def _keys(self, asked: dict[str, Any]) -> list[str]:
         """Return the keys that a name stands for: of an address that of its network, too."""

@@ -95,6 +95,8 @@ class Explanations:
         welcome = await self._welcome(subject, now)
         address = next((k for k in subject.keys if k.startswith(("address:", "network:"))), "")
         allowed = self._allowed(address, now)
+        if allowed:
+            counts = [each._replace(refuses=False) for each in counts]
         memory = self._engine.store.memory
         refusing = [each for each in counts if each.refuses]
         in_force = [ban for ban in bans if ban.times and ban.until > now]
@@ -103,6 +105,7 @@ class Explanations:
             "allowed": allowed,
             "bans": [shown_ban(ban, now) for ban in bans[:MAX_SHOWN]],
             "counts": [each.shown() for each in counts[:MAX_SHOWN]],
+            "in_flight": list(self._in_flight(subject)),
             "welcome": [shown_name(pair) for pair in welcome[:MAX_SHOWN]],
             "graces": [
                 {"key": shown_name(key), "until": until}
@@ -135,7 +138,10 @@ class Explanations:
                 denied.append(standing)
             await self._count()
         return {
-            "bans": [shown_ban(ban, now) for ban in bans[:MAX_SHOWN]],
+            "bans": [
+                {**shown_ban(ban, now), "allowed": self._is_allowed(ban.key, now)}
+                for ban in bans[:MAX_SHOWN]
+            ],
             "denied": [each.shown() for each in denied[:MAX_SHOWN]],
             "allowed": [each._asdict() for each in self._engine.allowances.all(now)],
             "left_out": sum(max(0, len(rows) - MAX_SHOWN) for rows in (bans, denied)),
@@ -171,9 +177,18 @@ class Explanations:
         config, shown = rule.config, ban_key
         if config.by == "password":
             shown = engine.passwords.named(ban_key.partition(":")[2])
-        refuses = until > 0 and _is_enforced(rule) and not engine.store.in_grace(ban_key, now)
+        spared = engine.store.in_grace(ban_key, now) or self._is_allowed(ban_key, now)
+        refuses = until > 0 and _is_enforced(rule) and not spared
         found = (config.name, config.action, config.by, shown, config.counts, counts)
         return Standing(*found, rule.windows, until, refuses, rule.dry)
+
+    def _in_flight(self, subject: Subject) -> Iterator[dict[str, Any]]:
+        """Yield how many logins wait for the mail server's answer, and are held for these."""
+        flights, waiting = self._engine.store.memory.flights, self._engine.waiting
+        for key in subject.keys:
+            flying, held = len(flights.get(key, ())), waiting.held_at(key)
+            if flying or held:
+                yield {"key": shown_name(key), "flying": flying, "held": held}
 
     async def _of_pairs(self, subject: Subject, now: float) -> list[Standing]:
         """Read the counts of all pairs of an address or user."""
@@ -219,6 +234,15 @@ class Explanations:
             if kind == "known" and asked and marks.get(mark, 0.0) > now:
                 found.append(pair)
         return found
+
+    def _is_allowed(self, key: str, now: float) -> bool:
+        """Return whether the address of an address or pair is allowed."""
+        kind, _, value = key.partition(":")
+        host = value.partition("|")[0].partition("/")[0]
+        if kind not in ("address", "pair"):
+            return False
+        engine = self._engine
+        return engine.addresses.allowed(host) or engine.allowances.of(host, now) is not None
 
     def _allowed(self, key: str, now: float) -> dict[str, Any] | None:
         """Say by what an address is allowed; None if it is not."""

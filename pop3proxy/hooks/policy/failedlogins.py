@@ -24,7 +24,7 @@ from ...analyzer.events import Policy as PolicyEvent
 from ..api import PASS, Delay, Deny, Drop, Hook, Pass, Verdict
 from .byhand import ByHand
 from .config import Policy
-from .control import Control
+from .control import NO_NOTES, Control, Notes
 from .decisions import Decisions
 from .engine import Engine, then
 from .explanations import Explanations
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 
 _NOT_KEPT: Final = (
     "this is kept in memory, and ends with the proxy; name a file as policy.snapshot to keep it"
+)
+_IN_MEMORY: Final = Notes(bans=_NOT_KEPT, allowances=_NOT_KEPT)
+
+_IN_REDIS: Final = Notes(
+    counts="counts and decisions are those of this proxy; others that share its Redis may have more",
+    allowances="this holds at this proxy alone, and ends with it; policy.allow holds at each that has it",
 )
 
 _Any = Pass | Delay | Deny | Drop
@@ -149,8 +155,13 @@ class FailedLogins(Hook):
             self.engine, self._decisions, lambda: deferLater(reactor, 0, lambda: None)
         )
         by_hand = ByHand(self.engine, explanations, self._commanded, self._end)
-        alone = self._keeper is None and self._shared is None
-        return Control(self.engine, explanations, by_hand, self._kept, _NOT_KEPT if alone else "")
+        return Control(self.engine, explanations, by_hand, self._kept, self._notes)
+
+    @property
+    def _notes(self) -> Notes:
+        if self._shared is not None:
+            return _IN_REDIS
+        return _IN_MEMORY if self._keeper is None else NO_NOTES
 
     def _kept(self) -> "Deferred[None]":
         return succeed(None) if self._keeper is None else self._keeper.kept()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred, succeed
 
+from pop3proxy.analyzer.events import LoginAttempt
 from pop3proxy.analyzer.events import Policy as PolicyEvent
 from pop3proxy.hooks.api import PASS, Deny
 from pop3proxy.hooks.policy import explanations
@@ -205,6 +206,21 @@ def test_a_client_without_an_address_is_explained_by_its_pair() -> None:
     assert why["counts"][0]["refuses"]
 
 
+def test_what_is_in_flight_and_held_is_said() -> None:
+    world = World([rule("failures", "address", 2, "deny")])
+    desk = Desk(world)
+    c = world.client()
+    for number in range(5):
+        world.engine.attempt(LoginAttempt(c, world.now, "bob", f"{number}", "PLAIN", number + 1))
+    why = desk.why(HOST)
+    assert why["in_flight"][0] == {"key": f"address:{HOST}", "flying": 2, "held": 3}
+    assert f"    address:{HOST}: 2 wait for the mail server's answer, 3 are held" in list(
+        why_in_words(why)
+    )
+    world.end(c)
+    assert desk.why(HOST)["in_flight"] == []
+
+
 # --- decisions --------------------------------------------------------------------------------------------
 
 
@@ -253,6 +269,20 @@ def test_all_that_is_refused_is_listed_not_only_what_is_banned() -> None:
     ]
     world.now += 10_000
     assert desk.denied() == []
+
+
+def test_what_is_allowed_is_not_said_to_be_refused() -> None:
+    world = World([rule("failures", "pair", 2, "deny")])
+    desk = Desk(world)
+    guessed(world, 2)
+    desk.ask(do="add", what=HOST, seconds=60)
+    assert desk.denied() == [(f"pair:{HOST}|bob", "r")]
+    desk.ask(do="allow", what=HOST, seconds=60)
+    assert desk.denied() == []
+    lines = list(denied_in_words(desk.ask(do="denied")))
+    assert lines[0] == f"address:{HOST}  banned by manual  until 2025-11-24T16:01:00Z, but allowed"
+    for asked in (HOST, "bob", f"{HOST}|bob"):
+        assert [each["refuses"] for each in desk.why(asked)["counts"]] == [""]
 
 
 def test_a_long_list_is_bounded_and_says_how_many_are_left_out(
