@@ -75,7 +75,7 @@ def _default(value: Any) -> str:
     return f"`{shown}`"
 
 
-# Tests make verdicts of their own.
+# Tests have kinds of their own.
 _VERDICTS = {
     kind.__name__: kind
     for kind in Verdict.__subclasses__()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pop3proxy.bans import ask
+from pop3proxy.controlclient import ask
 
 from ..proxy.live import CHECKOUT, running, until
 from .processes import program

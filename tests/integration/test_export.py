@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pop3proxy.bans import ask
+from pop3proxy.controlclient import ask
 
 from ..proxy.live import CHECKOUT, Proxy, running, until
 from .processes import own_network, program
@@ -86,12 +86,28 @@ def test_a_ban_by_a_rule_and_its_end_reach_the_file_and_the_command(
     until(lambda: len(noted(tmp_path)) == 2, "the ban is exported")
     assert re.fullmatch(r"changes ban=127\.0\.0\.1,6\d\d", noted(tmp_path)[1])
     assert "127.0.0.1 timeout 6" in (tmp_path / "bans.nft").read_text()
-    ask(str(tmp_path / "socket"), {"do": "remove", "what": "127.0.0.1"})
+    ask(str(tmp_path / "socket"), {"do": "remove", "what": "127.0.0.1", "reason": ""})
     until(lambda: len(noted(tmp_path)) == 3, "its end is exported")
     assert noted(tmp_path)[2] == "changes unban=127.0.0.1"
     assert "127.0.0.1" not in (tmp_path / "bans.nft").read_text()
     # The last one may not have been waited for.
     assert re.search("exported [23]", proxy.stop())
+
+
+def test_an_address_that_is_allowed_by_command_is_taken_out_and_banned_again_behind_it(
+    tmp_path: Path, start: Start, note: str
+) -> None:
+    start(note)
+    until(lambda: noted(tmp_path) == ["all "], "what there is at the start is exported")
+    control = str(tmp_path / "socket")
+    ask(control, {"do": "add", "what": "192.0.2.1", "seconds": 600, "reason": ""})
+    until(lambda: len(noted(tmp_path)) == 2, "the ban is exported")
+    ask(control, {"do": "allow", "what": "192.0.2.0/24", "seconds": 60, "reason": ""})
+    until(lambda: noted(tmp_path)[2:] == ["all "], "nothing is banned any more")
+    assert "192.0.2.1" not in (tmp_path / "bans.nft").read_text()
+    ask(control, {"do": "disallow", "what": "192.0.2.0/24", "reason": ""})
+    until(lambda: len(noted(tmp_path)) == 4, "the ban is exported again")
+    assert noted(tmp_path)[3].startswith("all ban=192.0.2.1,")
 
 
 def test_bans_of_the_snapshot_are_exported_at_the_next_start(
@@ -108,7 +124,7 @@ def test_bans_of_the_snapshot_are_exported_at_the_next_start(
 
 def test_a_command_that_hangs_costs_no_login_and_no_stop(tmp_path: Path, start: Start) -> None:
     proxy = start(f'command = ["{program("sleep")}", "1000"]\ntime_limit = 60')
-    ask(str(tmp_path / "socket"), {"do": "add", "what": "192.0.2.1", "seconds": 600, "why": ""})
+    ask(str(tmp_path / "socket"), {"do": "add", "what": "192.0.2.1", "seconds": 600, "reason": ""})
     assert log_in(proxy, PASSWORD).startswith(b"+OK")
     log = proxy.stop()
     assert "not exported" not in log

@@ -307,11 +307,11 @@ class Policy(Table):
     max_bans: Count = Field(default=100_000, ge=100)
     """Bans that are kept."""
     snapshot: str | None = None
-    """A file that counts and bans survive a restart in."""
+    """A file that counts and bans survive a restart in; what is decided in between is in `FILE.journal`."""
     snapshot_interval: Seconds = 300
     """Seconds between two snapshots; one more is written when the proxy stops."""
     control: str | None = None
-    """A Unix socket for `pop3proxy bans`."""
+    """A Unix socket for `pop3proxy bans` and `pop3proxy policy why`, `list` and `allow`."""
     redis: PolicyRedis | None = None
     """Share counts and bans with other proxies; all need the same `fingerprint_key`."""
     export: PolicyExport | None = None

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
+from .banrecords import LATEST, ban_of_row, instant, row, text, whole
 from .store import (
     BUCKETS,
     SECRET,
@@ -135,10 +136,17 @@ class MemoryStore:
         self.flights: dict[str, dict[str, Flight]] = {}  # by place and id
         self.evicted = 0
         self._ban_changed: Callable[[str], None] = lambda key: None
+        self.on_change: Callable[[list[Any]], None] = lambda change: None
+        """Called with each ban and its end, as ``apply`` takes them, to have them kept."""
         self.on_settled: Callable[[Iterable[str]], None] = _unheard
         self._max_keys = max_keys
         self._max_bans = max_bans
         self._ban_memory = ban_memory
+
+    @property
+    def memory(self) -> "MemoryStore":
+        """What is kept in this process: all of it."""
+        return self
 
     # --- decisions --------------------------------------------------------------------------------------
 
@@ -330,6 +338,7 @@ class MemoryStore:
         self.all_bans[ban.key] = ban
         self.all_bans.move_to_end(ban.key)
         self._ban_changed(ban.key)
+        self.on_change(["ban", *row(ban)])
 
     def drop_ban(self, key: str) -> None:
         """Forget a ban, if there is one."""
@@ -342,11 +351,11 @@ class MemoryStore:
         self.drop_ban(key)
         for each in cleared:
             self.counters.pop(each, None)
-        if was is not None:
-            self.graces[key] = grace_until
-            self.graces.move_to_end(key)
-            if len(self.graces) > self._max_keys:
-                self.graces.popitem(last=False)
+        self.graces[key] = grace_until
+        self.graces.move_to_end(key)
+        if len(self.graces) > self._max_keys:
+            self.graces.popitem(last=False)
+        self.on_change(["unban", key, list(cleared), grace_until])
         return was is not None
 
     def in_grace(self, key: str, now: float) -> bool:
@@ -376,24 +385,34 @@ class MemoryStore:
                 for key, counter in counters
                 if secrets or not key.startswith(SECRET)
             ),
-            "marks": list(self.marks.items()),
-            "graces": list(self.graces.items()),
-            "bans": ([b.key, b.rule, b.since, b.until, b.times, list(b.evidence)] for b in bans),
+            "marks": [(mark, min(until, LATEST)) for mark, until in self.marks.items()],
+            "graces": [(key, min(until, LATEST)) for key, until in self.graces.items()],
+            "bans": (row(ban) for ban in bans),
         }
 
     def load(self, found: dict[str, Any]) -> None:
         """Take what ``dump`` returned. Raises LookupError, TypeError or ValueError for anything else."""
         counters: OrderedDict[str, Counter] = OrderedDict()
         for key, kind, held in found["counters"][-self._max_keys :]:
-            counters[str(key)] = _loaded(kind, held)
-        marks = OrderedDict((str(k), float(t)) for k, t in found["marks"][-self._max_keys :])
-        graces = OrderedDict((str(k), float(t)) for k, t in found["graces"][-self._max_keys :])
-        bans = [
-            Ban(str(key), str(rule), float(since), float(until), int(times), tuple(map(str, why)))
-            for key, rule, since, until, times, why in found["bans"][-self._max_bans :]
-        ]
+            counters[text(key)] = _loaded(kind, held)
+        marks, graces = (
+            OrderedDict(
+                (text(key), instant(until)) for key, until in found[name][-self._max_keys :]
+            )
+            for name in ("marks", "graces")
+        )
+        bans = [ban_of_row(each) for each in found["bans"][-self._max_bans :]]
         self.counters, self.marks, self.graces = counters, marks, graces
         self.all_bans = OrderedDict((ban.key, ban) for ban in bans)
+
+    def apply(self, change: list[Any], now: float) -> None:
+        """Take what ``on_change`` was called with. Raises TypeError or ValueError for anything else."""
+        if change[0] == "ban":
+            self.ban(ban_of_row(change[1:]), now)
+            return
+        _, key, cleared, grace_until = change
+        names = [text(each) for each in cleared]
+        self.unban(text(key), names, instant(grace_until), now)
 
 
 def _unheard(places: Iterable[str]) -> None:
@@ -409,8 +428,8 @@ def _flies(over: Sequence[Over]) -> Answer:
 
 
 def _in_force(ban: Ban, now: float) -> bool:
-    """Return whether a ban is neither over nor of a time from which the clock was set back."""
-    return 0 < ban.until - now <= 2 * (ban.until - ban.since)
+    """Return whether a ban is neither removed, nor over, nor of a time from which the clock was set back."""
+    return ban.times > 0 and 0 < ban.until - now <= 2 * (ban.until - ban.since)
 
 
 def _dumped(counter: Counter) -> tuple[str, Any]:
@@ -423,8 +442,13 @@ def _dumped(counter: Counter) -> tuple[str, Any]:
 def _loaded(kind: str, held: Any) -> Counter:
     if kind == "distinct":
         distinct = DistinctCount()
-        distinct.members = {str(member): float(at) for member, at in held}
+        distinct.members = {text(member): instant(at) for member, at in held}
         return distinct
-    if not held:
+    if kind != "plain" or not held:
         raise ValueError
-    return PlainCount([{int(n): int(count) for n, count in buckets} for buckets in held])
+    return PlainCount([dict(map(_bucket_of_row, buckets)) for buckets in held])
+
+
+def _bucket_of_row(found: Any) -> tuple[int, int]:
+    which, count = found
+    return whole(which), whole(count, least=1)

@@ -21,6 +21,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from txredisapi import ResponseError
 
+from ..banrecords import ban_of_row, ended, instant, row
 from ..config import Policy, PolicyRedis
 from ..memory import MemoryStore
 from ..store import (
@@ -475,7 +476,7 @@ class RedisStore:
 
     def _tell_ban(self, ban: Ban, now: float) -> None:
         since, until = self._shared.shared(ban.since), self._shared.shared(ban.until)
-        record = ["ban", ban.key, ban.rule, since, until, ban.times, list(ban.evidence)]
+        record = ["ban", *row(replace(ban, since=since, until=until))]
         self._tell(ban.key, record, record, ban.until + self._policy.ban_memory, now, [])
 
     def _tell(
@@ -578,16 +579,21 @@ class RedisStore:
     def _take(self, key: str, record: list[Any]) -> None:
         now = self._clock()
         if record[0] == "ban":
-            _, _, rule, since, until, times, why = record
-            begin, end = self._shared.here(float(since)), self._shared.here(float(until))
-            ban = Ban(key, str(rule), begin, end, int(times), tuple(map(str, why)))
+            shared = ban_of_row(record[1:])
+            since, until = self._shared.here(shared.since), self._shared.here(shared.until)
+            ban = replace(shared, since=since, until=until)
             if not _same(self.memory.all_bans.get(key), ban):
                 self.memory.ban(ban, now)
                 self.counts["redis_bans_heard"] += 1
                 self.on_ban(ban)
         elif record[0] == "unban":
-            until = self._shared.here(float(record[2]))
+            until = self._shared.here(instant(record[2]))
+            was = self.memory.past(key, now)
             self.memory.unban(key, [str(each) for each in record[3]], until, now)
+            if was is not None:
+                # So that it can be asked about; one that this proxy has ended says more.
+                over = ended(was, now, "removed at another proxy") if was.times else was
+                self.memory.ban(over, now)
             if until > now:
                 self._grace(key, until)
         else:
