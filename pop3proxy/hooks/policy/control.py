@@ -127,7 +127,7 @@ class Control:
         factory.control = self  # type: ignore[attr-defined]
         try:
             _remove_stale(path)
-            # Nobody else can connect in between, either: the file comes into being with these rights.
+            # No other user can connect in between, either: the file comes into being with these rights.
             before = os.umask(0o177)
             try:
                 self._port = reactor.listenUNIX(path, factory, mode=0o600)
@@ -326,7 +326,7 @@ def _some(keys: list[str]) -> str:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the socket of a proxy that was killed; never another file, nor one that somebody listens on."""
+    """Remove the socket of a proxy that was killed; never another file, nor one that a process listens on."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise ControlError(f"policy.control: {path} is no socket; name another file")
