@@ -1,4 +1,4 @@
-"""The policy, with a rule that bans a thousand addresses a second for ten seconds: see benchmarks.kept."""
+"""The policy, with a rule that bans a thousand addresses in each second that is even: see benchmarks.kept."""
 
 import time
 from typing import Any, Final
@@ -18,6 +18,11 @@ TURN: Final = 0.01
 """Seconds between two lots of bans."""
 
 
+def floods(now: float) -> bool:
+    """Return whether bans are made now: both sides of the measurement know it by the clock."""
+    return int(now) % 2 == 0
+
+
 class Flood(FailedLogins):
     """Bans in memory and on disk as a rule does, with a record of each."""
 
@@ -25,7 +30,7 @@ class Flood(FailedLogins):
         """Begin ``after`` so many seconds."""
         super().__init__(Policy(snapshot=snapshot or None))
         self._after = after
-        self._done_so_far = 0
+        self._made = 0
         self._turns = LoopingCall(self._turn)
 
     def start(self, reactor: Any) -> None:
@@ -34,12 +39,12 @@ class Flood(FailedLogins):
         reactor.callLater(self._after, self._turns.start, TURN)
 
     def _turn(self) -> None:
-        if self._done_so_far >= BANS:
+        if self._made >= BANS:
             self._turns.stop()
-            return
-        for _ in range(int(BANS / SECONDS * TURN)):
-            self._ban(self._done_so_far, time.time())
-            self._done_so_far += 1
+        elif floods(time.time()):
+            for _ in range(int(BANS / SECONDS * TURN)):
+                self._ban(self._made, time.time())
+                self._made += 1
 
     def _ban(self, number: int, now: float) -> None:
         host = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"

@@ -1,4 +1,4 @@
-"""Bans, counts, decisions and explanations as lines for people to read; asks nobody."""
+"""Bans, counts, decisions and explanations as lines for people to read."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -168,6 +168,7 @@ def test_who_is_banned_gets_the_configured_line_and_the_server_hears_nothing(fol
             # The first that dials: nobody did while the ban was in force.
             upstream.sendall(b"+OK ready\r\n")
             assert client.recv(100) == b"+OK ready\r\n"
+        assert "removed by uid:" in bans(folder, "why", "127.0.0.1").stdout
         again = bans(folder, "remove", "127.0.0.1")
         assert (again.returncode, again.stdout) == (1, "")
         proxy.stop()

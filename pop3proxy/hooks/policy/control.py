@@ -21,7 +21,6 @@ import stat
 import struct
 from collections.abc import Callable
 from functools import partial
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -35,13 +34,13 @@ from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
 from ..masking import shown_name
-from .allowances import AllowancesFull, allowance_key
+from .allowances import Allowance, AllowancesFull, allowance_key
 from .banrecords import time_of
 from .byhand import ByHand, Operator, Removed
 from .engine import Engine
 from .explanations import Explanations, shown_ban
 from .snapshot import SnapshotError
-from .subjects import is_place, keys_of, subject_of
+from .subjects import keys_of, subject_of
 
 MAX_LINE: Final = 4096
 """Octets of a request."""
@@ -127,7 +126,7 @@ class Control:
         factory.control = self  # type: ignore[attr-defined]
         try:
             _remove_stale(path)
-            # Nobody else can connect in between, either: the file comes into being with these rights.
+            # No other user can connect in between, either: the file comes into being with these rights.
             before = os.umask(0o177)
             try:
                 self._port = reactor.listenUNIX(path, factory, mode=0o600)
@@ -225,12 +224,15 @@ class Control:
             allowance = self._by_hand.allow(key, seconds, operator)
         except AllowancesFull as problem:
             raise Refused(str(problem)) from None
-        now = allowance.since
-        bans = [ban for ban in self._engine.store.bans(now) if _is_within(ban.key, key)]
+        return Deferred.fromCoroutine(self._allowed(allowance))
+
+    async def _allowed(self, allowance: Allowance) -> dict[str, Any]:
+        key = allowance.key
         said = f"{key} is allowed until {time_of(allowance.until)}"
+        bans = await self._explanations.bans_at(key, allowance.since)
         if bans:
-            said += f"; meanwhile no ban holds there of {_some([ban.key for ban in bans])}"
-        return self._when_kept({"allowed": [allowance._asdict()], "said": said}, said)
+            said += f"; meanwhile no ban holds there of {_some(bans)}"
+        return await self._when_kept({"allowed": [allowance._asdict()], "said": said}, said)
 
     def _disallow(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
         operator, key = _operator(asked, by), self._allowance_key(asked)
@@ -267,16 +269,6 @@ class Control:
             return allowance_key(self._engine.addresses, _name(asked))
         except ValueError as problem:
             raise Refused(str(problem)) from None
-
-
-def _is_within(ban_key: str, allowed: str) -> bool:
-    """Return whether a ban is of addresses that are allowed."""
-    kind, _, value = ban_key.partition(":")
-    if kind not in ("address", "network") or not is_place(value):
-        return False
-    banned: Any = ip_network(value)
-    by: Any = ip_network(allowed.partition(":")[2])
-    return banned.version == by.version and bool(banned.overlaps(by))
 
 
 def _name(asked: dict[str, Any]) -> str:
@@ -326,7 +318,7 @@ def _some(keys: list[str]) -> str:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the socket of a proxy that was killed; never another file, nor one that somebody listens on."""
+    """Remove the socket of a proxy that was killed; never another file, nor one that a process listens on."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise ControlError(f"policy.control: {path} is no socket; name another file")

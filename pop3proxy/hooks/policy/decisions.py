@@ -10,8 +10,11 @@ from ...analyzer.events import Policy as PolicyEvent
 MAX_EACH: Final = 10
 """Decisions that are remembered of one key."""
 
-MAX_KEYS: Final = 20_000
-"""Keys of which decisions are remembered; of more those go that were not decided about for longest."""
+MAX_KEYS: Final = 5_000
+"""Keys of which decisions are remembered; of more those go that were not decided about for longest.
+
+At the most they take 20 MB.
+"""
 
 
 @dataclass(frozen=True, slots=True, order=True)

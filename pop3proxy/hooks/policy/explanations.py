@@ -12,13 +12,16 @@ from .penalties import MISCONFIGURED
 from .rules import Rule
 from .standings import reading
 from .store import SECRET, Ban, Window
-from .subjects import Subject
+from .subjects import Subject, overlap
 
 MAX_SHOWN: Final = 1000
 """Rows of one kind in an answer; how many more there are is said."""
 
 PORTION: Final = 2000
 """Keys that are looked through before logins get their turn: less than 5 ms."""
+
+BANS_READ: Final = 10
+"""What reading the address of a ban takes, in keys that are looked at."""
 
 _SCOPES: Final = {
     "failures": "every login",
@@ -128,6 +131,15 @@ class Explanations:
         counts = [count["key"] for count in found["counts"] if count["refuses"]]
         return list(dict.fromkeys((*bans, *counts)))
 
+    async def bans_at(self, place: str, now: float) -> list[str]:
+        """Return the keys of the bans in force of addresses that a key such as ``network:10.0.0.0/8`` has."""
+        found = []
+        for ban in self._engine.store.bans(now):
+            await self._count(BANS_READ)
+            if overlap(ban.key, place):
+                found.append(ban.key)
+        return found
+
     async def denied(self, now: float) -> dict[str, Any]:
         """List all that is refused now, by a ban or by a count, and what is allowed."""
         memory = self._engine.store.memory
@@ -160,10 +172,10 @@ class Explanations:
 
     _looked_at = 0
 
-    async def _count(self) -> None:
+    async def _count(self, worth: int = 1) -> None:
         """Count a key that is looked at, and after a portion let others go on."""
-        self._looked_at += 1
-        if self._looked_at % PORTION == 0:
+        self._looked_at += worth
+        if self._looked_at % PORTION < worth:
             await self._pause()
 
     def _standing(self, key: str, now: float) -> Standing | None:

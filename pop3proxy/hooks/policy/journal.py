@@ -42,6 +42,8 @@ MAX_QUEUED: Final = 100_000
 SAID_EVERY: Final = 60.0
 """Seconds between two lines of the log about a file that cannot be written."""
 
+_TOO_MANY: Final = "policy.snapshot: more is decided than the disk takes; the next snapshot has it"
+
 Numbered = tuple[int, bytes]
 """A record as JSON, and its number."""
 
@@ -223,6 +225,7 @@ class Journal:
         self._queue: deque[Numbered] = deque()
         self._waiting: deque[tuple[int, Deferred[None]]] = deque()
         self._writing = False
+        self._stopped = False
         self._timer: Any = None
         self._said = -SAID_EVERY
 
@@ -233,6 +236,7 @@ class Journal:
 
     def stop(self) -> None:
         """Write no more; a last snapshot has it all."""
+        self._stopped = True
         self._cancel()
         self._queue.clear()
         self._file.close()
@@ -242,8 +246,11 @@ class Journal:
         self.last += 1
         self._queue.append((self.last, _encode(record).encode("ascii")))
         if len(self._queue) > MAX_QUEUED:
-            self._queue.popleft()
+            dropped, _ = self._queue.popleft()
             self._counts["journal_dropped"] += 1
+            # Those that wait for it wait for all before theirs.
+            while self._waiting and self._waiting[-1][0] >= dropped:
+                self._waiting.pop()[1].errback(Failure(SnapshotError(_TOO_MANY)))
         self._flush_in(WITHIN)
 
     def kept(self) -> "Deferred[None]":
@@ -264,7 +271,7 @@ class Journal:
         self._fire(through)
 
     def _flush_in(self, seconds: float) -> None:
-        if self._timer is None and not self._writing:
+        if self._timer is None and not self._writing and not self._stopped:
             self._timer = self._reactor.callLater(seconds, self._flush)
 
     def _cancel(self) -> None:

@@ -1,7 +1,7 @@
 """What operators ask about, by the names that they write; knows nothing of it."""
 
 from ipaddress import ip_network
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .engine import Engine
 from .users import UNKNOWN
@@ -74,3 +74,13 @@ def is_place(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def overlap(key: str, place: str) -> bool:
+    """Return whether two keys of addresses or networks have an address in common; no other keys have one."""
+    kind, _, value = key.partition(":")
+    if kind not in ("address", "network") or not is_place(value):
+        return False
+    one: Any = ip_network(value)
+    other: Any = ip_network(place.partition(":")[2])
+    return one.version == other.version and bool(one.overlaps(other))

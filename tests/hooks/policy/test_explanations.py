@@ -14,10 +14,10 @@ from pop3proxy.hooks.policy import explanations
 from pop3proxy.hooks.policy.byhand import ByHand
 from pop3proxy.hooks.policy.control import Control
 from pop3proxy.hooks.policy.decisions import MAX_EACH, MAX_KEYS, Decisions
-from pop3proxy.hooks.policy.explanations import PORTION, Explanations
+from pop3proxy.hooks.policy.explanations import BANS_READ, PORTION, Explanations
 from pop3proxy.hooks.policy.memory import DistinctCount, PlainCount
 from pop3proxy.hooks.policy.standings import reading
-from pop3proxy.hooks.policy.store import Window
+from pop3proxy.hooks.policy.store import Ban, Window
 from pop3proxy.hooks.policy.subjects import subject_of
 from pop3proxy.inwords import denied_in_words, why_in_words
 
@@ -303,6 +303,13 @@ def test_logins_get_their_turn_while_many_keys_are_looked_through() -> None:
     for number in range(2 * PORTION + 1):
         counter = PlainCount([{0: 1}])
         world.engine.store.memory.counters[one.key(f"address:{number}")] = counter
+        ban = Ban(f"address:10.{number >> 16}.{number >> 8 & 255}.{number & 255}", "r", 0.0, 1e10)
+        world.engine.store.memory.all_bans[ban.key] = ban
+    allow = {"do": "allow", "what": "10.0.0.0/8", "seconds": 60}
+    desk = Desk(world)
+    assert f"and {2 * PORTION - 2} more" in desk.ask(**allow)["said"]
+    assert desk.pauses == 2 * BANS_READ
+    world.engine.store.memory.all_bans.clear()
     for request in ({"do": "denied"}, {"do": "why", "what": HOST}, {"do": "why", "what": "bob"}):
         desk = Desk(world)
         assert "error" not in desk.ask(**request)

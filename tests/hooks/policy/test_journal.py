@@ -272,6 +272,48 @@ def test_records_that_cannot_be_written_are_bounded_said_once_a_minute_and_tried
     assert not clock.getDelayedCalls()
 
 
+def test_a_command_whose_record_finds_no_room_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "MAX_QUEUED", 10)
+    later = Later()
+    keeper, held, _ = kept_by(tmp_path, later)
+    told: list[object] = []
+    held.ban(ban(0), NOW)
+    keeper.kept().addCallback(told.append)
+    held.ban(ban(1), NOW)
+    failed: list[Any] = []
+    keeper.kept().addErrback(failed.append)
+    for number in range(2, 12):
+        assert not failed
+        held.ban(ban(number), NOW)
+    assert "the next snapshot has it" in failed[0].getErrorMessage()
+    later.work()
+    assert told == [None]
+    keeper.kept()
+    later.work()
+    assert [record[1] for record in records(tmp_path)] == [
+        each.key for each in (ban(0), *map(ban, range(2, 12)))
+    ]
+    keeper.stop()
+    assert len(kept_by(tmp_path)[1].bans(NOW)) == 12
+
+
+def test_a_write_that_ends_behind_the_stop_begins_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, later = put(tmp_path, monkeypatch), Later()
+    keeper, held, clock = kept_by(tmp_path, later)
+    held.ban(ban(1), NOW)
+    keeper.kept().addErrback(lambda _: None)
+    keeper.stop()
+    disk.full = True
+    later.work()
+    assert not clock.getDelayedCalls()
+    disk.full = False
+    assert kept_by(tmp_path)[1].bans(NOW) == [ban(1)]
+
+
 def test_a_command_is_told_that_it_is_not_on_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
