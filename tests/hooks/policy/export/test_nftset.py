@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pop3proxy.hooks.policy.export import nftset
@@ -72,6 +72,7 @@ NETWORKS = st.builds(
 )
 
 
+@settings(deadline=None)  # other threads get their turn within it
 @given(st.lists(st.tuples(NETWORKS, st.floats(1, 1e6)), max_size=40), st.integers(1, 5))
 def test_no_element_lies_in_another_and_none_is_left_out(
     banned: list[tuple[Network, float]], portion: int
@@ -182,6 +183,7 @@ def test_a_key_means_networks_without_what_is_allowed(key: str, networks: list[s
     assert sorted(map(str, Targets(allow).networks(key))) == networks
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(NETWORKS, st.lists(NETWORKS, max_size=8))
 def test_what_is_banned_and_what_is_allowed_do_not_overlap_and_leave_nothing_out(
     banned: IPv4Network, allow: list[IPv4Network]
