@@ -38,7 +38,7 @@ from .allowances import Allowance, AllowancesFull, allowance_key
 from .banrecords import time_of
 from .byhand import ByHand, Operator, Removed
 from .engine import Engine
-from .explanations import Explanations, shown_ban
+from .explanations import Explanations, Listed, shown_ban
 from .snapshot import SnapshotError
 from .subjects import keys_of, subject_of
 
@@ -108,7 +108,7 @@ class Control:
         self._port: IListeningPort | None = None
         self._path = ""
         self.clients: set[Any] = set()
-        self._done: dict[str, Callable[[dict[str, Any], str], Deferred[dict[str, Any]]]] = {
+        self._done: dict[str, Callable[[dict[str, Any], str], Deferred[Any]]] = {
             "list": self._list,
             "denied": self._denied,
             "why": self._why,
@@ -149,8 +149,11 @@ class Control:
         for client in list(self.clients):
             client.transport.abortConnection()
 
-    def answer(self, line: bytes, by: str) -> "Deferred[dict[str, Any]]":
-        """Do what a line asks for ``by``; the answer comes once what was done is on disk."""
+    def answer(self, line: bytes, by: str) -> "Deferred[str]":
+        """Do what a line asks for ``by``; the answer, as JSON, comes once what was done is on disk."""
+        return self._answered(line, by).addCallback(_as_json)
+
+    def _answered(self, line: bytes, by: str) -> "Deferred[Any]":
         try:
             asked = json.loads(line)
             if not isinstance(asked, dict):
@@ -161,7 +164,7 @@ class Control:
         except (ValueError, RecursionError):
             return succeed({"error": "a request is one line of JSON"})
 
-    def _do(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
+    def _do(self, asked: dict[str, Any], by: str) -> "Deferred[Any]":
         what = asked.get("do")
         do = self._done.get(what) if isinstance(what, str) else None
         if do is None:
@@ -170,9 +173,8 @@ class Control:
 
     # --- what is asked ----------------------------------------------------------------------------------
 
-    def _list(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
-        now = self._by_hand.now()
-        return succeed({"bans": [shown_ban(ban, now) for ban in self._engine.store.bans(now)]})
+    def _list(self, asked: dict[str, Any], by: str) -> "Deferred[Any]":
+        return Deferred.fromCoroutine(self._explanations.listed(self._by_hand.now()))
 
     def _denied(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
         found = Deferred.fromCoroutine(self._explanations.denied(self._by_hand.now()))
@@ -269,6 +271,10 @@ class Control:
             return allowance_key(self._engine.addresses, _name(asked))
         except ValueError as problem:
             raise Refused(str(problem)) from None
+
+
+def _as_json(answer: dict[str, Any] | Listed) -> str:
+    return answer.text if isinstance(answer, Listed) else json.dumps(answer)
 
 
 def _name(asked: dict[str, Any]) -> str:
@@ -370,12 +376,12 @@ class _Protocol(LineOnlyReceiver, TimeoutMixin):
         self._asked = True
         self._control.answer(line, peer_of(self.transport)).addBoth(self._answer)
 
-    def _answer(self, answer: "dict[str, Any] | Failure") -> None:
+    def _answer(self, answer: "str | Failure") -> None:
         if isinstance(answer, Failure):
             Logger(namespace="pop3proxy.hooks.policy").failure("the control socket fails", answer)
-            answer = {"error": "an error in the proxy, which its log has; report it"}
+            answer = json.dumps({"error": "an error in the proxy, which its log has; report it"})
         # To a client that has left, this does nothing.
-        self.transport.write(json.dumps(answer).encode() + b"\n")
+        self.transport.write(answer.encode() + b"\n")
         self.transport.loseConnection()
 
     def timeoutConnection(self) -> None:

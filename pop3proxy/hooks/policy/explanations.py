@@ -1,5 +1,6 @@
 """Explains what is refused, why, until when, and what would let it in; decides and changes nothing."""
 
+import json
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict
 from typing import Any, Final, NamedTuple
@@ -21,7 +22,7 @@ PORTION: Final = 2000
 """Keys that are looked through before logins get their turn: less than 5 ms."""
 
 BANS_READ: Final = 10
-"""What reading the address of a ban takes, in keys that are looked at."""
+"""What reading or writing a ban takes, in keys that are looked at."""
 
 _SCOPES: Final = {
     "failures": "every login",
@@ -70,6 +71,12 @@ class Standing(NamedTuple):
             "refuses": _SCOPES[self.counted] if self.refuses else "",
             "dry_run": self.dry_run,
         }
+
+
+class Listed(NamedTuple):
+    """An answer of any length, as JSON: it is written a portion at a time, too."""
+
+    text: str
 
 
 class Explanations:
@@ -123,6 +130,14 @@ class Explanations:
             ],
             "left_out": sum(max(0, len(rows) - MAX_SHOWN) for rows in (bans, counts, welcome)),
         }
+
+    async def listed(self, now: float) -> Listed:
+        """List the bans in force."""
+        rows = []
+        for ban in self._engine.store.bans(now):
+            rows.append(json.dumps(shown_ban(ban, now)))
+            await self._count(BANS_READ)
+        return Listed(f'{{"bans": [{", ".join(rows)}]}}')
 
     async def still_refused(self, subject: Subject, now: float) -> list[str]:
         """Return the keys of what is banned or refused of a subject."""

@@ -57,10 +57,11 @@ class Desk:
         self.told.append(event)
 
     def ask(self, **request: Any) -> Result:
-        found: list[Result] = []
+        found: list[str] = []
         line = json.dumps(request).encode()
         self.control.answer(line, "uid:7").addCallback(found.append)
-        return found[0]
+        answer: Result = json.loads(found[0])
+        return answer
 
     def why(self, what: str) -> Result:
         why: Result = self.ask(do="why", what=what)["why"]
@@ -306,6 +307,9 @@ def test_logins_get_their_turn_while_many_keys_are_looked_through() -> None:
         ban = Ban(f"address:10.{number >> 16}.{number >> 8 & 255}.{number & 255}", "r", 0.0, 1e10)
         world.engine.store.memory.all_bans[ban.key] = ban
     allow = {"do": "allow", "what": "10.0.0.0/8", "seconds": 60}
+    desk = Desk(world)
+    assert len(desk.ask(do="list")["bans"]) == 2 * PORTION + 1
+    assert desk.pauses == 2 * BANS_READ
     desk = Desk(world)
     assert f"and {2 * PORTION - 2} more" in desk.ask(**allow)["said"]
     assert desk.pauses == 2 * BANS_READ

@@ -227,9 +227,10 @@ def control(kept: Any = lambda: succeed(None)) -> tuple[Control, Engine, list[se
 
 def answered(one: Control, line: bytes) -> dict[str, Any]:
     """Return the answer, which has to be there at once."""
-    found: list[dict[str, Any]] = []
+    found: list[str] = []
     one.answer(line, "uid:7").addCallback(found.append)
-    return found[0]
+    answer: dict[str, Any] = json.loads(found[0])
+    return answer
 
 
 def do(one: Control, **request: Any) -> dict[str, Any]:
@@ -301,17 +302,17 @@ def test_an_answer_waits_until_what_was_done_is_on_disk() -> None:
         return waiting[-1]
 
     one, _, _ = control(kept)
-    answers: list[dict[str, Any]] = []
+    answers: list[str] = []
     for request in ({"do": "add", "seconds": 60}, {"do": "remove"}):
         line = json.dumps({**request, "what": "192.0.2.1"}).encode()
         one.answer(line, "").addCallback(answers.append)
         assert len(answers) < len(waiting)
         waiting[-1].callback(None)
-    assert [list(answer) for answer in answers] == [["bans"], ["removed", "said"]]
+    assert [list(json.loads(answer)) for answer in answers] == [["bans"], ["removed", "said"]]
     one.answer(b'{"do":"add","what":"192.0.2.1","seconds":60}', "").addCallback(answers.append)
     waiting[-1].errback(SnapshotError("the disk is full"))
     said = "address:192.0.2.1 is banned, but a kill may undo it: the disk is full"
-    assert answers[-1] == {"error": said}
+    assert json.loads(answers[-1]) == {"error": said}
 
 
 def test_an_answer_waits_for_a_slow_disk_no_longer_than_it_may(tmp_path: Path) -> None:
