@@ -293,6 +293,9 @@ class Policy(Table):
     """Seconds after `bans remove` in which the same is not banned or denied again."""
     known: Seconds = 30 * DAY
     """Seconds that an address stays welcome at an account after a login."""
+    known_by: Literal["address", "network"] = "address"
+    """`network`: an account is known in the network of an address, too, with fewer tries: 3 in place of 10 at
+    once, and 100 in place of 300 a day."""
     misconfigured_delay: SecondsOrNone = 2
     """Seconds that the answer to the same wrong password of one client waits, longer with each time; and that
     lie at least between two that reach the mail server, whether the client waits for the answer or not."""

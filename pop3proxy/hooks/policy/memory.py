@@ -1,5 +1,6 @@
 """Keeps counts, flights and bans in memory; what they mean is said in store.py, files in snapshot.py."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
@@ -21,6 +22,7 @@ from .store import (
     Tally,
     Window,
     exceeded,
+    places_of,
 )
 
 _LOOKED_AT: Final = 8
@@ -117,6 +119,9 @@ Counter = PlainCount | DistinctCount
 
 _FLIES: Final = Answer()
 
+_ROUNDING: Final = 1e-6
+"""Tries that a time since the epoch may be off by."""
+
 _NOWHERE: Final[dict[str, Flight]] = {}
 
 
@@ -152,7 +157,8 @@ class MemoryStore:
 
     def attempt(self, attempt: Attempt, now: float) -> Answer:
         """Let an attempt fly, hold it or refuse it."""
-        welcome = self._marked(attempt.welcome, now)
+        number = self._welcomed(attempt, now)
+        welcome = number >= 0 or self._marked(attempt.welcome, now)
         if attempt.repeat is not None:
             (repeats,) = self._standing(attempt.repeat, now).counts
             again = self._again(attempt, now, repeats)
@@ -161,8 +167,14 @@ class MemoryStore:
                     Fate.HELD, welcome=welcome, repeats=repeats, place=attempt.tries, again=again
                 )
             if repeats:
-                self.take_off(attempt, repeats)
-                return Answer(welcome=welcome, repeats=repeats)
+                answer = Answer(welcome=welcome, repeats=repeats)
+                self.take_off(attempt, answer)
+                return answer
+        if number >= 0:
+            return self._within(number, attempt, now)
+        return self._by_charges(attempt, welcome, now)
+
+    def _by_charges(self, attempt: Attempt, welcome: bool, now: float) -> Answer:
         over: list[Over] = []
         held = refused = -1
         at_most = Tally(())
@@ -184,23 +196,55 @@ class MemoryStore:
             place = attempt.charges[held].place
             again = self._next_overdue(place, attempt.wait, now)
             return Answer(Fate.HELD, tuple(over), welcome, 0, place, held, at_most, again)
-        self.take_off(attempt, 0)
+        self.take_off(attempt, _FLIES)
         return Answer(Fate.FLIES, tuple(over), True) if welcome else _flies(over)
 
+    def _welcomed(self, attempt: Attempt, now: float) -> int:
+        """Return the number of the first budget whose clients are welcome, -1 if none is."""
+        for number, budget in enumerate(attempt.budgets):
+            if self._marked(budget.mark, now):
+                return number
+        return -1
+
+    def _within(self, number: int, attempt: Attempt, now: float) -> Answer:
+        """Let an attempt fly if there are tries for it."""
+        budget = attempt.budgets[number]
+        flights = self.flights.get(budget.key, _NOWHERE).values()
+        waiting = sum(now - flight.at < attempt.wait for flight in flights)
+        overdue = len(flights) - waiting if attempt.overdue_fail else 0
+        spent = max(0.0, self.marks.get(budget.key, 0.0) - now) / budget.seconds
+        failed = math.ceil(spent - _ROUNDING) + overdue + 1
+        answer = Answer(welcome=True, budget=number)
+        if failed > budget.size:
+            return answer._replace(fate=Fate.REFUSED, possible=Tally((failed,)))
+        if failed + waiting > budget.size:
+            again = self._next_overdue(budget.key, attempt.wait, now)
+            possible = Tally((failed + waiting,))
+            return answer._replace(fate=Fate.HELD, place=budget.key, possible=possible, again=again)
+        self.take_off(attempt, answer)
+        return answer
+
     def flies_at_once(
-        self, flight: Flight, keys: Iterable[str], rooms: Iterable[tuple[str, int]]
-    ) -> bool:
+        self, attempt: Attempt, keys: Iterable[str], rooms: Iterable[tuple[str, int]], now: float
+    ) -> Answer | None:
         """Let an attempt fly of whose values little is known."""
         counters, flights = self.counters, self.flights
         for key in keys:
             if key in counters:
-                return False
+                return None
         for place, room in rooms:
             there = flights.get(place)
             if there is not None and len(there) >= room:
-                return False
-        self._takes_off(flight, flight.places)
-        return True
+                return None
+        answer = _FLIES
+        number = self._welcomed(attempt, now)
+        if number >= 0:
+            key = attempt.budgets[number].key
+            if key in self.marks or key in flights:
+                return None
+            answer = Answer(welcome=True, budget=number)
+        self.take_off(attempt, answer)
+        return answer
 
     def settle(self, settlement: Settlement, now: float) -> Settled:
         """Take what became of an attempt."""
@@ -208,11 +252,12 @@ class MemoryStore:
             self.counters.pop(key, None)
         for charge in settlement.charges:
             self._add(charge, now)
+        if settlement.spent is not None:
+            budget = settlement.spent
+            level = max(now, self.marks.get(budget.key, 0.0))
+            self._mark(budget.key, level + budget.seconds)
         for mark, seconds in settlement.marks:
-            self.marks[mark] = now + seconds
-            self.marks.move_to_end(mark)
-            if len(self.marks) > self._max_keys:
-                self.marks.popitem(last=False)
+            self._mark(mark, now + seconds)
         tallies = tuple([self._standing(charge, now) for charge in settlement.charges])
         settled = Settled(tallies, self._marked(settlement.home, now))
         if settlement.flight is not None:
@@ -229,14 +274,10 @@ class MemoryStore:
             self.flights[place][flight.id] = overdue
         self.on_settled(places)
 
-    def take_off(self, attempt: Attempt, repeats: int) -> None:
-        """Have an attempt in flight; one that repeats a wrong password is so for its like alone."""
-        flight = attempt.flight
-        self._takes_off(flight, _just(attempt.tries) if repeats else flight.places)
-
-    def _takes_off(self, flight: Flight, places: Iterable[str]) -> None:
-        flights = self.flights
-        for place in places:
+    def take_off(self, attempt: Attempt, answer: Answer) -> None:
+        """Have an attempt in flight, where the answer says."""
+        flights, flight = self.flights, attempt.flight
+        for place in places_of(attempt, answer):
             there = flights.get(place)
             if there is None:
                 flights[place] = {flight.id: flight}
@@ -296,6 +337,12 @@ class MemoryStore:
             Tally(distinct.counts_with(windows, now, members)),
             Tally(distinct.counts_with(windows, now, more)),
         )
+
+    def _mark(self, mark: str, until: float) -> None:
+        self.marks[mark] = until
+        self.marks.move_to_end(mark)
+        if len(self.marks) > self._max_keys:
+            self.marks.popitem(last=False)
 
     def _marked(self, mark: str, now: float) -> bool:
         return bool(mark) and self.marks.get(mark, 0.0) > now
@@ -436,10 +483,6 @@ class MemoryStore:
 
 def _unheard(places: Iterable[str]) -> None:
     """Take a notice that nobody waits for."""
-
-
-def _just(place: str) -> tuple[str, ...]:
-    return (place,) if place else ()
 
 
 def _flies(over: Sequence[Over]) -> Answer:

@@ -14,11 +14,14 @@ from .banrecords import time_of
 from .config import Policy
 from .rules import Charged, Who
 from .sessions import OpenSessions
-from .store import Answer, Ban, Charge, Store, Tally, Window
+from .store import Answer, Ban, Budget, Charge, Fate, Store, Tally, Window
 from .users import Passwords
 
 MISCONFIGURED: Final = "misconfigured"
 """The name under which the same wrong password of one client is reported."""
+
+WELCOME: Final = "welcome"
+"""The name under which it is reported that a welcome client has no tries left."""
 
 _MAX_DOUBLINGS: Final = 30
 
@@ -81,6 +84,21 @@ class Penalties:
             self._say(decision, event, each, tally, action)
             return
         raise AssertionError("a refusal has a rule")
+
+    def no_tries(
+        self, decision: Decision, event: Event, who: Who, budget: Budget, answer: Answer
+    ) -> None:
+        """Deny a welcome client that has no tries left, or whose tries are in flight for too long."""
+        held = answer.fate is Fate.HELD
+        self.counts["busy" if held else "deny"] += 1
+        decision.verdict = self._busy if held else Deny()
+        key, (count,) = self._shown(f"pair:{who.pair}"), answer.possible.counts
+        decision.events.append(
+            PolicyEvent(
+                *(event.c, event.ts, WELCOME, "busy" if held else "deny", key, "failures"),
+                *(count, budget.size, budget.size * budget.seconds, 0.0, False),
+            )
+        )
 
     def busy(
         self,

@@ -53,6 +53,19 @@ class Charge(NamedTuple):
     least: int = 0
 
 
+class Budget(NamedTuple):
+    """What welcome clients have in place of rules: ``size`` tries at once, and one more each ``seconds``.
+
+    Clients are welcome while ``mark`` is set. ``key`` names both the place where their attempts are in flight
+    and the mark of what is spent: it ends when all tries are there again.
+    """
+
+    mark: str
+    key: str
+    size: int
+    seconds: float
+
+
 class Flight(NamedTuple):
     """An attempt between the client and the mail server's answer.
 
@@ -97,7 +110,8 @@ class Attempt(NamedTuple):
     ``repeat`` is the count of one wrong password of one client: if it is not 0 the attempt counts for
     nothing, and is in flight at ``tries`` alone; None if no password is seen. Only one attempt is in flight
     at ``tries``, the same password of the same client by one mechanism, and while the mark of that name is
-    set a repeated one is held. If the mark ``welcome`` is set, charges that can be are waived.
+    set a repeated one is held. If the mark ``welcome`` is set, charges that can be are waived. The first of
+    the ``budgets`` whose clients are welcome counts in place of all charges: a failure takes one try of it.
 
     Attempts that are in flight for ``wait`` seconds are overdue: no other attempt is held because of them.
     They count as failures if ``overdue_fail`` is true, else as nothing.
@@ -110,18 +124,20 @@ class Attempt(NamedTuple):
     tries: str = ""
     wait: float = 10.0
     overdue_fail: bool = True
+    budgets: tuple[Budget, ...] = ()
 
 
 class Settlement(NamedTuple):
     """What became of an attempt, or of a login that was not seen to be tried.
 
     The ``flight`` ends, the counts ``cleared`` begin at 0, and ``charges`` are added, so that whoever hears
-    of the end finds them. ``marks`` are set for so many seconds. The mark ``home`` is looked up. A flight
-    that is never settled must come to an end by itself.
+    of the end finds them. A try of the budget ``spent`` is taken. ``marks`` are set for so many seconds. The
+    mark ``home`` is looked up. A flight that is never settled must come to an end by itself.
     """
 
     flight: Flight | None = None
     charges: tuple[Charge, ...] = ()
+    spent: Budget | None = None
     marks: tuple[tuple[str, float], ...] = ()
     cleared: tuple[str, ...] = ()
     home: str = ""
@@ -141,6 +157,7 @@ class Answer(NamedTuple):
     ``repeats`` is the count of ``repeat``. Of a held attempt, ``place`` is where something must settle first,
     ``held_by`` the number of the charge that asks for it (-1 if it is ``tries``), ``possible`` how that would
     stand if all failed, and ``again`` the time at which to ask about it again if no notice comes before.
+    ``budget`` is the number of the budget that counts, -1 if none does; ``possible`` is then of its tries.
     """
 
     fate: Fate = Fate.FLIES
@@ -151,6 +168,17 @@ class Answer(NamedTuple):
     held_by: int = -1
     possible: Tally = Tally(())
     again: float = 0.0
+    budget: int = -1
+
+
+def places_of(attempt: Attempt, answer: Answer) -> tuple[str, ...]:
+    """Return where an attempt is in flight that the store has let fly."""
+    tries = (attempt.tries,) if attempt.tries else ()
+    if answer.repeats:
+        return tries
+    if answer.budget >= 0:
+        return (attempt.budgets[answer.budget].key, *tries)
+    return attempt.flight.places
 
 
 class Settled(NamedTuple):
@@ -195,12 +223,12 @@ class Store(Protocol):
         """Let an attempt fly, hold it or refuse it."""
 
     def flies_at_once(
-        self, flight: Flight, keys: Iterable[str], rooms: Iterable[tuple[str, int]]
-    ) -> bool:
+        self, attempt: Attempt, keys: Iterable[str], rooms: Iterable[tuple[str, int]], now: float
+    ) -> Answer | None:
         """Let an attempt fly if none of these counts exists, and each place has room for more in flight.
 
-        Then no rule can refuse or hold it, and much need not be worked out. A store that cannot know that at
-        once returns False, and does nothing.
+        Then no rule can refuse or hold it, and its charges need not be worked out. A store that cannot know
+        that at once returns None, and does nothing.
         """
 
     def settle(self, settlement: Settlement, now: float) -> Settled | Deferred[Settled]:

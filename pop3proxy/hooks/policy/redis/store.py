@@ -29,6 +29,7 @@ from ..store import (
     Answer,
     Attempt,
     Ban,
+    Budget,
     Charge,
     Fate,
     Flight,
@@ -36,6 +37,7 @@ from ..store import (
     Settled,
     Settlement,
     Tally,
+    places_of,
 )
 from .clock import SharedClock
 from .former import FormerNames
@@ -225,14 +227,15 @@ class RedisStore:
             self._learn_mark(attempt.welcome, reply[1], now)
             if answer.fate is Fate.FLIES:
                 # Memory holds what Redis has decided.
-                self.memory.take_off(attempt, answer.repeats)
+                self.memory.take_off(attempt, answer)
             elif answer.fate is Fate.HELD:
                 self._name_place(answer.place)
             return answer
 
         def take_back(reply: list[int]) -> None:
             if _attempted(attempt, reply, now).fate is Fate.FLIES:
-                self._send_only(Settlement(attempt.flight), now)
+                places = places_of(attempt, _attempted(attempt, reply, now))
+                self._send_only(Settlement(attempt.flight._replace(places=places)), now)
 
         def alone() -> Answer:
             return self.memory.attempt(attempt, now)
@@ -240,10 +243,10 @@ class RedisStore:
         return self._ask(keys, args, _Question(read, alone, take_back))
 
     def flies_at_once(
-        self, flight: Flight, keys: Iterable[str], rooms: Iterable[tuple[str, int]]
-    ) -> bool:
-        """Return False: only Redis knows what others have in flight."""
-        return False
+        self, attempt: Attempt, keys: Iterable[str], rooms: Iterable[tuple[str, int]], now: float
+    ) -> Answer | None:
+        """Return None: only Redis knows what others have in flight."""
+        return None
 
     def settle(self, settlement: Settlement, now: float) -> "Settled | Deferred[Settled]":
         """Take what became of an attempt, in Redis and in memory."""
@@ -354,6 +357,11 @@ class RedisStore:
         tries = places.index(attempt.tries) + 1 if attempt.tries else 0
         args.append(_number(tries))
         self._put_mark(attempt.welcome, now, keys, args)
+        args.append(_number(len(attempt.budgets)))
+        for budget in attempt.budgets:
+            keys += [self._name(kind, name) for kind, name in _named(budget)]
+            args += (_number(self._left(budget.mark, now)), _number(budget.size))
+            args.append(_number(budget.seconds))
         if attempt.repeat is None:
             args.append(b"0")
         else:
@@ -379,6 +387,11 @@ class RedisStore:
         for mark, seconds in settlement.marks:
             keys.append(self._name(b"m:", mark))
             args.append(_number(seconds))
+        if settlement.spent is None:
+            args.append(b"0")
+        else:
+            keys.append(self._name(b"m:", settlement.spent.key))
+            args += (b"1", _number(settlement.spent.seconds))
         self._put_mark(settlement.home, now, keys, args)
         return keys, args
 
@@ -819,6 +832,10 @@ def _number(value: float) -> bytes:
     return repr(value).encode()
 
 
+def _named(budget: Budget) -> tuple[tuple[bytes, str], ...]:
+    return (b"m:", budget.mark), (b"f:", budget.key), (b"m:", budget.key)
+
+
 _NO_FLIGHT: Final = Flight("-", 0.0)
 
 
@@ -836,7 +853,7 @@ def _tallies(charges: Sequence[Charge], numbers: Iterator[int]) -> tuple[Tally, 
 
 def _attempted(attempt: Attempt, reply: list[int], now: float) -> Answer:
     """Read the answer about an attempt. Raises ValueError or IndexError if it makes no sense."""
-    fate, welcome, repeats, held_by, place, again, over, *numbers = reply
+    fate, welcome, repeats, held_by, place, again, budget, over, *numbers = reply
     rest = iter(numbers)
     found = []
     for _ in range(over):
@@ -844,12 +861,12 @@ def _attempted(attempt: Attempt, reply: list[int], now: float) -> Answer:
         if number < 0:
             raise ValueError("too few numbers")
         found.append(Over(number, _tally(attempt.charges[number], rest)))
-    answer = Answer(_FATES[fate], tuple(found), welcome > 0, repeats)
+    answer = Answer(_FATES[fate], tuple(found), welcome > 0 or budget >= 0, repeats, budget=budget)
+    possible = Tally(tuple(rest)) if held_by < 0 else _tally(attempt.charges[held_by], rest)
     if answer.fate is not Fate.HELD:
-        return answer
-    possible = Tally(()) if held_by < 0 else _tally(attempt.charges[held_by], rest)
+        return answer._replace(possible=possible)
     return answer._replace(
-        place=attempt.flight.places[place - 1],
+        place=attempt.budgets[-place - 1].key if place < 0 else attempt.flight.places[place - 1],
         held_by=held_by,
         possible=possible,
         # A message may get lost, or Redis be gone by then.
