@@ -25,7 +25,9 @@ from ...analyzer.events import (
     SessionEnd,
 )
 from ..api import Deny, Drop
+from .allowances import Allowances
 from .attempts import ANSWER_TIME, Attempts, Flying
+from .banrecords import LATEST
 from .config import Policy
 from .penalties import Decision, Penalties
 from .rules import Charged, Rules, Who, charged, counted
@@ -110,6 +112,7 @@ class Engine:
         self.waiting = WaitingRoom(self._ask, self._take_back, policy.wait)
         store.on_settled = self._settled_at
         self._sessions = self.penalties.sessions
+        self.allowances = Allowances()
         self._reasons = frozenset(map(Reason, policy.reasons))
         self._banned = Drop() if policy.banned == "drop" else Deny(policy.banned_reply)
         self._paces = 0 if policy.dry_run else policy.misconfigured_delay
@@ -126,7 +129,7 @@ class Engine:
     def connect(self, event: Event) -> Decision:
         """Judge a client that has connected: is it banned?"""
         c, decision = event.c, Decision()
-        if self._is_allowed(c):
+        if self._is_allowed(event):
             return decision
         keys = self._places(c)
         ban = self.store.ban_of(keys, event.ts)
@@ -139,7 +142,7 @@ class Engine:
     def attempt(self, event: LoginAttempt) -> "Decision | Deferred[Decision]":
         """Judge a login before the server sees it."""
         c, now = event.c, event.ts
-        if self._is_allowed(c):
+        if self._is_allowed(event):
             return Decision()
         self._time_is(now)
         who = self._who(event)
@@ -163,8 +166,8 @@ class Engine:
 
     def failure(self, event: LoginFailure) -> "Decision | Deferred[Decision]":
         """Count a failed login; its reply may wait."""
-        c, now = event.c, event.ts
-        if self._is_allowed(c):
+        now = event.ts
+        if self._is_allowed(event):
             return Decision()
         self._time_is(now)
         flying = self._landed(event)
@@ -197,7 +200,7 @@ class Engine:
     def success(self, event: LoginSuccess) -> "Decision | Deferred[Decision]":
         """Forget what was counted of the pair, and keep its address in good memory."""
         c, now = event.c, event.ts
-        if self._is_allowed(c):
+        if self._is_allowed(event):
             return Decision()
         self._time_is(now)
         self._server_answers(now)
@@ -247,6 +250,12 @@ class Engine:
 
     # --- for operators ----------------------------------------------------------------------------------
 
+    def keys_of(self, event: Event) -> tuple[str, ...]:
+        """Return the keys of who an event is about, such as ``user:bob``."""
+        if isinstance(event, LoginAttempt | LoginSuccess | LoginFailure):
+            return (*self._places(event.c), *_accounts(self._who(event)))
+        return self._places(event.c)
+
     def ban(self, key: str, seconds: float, why: str, now: float) -> set[str]:
         """Ban by hand; return the sessions that this ends."""
         past = self.store.past(key, now)
@@ -256,7 +265,9 @@ class Engine:
 
     def unban(self, key: str, now: float) -> bool:
         """End a ban, forget what was counted of the same, and count nothing against it for a time."""
-        return self.store.unban(key, self.rules.keys(key), now + self.policy.grace, now)
+        return self.store.unban(
+            key, self.rules.keys(key), min(now + self.policy.grace, LATEST), now
+        )
 
     def sessions(self, key: str) -> set[str]:
         """Return the sessions that a ban of this key, made elsewhere, ends."""
@@ -506,9 +517,11 @@ class Engine:
             return "", ""
         return self.addresses.address(c.orig_h), self.addresses.network(c.orig_h)
 
-    def _is_allowed(self, c: Connection) -> bool:
-        # The address of a proxy that names no client allows nobody.
-        return not c.orig_unknown and self.addresses.allowed(c.orig_h)
+    def _is_allowed(self, event: Event) -> bool:
+        c = event.c
+        if c.orig_unknown:
+            return False  # the address of a proxy that names no client allows nobody
+        return self.addresses.allowed(c.orig_h) or bool(self.allowances.of(c.orig_h, event.ts))
 
     def _places(self, c: Connection) -> tuple[str, ...]:
         return () if c.orig_unknown else self.addresses.places(c.orig_h)

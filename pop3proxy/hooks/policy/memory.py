@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
+from .banrecords import LATEST, ban_of_row, instant, row, text, whole
 from .store import (
     BUCKETS,
     SECRET,
@@ -139,10 +140,18 @@ class MemoryStore:
         self.all_bans: OrderedDict[str, Ban] = OrderedDict()
         self.flights: dict[str, dict[str, Flight]] = {}  # by place and id
         self.evicted = 0
+        self._ban_changed: Callable[[str], None] = lambda key: None
+        self.on_change: Callable[[list[Any]], None] = lambda change: None
+        """Called with each ban and its end, as ``apply`` takes them, to have them kept."""
         self.on_settled: Callable[[Iterable[str]], None] = _unheard
         self._max_keys = max_keys
         self._max_bans = max_bans
         self._ban_memory = ban_memory
+
+    @property
+    def memory(self) -> "MemoryStore":
+        """What is kept in this process: all of it."""
+        return self
 
     # --- decisions --------------------------------------------------------------------------------------
 
@@ -393,21 +402,28 @@ class MemoryStore:
         if ban.key not in self.all_bans and len(self.all_bans) >= self._max_bans:
             oldest = list(islice(self.all_bans.values(), _FEW))
             over = [old for old in oldest if old.until <= now]
-            del self.all_bans[(over or oldest)[0].key]
+            self.drop_ban((over or oldest)[0].key)
         self.all_bans[ban.key] = ban
         self.all_bans.move_to_end(ban.key)
+        self._ban_changed(ban.key)
+        self.on_change(["ban", *row(ban)])
+
+    def drop_ban(self, key: str) -> None:
+        """Forget a ban, if there is one."""
+        if self.all_bans.pop(key, None) is not None:
+            self._ban_changed(key)
 
     def unban(self, key: str, cleared: Sequence[str], grace_until: float, now: float) -> bool:
         """End a ban, clear counts, and begin the grace; return whether there was one."""
         was = self.ban_of((key,), now)
-        self.all_bans.pop(key, None)
+        self.drop_ban(key)
         for each in cleared:
             self.counters.pop(each, None)
-        if was is not None:
-            self.graces[key] = grace_until
-            self.graces.move_to_end(key)
-            if len(self.graces) > self._max_keys:
-                self.graces.popitem(last=False)
+        self.graces[key] = grace_until
+        self.graces.move_to_end(key)
+        if len(self.graces) > self._max_keys:
+            self.graces.popitem(last=False)
+        self.on_change(["unban", key, list(cleared), grace_until])
         return was is not None
 
     def in_grace(self, key: str, now: float) -> bool:
@@ -417,6 +433,10 @@ class MemoryStore:
     def bans(self, now: float) -> list[Ban]:
         """List the bans in force."""
         return [ban for ban in self.all_bans.values() if _in_force(ban, now)]
+
+    def watch_bans(self, changed: Callable[[str], None]) -> None:
+        """Call this with the key of each ban that begins, is replaced, or ends before its time."""
+        self._ban_changed = changed
 
     # --- to and from a snapshot -------------------------------------------------------------------------
 
@@ -433,24 +453,34 @@ class MemoryStore:
                 for key, counter in counters
                 if secrets or not key.startswith(SECRET)
             ),
-            "marks": list(self.marks.items()),
-            "graces": list(self.graces.items()),
-            "bans": ([b.key, b.rule, b.since, b.until, b.times, list(b.evidence)] for b in bans),
+            "marks": [(mark, min(until, LATEST)) for mark, until in self.marks.items()],
+            "graces": [(key, min(until, LATEST)) for key, until in self.graces.items()],
+            "bans": (row(ban) for ban in bans),
         }
 
     def load(self, found: dict[str, Any]) -> None:
         """Take what ``dump`` returned. Raises LookupError, TypeError or ValueError for anything else."""
         counters: OrderedDict[str, Counter] = OrderedDict()
         for key, kind, held in found["counters"][-self._max_keys :]:
-            counters[str(key)] = _loaded(kind, held)
-        marks = OrderedDict((str(k), float(t)) for k, t in found["marks"][-self._max_keys :])
-        graces = OrderedDict((str(k), float(t)) for k, t in found["graces"][-self._max_keys :])
-        bans = [
-            Ban(str(key), str(rule), float(since), float(until), int(times), tuple(map(str, why)))
-            for key, rule, since, until, times, why in found["bans"][-self._max_bans :]
-        ]
+            counters[text(key)] = _loaded(kind, held)
+        marks, graces = (
+            OrderedDict(
+                (text(key), instant(until)) for key, until in found[name][-self._max_keys :]
+            )
+            for name in ("marks", "graces")
+        )
+        bans = [ban_of_row(each) for each in found["bans"][-self._max_bans :]]
         self.counters, self.marks, self.graces = counters, marks, graces
         self.all_bans = OrderedDict((ban.key, ban) for ban in bans)
+
+    def apply(self, change: list[Any], now: float) -> None:
+        """Take what ``on_change`` was called with. Raises TypeError or ValueError for anything else."""
+        if change[0] == "ban":
+            self.ban(ban_of_row(change[1:]), now)
+            return
+        _, key, cleared, grace_until = change
+        names = [text(each) for each in cleared]
+        self.unban(text(key), names, instant(grace_until), now)
 
 
 def _unheard(places: Iterable[str]) -> None:
@@ -462,8 +492,8 @@ def _flies(over: Sequence[Over]) -> Answer:
 
 
 def _in_force(ban: Ban, now: float) -> bool:
-    """Return whether a ban is neither over nor of a time from which the clock was set back."""
-    return 0 < ban.until - now <= 2 * (ban.until - ban.since)
+    """Return whether a ban is neither removed, nor over, nor of a time from which the clock was set back."""
+    return ban.times > 0 and 0 < ban.until - now <= 2 * (ban.until - ban.since)
 
 
 def _dumped(counter: Counter) -> tuple[str, Any]:
@@ -476,8 +506,13 @@ def _dumped(counter: Counter) -> tuple[str, Any]:
 def _loaded(kind: str, held: Any) -> Counter:
     if kind == "distinct":
         distinct = DistinctCount()
-        distinct.members = {str(member): float(at) for member, at in held}
+        distinct.members = {text(member): instant(at) for member, at in held}
         return distinct
-    if not held:
+    if kind != "plain" or not held:
         raise ValueError
-    return PlainCount([{int(n): int(count) for n, count in buckets} for buckets in held])
+    return PlainCount([dict(map(_bucket_of_row, buckets)) for buckets in held])
+
+
+def _bucket_of_row(found: Any) -> tuple[int, int]:
+    which, count = found
+    return whole(which), whole(count, least=1)

@@ -4,13 +4,13 @@ import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 from ...analyzer.events import Event
 from ...analyzer.events import Policy as PolicyEvent
 from ..api import PASS, Delay, Deny, Drop, Verdict
 from ..masking import shown_name
+from .banrecords import time_of
 from .config import Policy
 from .rules import Charged, Who
 from .sessions import OpenSessions
@@ -235,7 +235,7 @@ class Penalties:
         self.counts["ban"] += 1
         said = decision.events[-1]
         evidence = (
-            f"{_time(now)} {said.counted} {said.count} of {said.limit} in {said.window:g} s"
+            f"{time_of(now)} {said.counted} {said.count} of {said.limit} in {said.window:g} s"
             f" by {shown_name(said.key)}; the last one in session {event.c.uid}",
         )
         before = past.evidence[-9:] if past is not None else ()
@@ -295,7 +295,3 @@ def _slow(decision: Decision, seconds: float) -> None:
 def _target(who: Who, kind: str) -> str:
     value = "" if kind == "pair" and not who.address else who.value(kind)
     return f"{kind}:{value}" if value else ""
-
-
-def _time(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,9 +9,12 @@ What is asked when a client connects (``ban_of``, ``ban``, ``in_grace``) is answ
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
+
+if TYPE_CHECKING:
+    from .memory import MemoryStore
 
 T = TypeVar("T")
 
@@ -189,7 +192,8 @@ class Settled(NamedTuple):
 class Ban:
     """Somebody is kept out; ``key`` is like ``address:192.0.2.1``. Times are in seconds since the epoch.
 
-    ``times`` counts the bans of this key, this one included; ``evidence`` are lines for people to read.
+    ``times`` counts the bans of this key, this one included; 0 if it was removed. ``evidence`` are lines for
+    people to read.
     """
 
     key: str
@@ -210,6 +214,10 @@ class Store(Protocol):
     on_settled: Callable[[Iterable[str]], None]
     """Called with the places at which a flight has ended, here or in another process: what is held there
     should be asked about again. Notices may get lost, and then ``Answer.again`` says when to ask."""
+
+    @property
+    def memory(self) -> "MemoryStore":
+        """What is kept in this process: counts, of a shared store those made here, and all bans."""
 
     def attempt(self, attempt: Attempt, now: float) -> Answer | Deferred[Answer]:
         """Let an attempt fly, hold it or refuse it."""
@@ -246,3 +254,6 @@ class Store(Protocol):
 
     def bans(self, now: float) -> list[Ban]:
         """List the bans in force."""
+
+    def watch_bans(self, changed: Callable[[str], None]) -> None:
+        """Call this with the key of each ban that begins, is replaced, or ends before its time."""

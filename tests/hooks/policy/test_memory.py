@@ -119,7 +119,7 @@ def test_a_snapshot_is_written_in_another_thread_while_counting_goes_on(tmp_path
         failed(kept, charge(f"distinct{number}", "m"))
     with ThreadPoolExecutor(1) as threads:
         for number in range(20):
-            done = threads.submit(snapshot.writing(kept, path, secrets=True, lock=Lock()))
+            done = threads.submit(snapshot.writing(kept.dump(secrets=True), path, Lock()))
             turn = 0
             while not done.done():
                 failed(kept, charge(f"plain{turn % 50}"))

@@ -32,7 +32,7 @@ NOW = 1_764_000_000.0
 
 STORES: dict[str, Callable[[], Store]] = {
     "memory": lambda: MemoryStore(1000, 100, 1000.0),
-    "redis": REDIS,
+    **REDIS,
 }
 
 WINDOWS = (Window(60.0, 3), Window(3600.0, 5))
@@ -45,7 +45,8 @@ IDS = count()
 @pytest.fixture(scope="module", autouse=True)
 def _redis_ends() -> Iterator[None]:
     yield
-    REDIS.end()
+    for stores in REDIS.values():
+        stores.end()
 
 
 @pytest.fixture(params=STORES)
@@ -365,6 +366,20 @@ def test_an_unban_clears_counts_and_gives_grace(store: Store) -> None:
     assert store.in_grace(ban().key, NOW + 49)
     assert not store.in_grace(ban().key, NOW + 50)
     assert not store.unban(ban().key, (), NOW + 50, NOW)
+
+
+def test_what_watches_bans_hears_of_each_that_begins_changes_or_ends_early(store: Store) -> None:
+    heard: list[str] = []
+    store.watch_bans(heard.append)
+    store.ban(ban(), NOW)
+    store.ban(ban(until=NOW + 200), NOW)
+    store.unban(ban().key, (), NOW + 50, NOW)
+    store.unban(ban().key, (), NOW + 50, NOW)
+    assert heard == [ban().key] * 3
+    # There is room for a hundred: another drives the oldest out.
+    for number in range(101):
+        store.ban(ban(f"address:{number}"), NOW)
+    assert heard[3:] == [*(f"address:{n}" for n in range(100)), "address:0", "address:100"]
 
 
 # --- against plain models ---------------------------------------------------------------------------------
