@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import BoundedSemaphore
 
 import pytest
 
@@ -32,9 +31,6 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 
 SIDE_BY_SIDE = 20
 CROWD = 8
-
-_STARTING = BoundedSemaphore(2)
-"""Proxies that start at a time: twenty at once would each take too long on a busy machine."""
 
 POLICY = "[policy]\nban_jitter = 0.0  # or the table would come out differently each time\n"
 
@@ -463,17 +459,15 @@ def staged(server: Dovecot, policy: bool) -> Iterator[Stage]:
         clock = SharedClock.made(folder / "clock", MORNING)
         configuration = folder / "proxy.toml"
         configuration.write_text(POLICY if policy else "")
-        with _STARTING:
-            proxy = start_proxy(
-                server.port,
-                folder / "events.jsonl",
-                folder / "log",
-                *("--config", str(configuration)),
-                program=("tests.integration.turned", str(folder / "clock")),
-            )
-            port = proxy.port
+        proxy = start_proxy(
+            server.port,
+            folder / "events.jsonl",
+            folder / "log",
+            *("--config", str(configuration)),
+            program=("tests.integration.turned", str(folder / "clock")),
+        )
         with stopped_at_the_end(proxy.process), ThreadPoolExecutor(CROWD) as crowd:
-            stage = Stage(server, port, clock, None if policy else crowd)
+            stage = Stage(server, proxy.port, clock, None if policy else crowd)
             yield stage
             stage.wait()
         proxy.assert_untroubled()
