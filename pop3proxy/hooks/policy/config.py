@@ -268,6 +268,9 @@ class Policy(Table):
     """Seconds after `bans remove` in which the same is not banned or denied again."""
     known: Seconds = 30 * DAY
     """Seconds that an address stays welcome at an account after a login."""
+    same_try: Annotated[float, Strict(), Field(ge=0, le=60)] = 10
+    """Seconds within which the next mechanism belongs to the same try: one wrong password by several
+    mechanisms is one failure. `0`: each counts for itself."""
     misconfigured_delay: SecondsOrNone = 2
     """Seconds that the same wrong password of one client waits; longer with each time."""
     misconfigured_delay_max: SecondsOrNone = 20

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from ...analyzer.events import (
     Connection,
@@ -36,6 +37,7 @@ from .store import (
     Window,
     exceeded,
 )
+from .tries import Aside, Failed, Outcome, Tries
 from .users import Addresses, Passwords, Users, unknown_place
 
 T = TypeVar("T")
@@ -59,10 +61,11 @@ _MAX_DOUBLINGS: Final = 30
 _MAX_SAID: Final = 10_000
 
 
-def then(found: "T | Deferred[T]", go_on: "Callable[[T], R]") -> "R | Deferred[R]":
+def then(found: "T | Deferred[T]", go_on: "Callable[[T], R | Deferred[R]]") -> "R | Deferred[R]":
     """Go on with what a store says, now or when it says it."""
     if isinstance(found, Deferred):
-        return found.addCallback(go_on)
+        later: Deferred[R] = found.addCallback(go_on)
+        return later
     return go_on(found)
 
 
@@ -95,6 +98,10 @@ class Charged(NamedTuple):
     rule: "Rule"
     charge: Charge
     value: str
+
+
+Counted = tuple[tuple[float, Charge], ...]
+"""What a failure added to counts without members, and the time at which it stands there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +192,18 @@ class Engine:
         store: Store,
         key: bytes,
         chance: Callable[[], float] = random.random,
+        aside: Aside = maybeDeferred,
     ) -> None:
-        """Take the rules, the key of the passwords' hashes, and where a number from 0 to 1 comes from."""
+        """Take the rules, the key of the passwords' hashes, and where a number from 0 to 1 comes from.
+
+        ``aside`` has a function called in a thread; without it that is done at once.
+        """
         self.policy = policy
         self.store = store
         self.users = Users(policy)
         self.addresses = Addresses(policy)
         self.passwords = Passwords(key)
+        self.tries: Tries[Counted] = Tries(policy.same_try, aside)
         self.counts: Counter[str] = Counter()
         self._reasons = frozenset(map(Reason, policy.reasons))
         self._chance = chance
@@ -233,6 +245,7 @@ class Engine:
         if ban is not None and not for_strangers:
             self._turned_away(decision, event, ban, Deny())
             return decision
+        self.tries.goes_on(who.pair, event.ts)
         charged = self._not_yet_charged(self._charged(self._failing, who, event), event)
         attempt = Attempt(tuple(each.charge for each in charged), _welcome(who), self._repeat(who))
 
@@ -259,18 +272,51 @@ class Engine:
 
     def failure(self, event: LoginFailure) -> "Decision | Deferred[Decision]":
         """Count a failed login; its reply may wait."""
-        c, decision = event.c, Decision()
-        if self._is_allowed(c):
-            return decision
+        if self._is_allowed(event.c):
+            return Decision()
         who = self._who(event)
         flight = self._landed(event, who)
         if event.reason is Reason.DENIED:
             if flight is not None:
                 self._settle_all((flight,), event.ts)
-            return decision
-        repeated = flight is not None and not flight.charged
+            return Decision()
         kept, refunded = self._sorted(event, who, flight)
+        tried = self._tried(event, who, flight, kept)
+        return then(tried, partial(self._settled, event, who, flight, kept, refunded))
+
+    def _tried(
+        self, event: LoginFailure, who: Who, flight: Flight | None, kept: tuple[Charged, ...]
+    ) -> "Outcome[Counted] | Deferred[Outcome[Counted]]":
+        """Tell whether a failure is one more, or the same mistake by a further mechanism."""
+        if event.reason not in self._reasons:
+            return Outcome()
+        at = event.ts if flight is None else flight.at
+        failed = Failed(
+            *(event.mechanism, who.password, event.password, event.exchanged),
+            counts=flight is None or bool(flight.charged),
+            since=at,
+        )
+        counted = tuple((at, each.charge) for each in kept if not each.charge.member)
+        return self.tries.failed(who.pair, failed, counted, event.ts)
+
+    def _settled(
+        self,
+        event: LoginFailure,
+        who: Who,
+        flight: Flight | None,
+        kept: tuple[Charged, ...],
+        refunded: tuple[Charged, ...],
+        outcome: Outcome[Counted],
+    ) -> "Decision | Deferred[Decision]":
+        """Settle a failure; of one that is part of another only what that has not counted."""
+        decision = Decision()
+        repeated = flight is not None and not flight.charged
+        if not outcome.more:
+            refunded = (*refunded, *(each for each in kept if not _is_new_in(each)))
+            kept = tuple(each for each in kept if _is_new_in(each))
         repeat = self._repeat(who) if event.reason in self._reasons else None
+        if outcome.again:
+            repeat = None
         late: tuple[Charge, ...] = ()
         if flight is None:
             # No attempt was seen: what counts is counted now.
@@ -285,7 +331,10 @@ class Engine:
             tuple(each.charge for each in refunded),
             added,
             home=_home(who),
+            undone=tuple(each for counted in outcome.undone for each in counted),
         )
+        if outcome.again or not (outcome.more or repeated):
+            self.counts["same_try"] += 1
 
         def go_on(answer: Answer) -> Decision:
             if repeat is not None:
@@ -293,6 +342,8 @@ class Engine:
             if not repeated:
                 for each, tally in zip(charged, answer.tallies, strict=False):
                     self._failed(decision, event, who, each, tally, answer.home)
+            if isinstance(decision.verdict, Delay):
+                self.tries.goes_on(who.pair, event.ts, decision.verdict.seconds)
             return decision
 
         return then(self.store.settle(settlement, event.ts), go_on)
@@ -303,6 +354,7 @@ class Engine:
         if self._is_allowed(c):
             return decision
         who = self._who(event)
+        self.tries.forget(who.pair)
         flight = self._landed(event, who)
         charged = self._charged(self._succeeding, who, event)
         pair = f"pair:{who.pair}"
@@ -698,6 +750,11 @@ def _slow(decision: Decision, seconds: float) -> None:
         verdict is PASS or (isinstance(verdict, Delay) and verdict.seconds < seconds)
     ):
         decision.verdict = Delay(seconds)
+
+
+def _is_new_in(each: Charged) -> bool:
+    """Return whether a charge counts of a part of another failure, too: it is of a member or a password."""
+    return bool(each.charge.member) or each.rule.config.by == "password"
 
 
 def _target(who: Who, kind: str) -> str:

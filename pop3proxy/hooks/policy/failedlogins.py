@@ -1,12 +1,13 @@
 """The hook by which failed logins have consequences; what they are is judged in engine.py."""
 
 import secrets
+import time
 from collections import Counter
 from collections.abc import Callable
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
@@ -23,6 +24,9 @@ from .store import Ban, Store
 
 if TYPE_CHECKING:
     from .redis.store import RedisStore
+
+_LEAST_EXPIRY: Final = 1.0
+"""Seconds between two looks for tries that go on no longer, at the least."""
 
 _Any = Pass | Delay | Deny | Drop
 
@@ -50,10 +54,16 @@ class FailedLogins(Hook):
     blocking: ClassVar[bool] = True
     _log: ClassVar[Logger] = Logger(namespace="pop3proxy.hooks.policy")
 
-    def __init__(self, policy: Policy, store: Store | None = None, live: bool = True) -> None:
-        """Take the configuration, and a store other than that in memory.
+    def __init__(
+        self,
+        policy: Policy,
+        store: Store | None = None,
+        live: bool = True,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Take the configuration, a store other than that in memory, and what says the time.
 
-        Not ``live``, no file is read or written and no socket opened: for a replay.
+        Not ``live``, no file is read or written, no socket opened and no thread used: for a replay.
         """
         self.policy = policy
         key = policy.fingerprint_key
@@ -64,11 +74,13 @@ class FailedLogins(Hook):
             or MemoryStore(policy.max_keys, policy.max_bans, policy.ban_memory)
         )
         self.engine = Engine(
-            policy, self.store, secrets.token_bytes(32) if key is None else key.encode()
+            *(policy, self.store, secrets.token_bytes(32) if key is None else key.encode()),
+            aside=deferToThread if live else maybeDeferred,
         )
         self._live = live
         self._on_trial: Counter[str] = Counter()  # rule and action, of rules that only say it
         self._snapshots = LoopingCall(self._save)
+        self._expiry = LoopingCall(lambda: self.engine.tries.expire(now()))
         self._writing = Lock()
         self._control: Control | None = None
 
@@ -84,6 +96,8 @@ class FailedLogins(Hook):
         if not self._live:
             return
         policy = self.policy
+        self._expiry.clock = reactor
+        self._expiry.start(max(policy.same_try, _LEAST_EXPIRY), now=False)
         if policy.snapshot is not None and isinstance(self.store, MemoryStore):
             snapshot.read(self.store, policy.snapshot)
             # A file that cannot be written is better found now than when the proxy stops.
@@ -100,6 +114,8 @@ class FailedLogins(Hook):
 
     def stop(self) -> None:
         """Write a last snapshot, and say what was decided."""
+        if self._expiry.running:
+            self._expiry.stop()
         if self._control is not None:
             self._control.close()
         if self._shared is not None:

@@ -171,6 +171,8 @@ class MemoryStore:
 
     def settle(self, settlement: Settlement, now: float) -> Answer:
         """Take what became of an attempt."""
+        for at, charge in settlement.undone:
+            self._undo(charge, at)
         for charge in settlement.kept:
             self._keep(charge, settlement.at)
         for charge in settlement.refunded:
@@ -248,6 +250,11 @@ class MemoryStore:
             more = counter.take(charge.windows, at)
             counter.pending = max(0, counter.pending - 1)
         if not more:
+            del self.counters[charge.key]
+
+    def _undo(self, charge: Charge, at: float) -> None:
+        counter = self.counters.get(charge.key)
+        if isinstance(counter, PlainCount) and not counter.take(charge.windows, at):
             del self.counters[charge.key]
 
     def _evict(self) -> None:

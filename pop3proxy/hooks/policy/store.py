@@ -76,7 +76,8 @@ class Settlement:
     ``kept`` are no longer pending, ``refunded`` are taken back, the counts ``cleared`` begin at 0, and
     ``charges`` are added now, not pending, and enforce nothing: in this order. ``marks`` are set for so many
     seconds. The mark ``home`` is looked up. A pending charge that is never settled must come to an end
-    by itself: with the longest of its windows at the latest.
+    by itself: with the longest of its windows at the latest. ``undone`` are charges without a member that
+    were added at the times given, and are taken back before all else.
     """
 
     at: float
@@ -86,6 +87,7 @@ class Settlement:
     marks: tuple[tuple[str, float], ...] = ()
     cleared: tuple[str, ...] = ()
     home: str = ""
+    undone: tuple[tuple[float, Charge], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,29 @@ def test_a_snapshot_is_written_at_intervals(
     hook.stop()
 
 
+def test_passwords_of_a_try_are_forgotten_soon_after_it() -> None:
+    clock = Clock()
+    hook = FailedLogins(policy(same_try=10.0), now=lambda: NOW + clock.seconds())
+    hook.start(clock)
+    hook.pop3_login_failure(
+        LoginFailure(client(), NOW, "bob", "wrong", "PLAIN", Reason.CREDENTIALS)
+    )
+    clock.advance(10)
+    assert len(hook.engine.tries) == 1
+    clock.advance(10)
+    assert len(hook.engine.tries) == 0
+    hook.stop()
+    assert clock.getDelayedCalls() == []
+
+
+def test_tries_of_no_time_are_looked_for_once_a_second() -> None:
+    clock = Clock()
+    hook = FailedLogins(policy(same_try=0.0))
+    hook.start(clock)
+    assert [call.getTime() for call in clock.getDelayedCalls()] == [1.0]
+    hook.stop()
+
+
 def test_a_broken_snapshot_is_no_silent_loss_of_bans(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("{")
     with pytest.raises(SnapshotError, match="move it away"):
@@ -357,6 +380,7 @@ def test_an_empty_table_protects(tmp_path: Path) -> None:
         ("[policy]\nipv4_prefix = 20", "fewer bits"),
         ('[policy]\nfingerprint_key = "secret"', "too short"),
         ("[policy]\ngrace = -1.0", "at least 0"),
+        ("[policy]\nsame_try = 61.0", "policy.same_try: must be at most 60"),
         ("[policy]\nban_jitter = 2.0", "at most 1"),
         ('[policy]\nbanned = "kill"', "must be 'deny' or 'drop'"),
     ],

@@ -124,6 +124,21 @@ def test_a_member_that_waits_is_refunded(store: Store) -> None:
     assert attempt(store, distinct("b")).tallies[0].counts == (1, 1)
 
 
+def test_what_was_added_at_a_time_is_undone(store: Store) -> None:
+    for now in (NOW, NOW + 30, NOW + 60):
+        store.settle(Settlement(now, charges=(plain(),)), now)
+    undone = ((NOW, plain()), (NOW + 30, plain()))
+    answer = got(store.settle(Settlement(NOW, charges=(plain(),), undone=undone), NOW + 60))
+    assert answer.tallies[0].counts == (2, 2)
+
+
+def test_nothing_is_undone_that_was_not_added(store: Store) -> None:
+    store.settle(Settlement(NOW, charges=(plain(),)), NOW)
+    undone = ((NOW + 1800, plain()), (NOW, plain("other")))
+    answer = got(store.settle(Settlement(NOW, charges=(plain(),), undone=undone), NOW + 60))
+    assert answer.tallies[0].counts == (2, 2)
+
+
 def test_no_more_members_are_kept_than_the_highest_limit_asks_for(store: Store) -> None:
     for number in range(50):
         answer = attempt(store, distinct(str(number), enforced=False))

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from pop3proxy.analyzer.events import Exchanged
 from pop3proxy.hooks.policy import tries as room
 from pop3proxy.hooks.policy.tries import (
     AT_ONCE,
@@ -20,28 +19,10 @@ from pop3proxy.hooks.policy.tries import (
     Tries,
 )
 
-from ...integration.sasl import MECHANISMS
+from .mechanisms import MAILKIT, PROVING, ROUNDS, SHOWN, exchanged
 
 BOB = "192.0.2.1|bob"
 SAME_TRY = 10.0
-SHOWN = ("PLAIN", "LOGIN", "USER/PASS")
-PROVING = ("SCRAM-SHA-256", "SCRAM-SHA-1", "DIGEST-MD5", "CRAM-MD5")
-MAILKIT = ("NTLM", *PROVING, *SHOWN)
-ROUNDS = 100
-
-
-def exchanged(mechanism: str, password: str, rounds: int = ROUNDS) -> Exchanged:
-    """Return what client and server say by a mechanism that proves a password."""
-    if mechanism not in PROVING:
-        return ()
-    client = MECHANISMS[mechanism]("bob", password)
-    next(client)
-    if not mechanism.startswith("SCRAM-"):
-        challenge = b'nonce="abc",qop="auth"'
-        return ((challenge, client.send(challenge)),)
-    first = client.send(b"")
-    challenge = b"r=%sserver,s=c2FsdA==,i=%d" % (first.rpartition(b"r=")[2], rounds)
-    return ((b"", first), (challenge, client.send(challenge)))
 
 
 class World:

@@ -111,6 +111,10 @@ function plain.add(c, at)
     expire(c.kept, c.longest)
 end
 
+function plain.undo(c, at)
+    change(c.kept, c.windows, 'seconds', at, -1)
+end
+
 function plain.refund(c, at)
     change(c.waiting, c.windows, 'life', at, -1)
 end
@@ -264,6 +268,10 @@ if operation == 'attempt' then
 end
 
 -- A settlement: home, and for each charge that is kept or added: pending, counts
+for i = 1, number() do
+    local added_at = number()
+    plain.undo(charge(), added_at)
+end
 local at = number()
 local kept, refunded = charges(), charges()
 for _, c in ipairs(kept) do

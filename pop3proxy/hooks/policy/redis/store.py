@@ -287,7 +287,12 @@ class RedisStore:
 
     def _settling(self, settlement: Settlement, now: float) -> tuple[list[bytes], list[bytes]]:
         keys: list[bytes] = []
-        args = [b"settle", _number(now), self._patience, self._parts, _number(settlement.at)]
+        args = [b"settle", _number(now), self._patience, self._parts]
+        args.append(_number(len(settlement.undone)))
+        for at, charge in settlement.undone:
+            args.append(_number(at))
+            self._put_charge(charge, keys, args)
+        args.append(_number(settlement.at))
         self._put_charges(settlement.kept, keys, args)
         self._put_charges(settlement.refunded, keys, args)
         args.append(_number(len(settlement.cleared)))
