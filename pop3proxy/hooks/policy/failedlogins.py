@@ -1,5 +1,6 @@
 """The hook by which failed logins have consequences; what they are is judged in engine.py."""
 
+import math
 import secrets
 import time
 from collections import Counter
@@ -18,8 +19,9 @@ from ..api import PASS, Delay, Deny, Drop, Hook, Pass, Verdict
 from . import snapshot
 from .config import Policy
 from .control import Control
-from .engine import Decision, Engine, then
+from .engine import Engine, then
 from .memory import MemoryStore
+from .penalties import Decision
 from .store import Ban, Store
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ _LEAST_EXPIRY: Final = 1.0
 """Seconds between two looks for tries that go on no longer, at the least."""
 
 _Any = Pass | Delay | Deny | Drop
+
+SPARE: Final = 5.0
+"""Seconds beyond the longest wait of an attempt, after which something is wrong with the policy."""
 
 
 def _shared(policy: Policy) -> "RedisStore | None":
@@ -82,6 +87,9 @@ class FailedLogins(Hook):
         self._snapshots = LoopingCall(self._save)
         self._expiry = LoopingCall(lambda: self.engine.tries.expire(now()))
         self._writing = Lock()
+        # An attempt may be held for as long as the engine says, and then has an answer.
+        self.time_limit = policy.wait + SPARE
+        self._alarm: Any = None
         self._control: Control | None = None
 
     @property
@@ -93,6 +101,8 @@ class FailedLogins(Hook):
 
     def start(self, reactor: Any) -> None:
         """Load the snapshot, and open the control socket. Raises OSError with one line for the operator."""
+        self._reactor = reactor
+        self.engine.waiting.on_due = self._set_alarm
         if not self._live:
             return
         policy = self.policy
@@ -116,6 +126,7 @@ class FailedLogins(Hook):
         """Write a last snapshot, and say what was decided."""
         if self._expiry.running:
             self._expiry.stop()
+        self._unset_alarm()
         if self._control is not None:
             self._control.close()
         if self._shared is not None:
@@ -135,6 +146,23 @@ class FailedLogins(Hook):
                     "policy dry run; without it would have been done: {tried}",
                     tried=", ".join(tried) or "nothing",
                 )
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def _set_alarm(self, due: float, now: float) -> None:
+        """Wake the engine at a time, by a clock that never steps."""
+        self._unset_alarm()
+        if math.isfinite(due):
+            self._alarm = self._reactor.callLater(max(0.0, due - now), self._wake, due)
+
+    def _unset_alarm(self) -> None:
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None:
+            alarm.cancel()
+
+    def _wake(self, due: float) -> None:
+        self._alarm = None
+        self.engine.tick(due)
 
     def _banned_elsewhere(self, ban: Ban) -> None:
         self._end(self.engine.sessions(ban.key))
@@ -170,7 +198,7 @@ class FailedLogins(Hook):
         return self._done(self.engine.connect(event))
 
     def pop3_login_attempt(self, event: LoginAttempt) -> "_Any | Deferred[_Any]":
-        """Deny a login that is one too many."""
+        """Deny a login that is one too many, or hold it until that is known."""
         return then(self.engine.attempt(event), self._done)
 
     def pop3_login_failure(self, event: LoginFailure) -> "Pass | Delay | Drop | Deferred[Any]":

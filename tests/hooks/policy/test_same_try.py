@@ -12,7 +12,7 @@ from pop3proxy.hooks.policy.memory import MemoryStore
 from pop3proxy.hooks.policy.tries import AT_ONCE
 
 from .mechanisms import MAILKIT, PROVING, ROUNDS, SHOWN, exchanged
-from .test_engine import World, rule
+from .test_engine import Held, World, rule
 
 HIDDEN = ("NTLM", *PROVING)
 
@@ -141,8 +141,17 @@ def test_a_reason_that_does_not_count_is_no_part_of_a_try() -> None:
 def test_the_next_mechanism_does_not_wait_as_a_repeated_password_does() -> None:
     world = Mechanisms(misconfigured_delay=2.0)
     assert world.mistake("wrong", *SHOWN) == [PASS] * 3
+    world.now += 2
     assert world.mistake("wrong", "PLAIN") == [Delay(2.0)]
+    world.now += 2
     assert world.mistake("wrong", *SHOWN) == [Delay(4.0), Delay(6.0), Delay(8.0)]
+
+
+@pytest.mark.parametrize("mechanism", SHOWN)
+def test_each_mechanism_of_a_mistake_has_the_rate_of_repeated_passwords(mechanism: str) -> None:
+    world = Mechanisms(misconfigured_delay=2.0)
+    world.mistake("wrong", *SHOWN)
+    assert isinstance(world.attempt(world.client(), "bob", "wrong", mechanism), Held)
 
 
 def test_a_delay_does_not_end_the_try() -> None:
