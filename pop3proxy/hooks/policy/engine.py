@@ -142,7 +142,7 @@ class Engine:
             decision = Decision()
             self.penalties.turned_away(decision, event, ban, Deny())
             return decision
-        self.tries.goes_on(who.pair, now)
+        self.tries.goes_on(who.pair, now, self.policy.wait)
         asked = self._asked(event, who, ban)
         self.attempts.opened(c.uid)
         return then(self._ask(asked.attempt, now), partial(self._answered, asked))
@@ -207,7 +207,7 @@ class Engine:
             for each, tally in zip(counted, settled.tallies, strict=False):
                 self.penalties.failed(decision, event, who, each, tally, settled.home)
             if isinstance(decision.verdict, Delay):
-                self.tries.goes_on(who.pair, now, decision.verdict.seconds)
+                self.tries.held(who.pair, now + decision.verdict.seconds)
             return decision
 
         return then(self.store.settle(settlement, now), go_on)

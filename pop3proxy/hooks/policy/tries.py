@@ -102,13 +102,17 @@ class _Trial(NamedTuple):
 class _Try(Generic[T]):
     """What one client does at one account.
 
-    ``passwords`` are those that were seen, by fingerprint; ``free`` of them count for nothing.
+    ``until`` is when a further login must be tried, and until ``answer`` one may be under way. ``passwords``
+    are those that were seen, by fingerprint; ``free`` of them count for nothing.
     """
 
-    __slots__ = ("_carried", "_charged", "begun", "free", "parts", "passwords", "size", "until")
+    __slots__ = (
+        *("_carried", "_charged", "answer", "begun"),
+        *("free", "parts", "passwords", "size", "until"),
+    )
 
     def __init__(self, now: float) -> None:
-        self.begun = self.until = now
+        self.begun = self.until = self.answer = now
         self.parts: list[Part] = []
         self.passwords: dict[str, str] = {}
         self.free: set[str] = set()
@@ -237,11 +241,18 @@ class Tries(Generic[T]):
         """Return how many tries are kept."""
         return len(self._tries)
 
-    def goes_on(self, key: str, now: float, seconds: float = 0.0) -> None:
-        """Keep a try: a login is tried, or the answer to one is held for so many ``seconds``."""
+    def goes_on(self, key: str, now: float, wait: float) -> None:
+        """Keep a try: a login is tried, to which an answer comes within ``wait`` seconds."""
         found = self._found(key, now, now)
         if found is not None:
-            self._keep(key, found, now + seconds)
+            self._keep(key, found, now)
+            found.answer = now + wait
+
+    def held(self, key: str, until: float) -> None:
+        """Keep a try: the client has no answer before a time."""
+        found = self._tries.get(key)
+        if found is not None:
+            self._keep(key, found, until)
 
     def failed(
         self, key: str, failed: Failed, charges: T, now: float
@@ -281,8 +292,9 @@ class Tries(Generic[T]):
 
     def expire(self, now: float) -> None:
         """Forget what goes on no longer."""
-        for key in list(self._tries):
-            self._found(key, now, now)
+        for key, found in list(self._tries.items()):
+            if not found.begun <= now <= found.answer:
+                self._found(key, now, now)
 
     # --- the parts --------------------------------------------------------------------------------------
 

@@ -237,21 +237,30 @@ def test_what_was_tried_in_time_belongs_to_the_try_however_late_its_answer() -> 
     assert len(world.charged) == 1
 
 
-def test_a_login_under_way_keeps_the_try() -> None:
+@pytest.mark.parametrize(("seconds", "count"), [(20, 1), (20.1, 2)])
+def test_a_login_under_way_keeps_the_try(seconds: float, count: int) -> None:
     world = World()
     world.fail("CRAM-MD5", "wrong")
     world.now += 9
-    world.tries.goes_on(BOB, world.now)
-    world.now += 9
+    since = world.now
+    world.tries.goes_on(BOB, since, 20.0)
+    world.now += seconds
     world.tries.expire(world.now)
-    world.fail("PLAIN", "wrong")
-    assert len(world.charged) == 1
+    world.fail("PLAIN", "wrong", since=since)
+    assert len(world.charged) == count
+
+
+def test_a_login_that_comes_too_late_does_not_keep_the_try() -> None:
+    world = World()
+    world.fail("CRAM-MD5", "wrong")
+    world.tries.goes_on(BOB, world.now + SAME_TRY + 1, 20.0)
+    assert len(world.tries) == 0
 
 
 def test_a_try_waits_as_long_as_the_answer_is_held() -> None:
     world = World()
     world.fail("CRAM-MD5", "wrong")
-    world.tries.goes_on(BOB, world.now, 20.0)
+    world.tries.held(BOB, world.now + 20.0)
     world.now += 29
     world.fail("PLAIN", "wrong")
     assert len(world.charged) == 1
