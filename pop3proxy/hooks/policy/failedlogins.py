@@ -14,7 +14,14 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...analyzer.events import Connect, LoginAttempt, LoginFailure, LoginSuccess, SessionEnd
+from ...analyzer.events import (
+    Connect,
+    LoginAnnounced,
+    LoginAttempt,
+    LoginFailure,
+    LoginSuccess,
+    SessionEnd,
+)
 from ..api import PASS, Delay, Deny, Drop, Hook, Pass, Verdict
 from . import snapshot
 from .config import Policy
@@ -200,6 +207,10 @@ class FailedLogins(Hook):
     def pop3_login_attempt(self, event: LoginAttempt) -> "_Any | Deferred[_Any]":
         """Deny a login that is one too many, or hold it until that is known."""
         return then(self.engine.attempt(event), self._done)
+
+    def pop3_login_announced(self, event: LoginAnnounced) -> None:
+        """Count an attempt as failed before the client has heard the last of it."""
+        self.engine.announced(event)
 
     def pop3_login_failure(self, event: LoginFailure) -> "Pass | Delay | Drop | Deferred[Any]":
         """Count it, and slow it down."""
