@@ -53,7 +53,7 @@ class Hasty(FailedLogins):
     """Lets delays pass at once."""
 
     def __init__(self, *arguments: Any, clock: SharedClock, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, now=clock.now, **options)
         self._clock = clock
 
     def _done(self, decision: Decision) -> Any:
