@@ -32,7 +32,7 @@ MOST_BYTES: Final = 8 * 1024 * 1024
 """Bytes of passwords and proofs that are kept; beyond that as above."""
 
 AT_ONCE: Final = 4_096
-"""Rounds of SCRAM that are computed at once: 2 ms. More are left to a thread."""
+"""Rounds of SCRAM that are computed at once: 4 ms of SHA-256. More are left to a thread."""
 
 MOST_ASIDE: Final = 32
 """Failures that threads work for at a time; beyond that no password is tried."""
