@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from ...analyzer.events import Exchanged
 from .proofs import MOST_ROUNDS, Proof, read_proof, spellings
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 MECHANISMS: Final = 3
 """Mechanisms by which unknown passwords are one failure."""
@@ -277,12 +279,18 @@ class Tries(Generic[T]):
             _learn(trials, right)
             return self._joined(key, found, new, failed, charges, now)
 
+        def untried(failure: Failure | None = None) -> Outcome[T]:
+            # A client that leaves has this cancelled: its failure counts all the same.
+            if failure is not None:
+                failure.trap(CancelledError)
+            return self._joined(key, found, new, failed, charges, now)
+
         if sum(trial.rounds for trial in trials) <= AT_ONCE:
             return tried(_compute(trials))
         if self._working >= MOST_ASIDE:
-            return self._joined(key, found, new, failed, charges, now)
+            return untried()
         self._working += 1
-        return self._aside(_compute, trials).addBoth(self._worked).addCallback(tried)
+        return self._aside(_compute, trials).addBoth(self._worked).addCallbacks(tried, untried)
 
     def forget(self, key: str) -> None:
         """Forget a try: its client is in."""
@@ -310,7 +318,7 @@ class Tries(Generic[T]):
             self._make_room()
         return Outcome(*found.charge(charges, failed.counts), again)
 
-    def _worked(self, result: list[bool]) -> list[bool]:
+    def _worked(self, result: R) -> R:
         self._working -= 1
         return result
 

@@ -630,6 +630,31 @@ def test_a_capture_is_judged_by_the_words_that_the_configuration_knows(tmp_path:
     assert [failure["reason"] for failure in failures] == ["temporary"] * 4
 
 
+@pytest.mark.parametrize(("password", "decided"), [(b"tanstaaf", 0), (b"other", 1)])
+def test_in_a_capture_one_password_by_two_mechanisms_is_one_failure(
+    tmp_path: Path, password: bytes, decided: int
+) -> None:
+    """The example of RFC 1939 section 7, and the password behind it or another."""
+    lines = (
+        (Side.SERVER, b"+OK POP3 server ready <1896.697170952@dbc.mtview.ca.us>"),
+        (Side.CLIENT, b"APOP mrose c4c9334bac560ecc979e58001b3e22fb"),
+        (Side.SERVER, b"-ERR [AUTH] no"),
+        (Side.CLIENT, b"USER mrose"),
+        (Side.SERVER, b"+OK"),
+        (Side.CLIENT, b"PASS " + password),
+        (Side.SERVER, b"-ERR [AUTH] no"),
+    )
+    runs = [Said(side, line + b"\r\n") for side, line in lines]
+    runs += [Said(Side.CLIENT, None), Said(Side.SERVER, None)]
+    (tmp_path / "test.pcap").write_bytes(pcap(frames(segments(runs))))
+    rule = 'name = "two"\nby = "pair"\nlimits = [{ count = 2, seconds = 60 }]\n'
+    (tmp_path / "test.toml").write_text(f"[[policy.rules]]\n{rule}")
+    given = [str(tmp_path / "test.pcap"), "--config", str(tmp_path / "test.toml")]
+    result = CliRunner().invoke(policy_test, given, standalone_mode=False)
+    assert "2 login attempts, 2 of them failed" in result.stderr
+    assert len(result.stdout.splitlines()) == decided
+
+
 def test_a_capture_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test.pcap").write_bytes(b"no capture")
     result = judged(tmp_path, str(tmp_path / "test.pcap"))

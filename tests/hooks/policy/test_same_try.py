@@ -199,9 +199,13 @@ def test_a_good_login_forgets_the_try() -> None:
     assert len(world.engine.tries) == 0
 
 
-def test_many_rounds_are_computed_aside_and_the_answer_waits() -> None:
+Job = tuple[Deferred[Any], Any, Any]
+
+
+def tried_in_a_thread(password: str) -> tuple[Mechanisms, Deferred[Any], Job]:
+    """Have SCRAM fail, and then a password; return what comes of that, and what a thread has to do first."""
     world = Mechanisms([rule("failures", "pair", 5, "deny")])
-    jobs: list[tuple[Deferred[Any], Any, Any]] = []
+    jobs: list[Job] = []
 
     def aside(work: Any, trials: Any) -> Any:
         jobs.append((Deferred(), work, trials))
@@ -211,17 +215,35 @@ def test_many_rounds_are_computed_aside_and_the_answer_waits() -> None:
     world.engine = Engine(policy, world.engine.store, b"key", lambda: 1.0, aside)
     c = world.client()
     world.by(c, "SCRAM-SHA-1", "wrong", rounds=AT_ONCE + 1)
-    assert world.attempt(c, "bob", "wrong") is PASS
+    assert world.attempt(c, "bob", password) is PASS
     found = world.engine.failure(
-        LoginFailure(c, world.now, "bob", "wrong", "PLAIN", Reason.CREDENTIALS)
+        LoginFailure(c, world.now, "bob", password, "PLAIN", Reason.CREDENTIALS)
     )
     assert isinstance(found, Deferred)
     assert not found.called
-    answered, work, trials = jobs.pop()
+    (job,) = jobs
+    return world, found, job
+
+
+@pytest.mark.parametrize(("password", "left"), [("wrong", 4), ("another", 3)])
+def test_many_rounds_are_computed_aside_and_the_answer_waits(password: str, left: int) -> None:
+    world, found, (answered, work, trials) = tried_in_a_thread(password)
     answered.callback(work(trials))
     decisions: list[Any] = []
     found.addCallback(decisions.append)
     assert [each.verdict for each in decisions] == [PASS]
+    world.now += 60
+    assert world.left() == left
+
+
+def test_a_client_that_leaves_while_a_thread_works_has_failed_all_the_same() -> None:
+    """Of what is not tried nothing becomes known, and it goes with the password."""
+    world, found, (answered, work, trials) = tried_in_a_thread("another")
+    found.cancel()
+    assert isinstance(world.engine.store, MemoryStore)
+    assert world.engine.store.flights == {}
+    answered.callback(work(trials))
+    world.now += 60
     assert world.left() == 4
 
 
