@@ -56,7 +56,7 @@ def masked(event: E) -> E:
     Masking what is masked changes nothing. Raises KeyError for an event that no rule is known for, so
     that a new event is not written before somebody has thought about its secrets.
     """
-    result: E = _RULES[type(event)](event)
+    result: E = RULES[type(event)](event)
     return result
 
 
@@ -269,7 +269,7 @@ def _policy(event: Policy) -> Policy:
     return _copied_policy(event, key)
 
 
-_RULES: Final[dict[type[Event], Callable[[Any], Any]]] = {
+RULES: Final[dict[type[Event], Callable[[Any], Any]]] = {
     Connect: in_clear,
     Request: _request,
     Reply: _reply,
@@ -282,3 +282,4 @@ _RULES: Final[dict[type[Event], Callable[[Any], Any]]] = {
     SessionEnd: _session_end,
     Policy: _policy,
 }
+"""What masks the events of each kind, as ``masked`` does."""
