@@ -331,6 +331,21 @@ def stale_phone(stage: Stage) -> None:
                 stage.honest_login("colleagues", office, colleague)
 
 
+@scenario(
+    "A stale phone with CRAM-MD5, one try a minute for 8 hours; its owner is at the same address"
+)
+def stale_cram_phone(stage: Stage) -> None:
+    office = address(0)
+    colleague, owner = stage.account(), Owner(stage, office)
+    for number in range(480):
+        stage.guess(office, owner.user, "the password before", "CRAM-MD5")
+        stage.turn(MINUTE)
+        if number % 60 == 30:
+            owner.log_in()
+            owner.travel()
+            stage.honest_login("colleagues", office, colleague)
+
+
 @scenario("Lock-out: one address, 4 guesses an hour at one account, for two days")
 def lock_out(stage: Stage) -> None:
     others, owner = Neighbours(stage), Owner(stage)
