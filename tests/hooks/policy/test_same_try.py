@@ -191,6 +191,20 @@ def test_what_is_kept_is_in_no_count_mark_or_event() -> None:
     assert exchanged("CRAM-MD5", "hunter2")[0][1].decode() not in kept
 
 
+def test_a_mistake_takes_one_of_the_tries_of_a_welcome_client() -> None:
+    """The hidden mechanism of each mistake takes none of its own."""
+    world = Mechanisms()
+    world.log_in("bob", "right")
+    for number in range(5):
+        assert world.mistake(f"wrong{number}", "PLAIN", "CRAM-MD5") == [PASS, PASS]
+        world.now += 15
+    passed = 0
+    while world.mistake(f"guess{passed}", "CRAM-MD5") == [PASS]:
+        passed += 1
+        world.now += 1
+    assert passed == 10
+
+
 def test_a_good_login_forgets_the_try() -> None:
     world = Mechanisms()
     world.mistake("wrong", *MAILKIT)
