@@ -252,16 +252,11 @@ class Engine:
         who = self._who(event) if flying is None else flying.who
         self.tries.forget(who.pair)
         found = counted(self.rules.succeeding, who, _NO_PLACES, c)
-        known = self.policy.known
-        repeat = self._repeat(who)
         settlement = Settlement(
             None if flying is None else flying.flight,
             tuple([each.charge for each in found]),
-            marks=tuple((mark, known) for mark in self._marks(who)),
-            cleared=(
-                *self.rules.keys_of_pair(who),
-                *(() if repeat is None else (repeat.key,)),
-            ),
+            marks=self._marks(who),
+            cleared=self._cleared(who),
         )
         if self.policy.end_sessions:
             self._sessions.remember(c.uid, _accounts(who))
@@ -277,8 +272,8 @@ class Engine:
     def ended(self, event: SessionEnd) -> "Decision | Deferred[Decision]":
         """Settle what is in flight, since no answer will come, and forget the session.
 
-        What the client did not wait for has failed: else whoever knows wrong passwords by how long the
-        answer takes would guess for nothing. The rest is taken back.
+        What the client did not wait for has failed: else an attacker who knows wrong passwords by how long
+        the answer takes would guess for nothing. The rest is taken back.
         """
         uid = event.c.uid
         self._time_is(event.ts)
@@ -454,7 +449,7 @@ class Engine:
             self._end(flight)
 
     def _take_back(self, attempt: Attempt) -> None:
-        """Take back an attempt that flies though nobody waits for it."""
+        """Take back an attempt that flies though its client has left."""
         places = (*attempt.flight.places, *(budget.key for budget in attempt.budgets))
         self._end(attempt.flight._replace(places=places))
 
@@ -509,7 +504,7 @@ class Engine:
     def _abandoned(
         self, decision: Decision, event: SessionEnd, flying: Flying
     ) -> "Deferred[None] | None":
-        """Count an attempt whose answer nobody waited for."""
+        """Count an attempt whose answer the client did not wait for."""
         who = flying.who
         repeat = self._repeat(who)
         at = set(flying.flight.places)
@@ -532,7 +527,7 @@ class Engine:
 
         def go_on(settled: Settled) -> None:
             for each, tally in zip(found, settled.tallies, strict=False):
-                # There is no reply that could wait, and nobody is banned for what may not have failed.
+                # There is no reply to delay, and what may not have failed bans no one.
                 if each.rule.config.action == "log":
                     self.penalties.logged(decision, event, each, tally)
 
@@ -579,13 +574,20 @@ class Engine:
     def _ban_of(self, who: Who, c: Connection, now: float) -> Ban | None:
         return self.store.ban_of((*self._places(c), *_accounts(who)), now)
 
-    def _marks(self, who: Who) -> tuple[str, ...]:
-        """Return what a good login makes known."""
-        if not _welcome(who):
+    def _marks(self, who: Who) -> tuple[tuple[str, float], ...]:
+        """Return what a good login makes known, and for how long."""
+        welcome, known = _welcome(who), self.policy.known
+        if not welcome:
             return ()
         if self.policy.known_by == "address":
-            return _welcome(who), _home(who)
-        return _welcome(who), _home(who), f"near|{who.network}|{who.user}"
+            return (welcome, known), (_home(who), known)
+        near = f"near|{who.network}|{who.user}"
+        return (welcome, known), (_home(who), known), (near, known)
+
+    def _cleared(self, who: Who) -> tuple[str, ...]:
+        """Return the counts that a good login clears."""
+        keys = self.rules.keys_of_pair(who)
+        return (*keys, _repeat_key(who)) if who.password and who.pair else keys
 
     def _repeat(self, who: Who) -> Charge | None:
         """Return the count of this very password of this client; None if none is seen."""

@@ -398,6 +398,8 @@ class MemoryStore:
     def ban_of(self, keys: Iterable[str], now: float) -> Ban | None:
         """Find the first of these keys that is banned."""
         bans = self.all_bans
+        if not bans:
+            return None
         for key in keys:
             ban = bans.get(key)
             if ban is not None and _in_force(ban, now):

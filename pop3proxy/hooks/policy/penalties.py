@@ -220,7 +220,7 @@ class Penalties:
         if not about or self.store.in_grace(about, now):
             return
         if home and rule.ban in ("address", "network"):
-            # Others may log in there every day: whoever does not is denied, and nobody is banned.
+            # Others may log in there every day: the rest is denied login by login, and no ban begins.
             self.counts["ban_spared"] += 1
             return
         if self.store.ban_of((about,), now) is not None:

@@ -130,10 +130,11 @@ class Attempt(NamedTuple):
 class Settlement(NamedTuple):
     """What became of an attempt, or of a login that was not seen to be tried.
 
-    The ``flight`` ends, the counts ``cleared`` begin at 0, and ``charges`` are added, so that whoever hears
-    of the end finds them. A try of the budget ``spent`` is taken. ``marks`` are set for so many seconds. The
-    mark ``home`` is looked up. A flight that is never settled must come to an end by itself. ``undone`` are
-    charges without a member that were added at the times given, and are taken back before others are added.
+    The ``flight`` ends, the counts ``cleared`` begin at 0, and ``charges`` are added, so that they are there
+    when the end is heard of. A try of the budget ``spent`` is taken. ``marks`` are set for so many seconds.
+    The mark ``home`` is looked up. A flight that is never settled must come to an end by itself. ``undone``
+    are charges without a member that were added at the times given, and are taken back before others are
+    added.
     """
 
     flight: Flight | None = None

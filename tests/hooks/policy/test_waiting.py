@@ -126,7 +126,7 @@ class Street:
         self.engine.ended(end)
 
     def elsewhere(self) -> None:
-        """Somebody else logs in: the server answers."""
+        """Log another user in: the server answers."""
         c = Connection("Celse", "203.0.113.1", 1, "198.51.100.4", 110)
         self.engine.success(LoginSuccess(c, self.now, "else", "right else", "PLAIN", 1))
 
@@ -217,7 +217,7 @@ def test_never_are_more_wrong_passwords_judged_than_the_limits(
     pause=st.sampled_from([0.0, 0.01, 0.1]),
     takes=st.floats(0.01, 0.1),
 )
-def test_while_only_right_passwords_are_in_flight_nobody_is_refused(
+def test_while_only_right_passwords_are_in_flight_none_is_refused(
     logins: list[tuple[int, int]], pause: float, takes: float
 ) -> None:
     """A server that answers in a tenth of a second lets 90 logins in before the first has waited too long."""

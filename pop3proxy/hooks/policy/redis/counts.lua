@@ -2,7 +2,7 @@
 --
 -- A count is of what has failed: a hash of buckets, or, of different members, a sorted set of them by the time they
 -- were last seen. What is in flight at a place is a sorted set of flights by the time they took off; that ends by
--- itself, since a proxy that was killed will not settle them. Beside it may stand a mark that somebody is held there,
+-- itself, since a proxy that was killed will not settle them. Beside it may stand a mark that a login is held there,
 -- and is to be told when a flight ends.
 --
 -- ARGV[1] is one string of words, which is cheaper than many: operation, now, seconds that an answer may take, parts
