@@ -57,7 +57,8 @@ def load_hooks(config: Config, live: bool = True) -> list[Hook]:
         hooks.append(CommandRules(rules))
     if config.policy is not None:
         try:
-            hooks.append(FailedLogins(config.policy, live=live))
+            policy = FailedLogins(config.policy, live=live)
+            hooks += (*policy.ears, policy)
         except PolicyUnusable as problem:
             mistakes.append(str(problem))
     for index, entry in enumerate(config.hooks):

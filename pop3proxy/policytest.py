@@ -22,7 +22,10 @@ from .analyzer.events import (
     LoginFailure,
     LoginSuccess,
     Reason,
+    Reply,
+    Request,
     SessionEnd,
+    State,
     Tls,
 )
 from .analyzer.events import Policy as PolicyEvent
@@ -30,9 +33,10 @@ from .config import AnalyzerOptions, ConfigError, load_apart
 from .hooks.api import Verdict
 from .hooks.logging.records import line
 from .hooks.masking import MASK, masked
-from .hooks.policy.config import Policy
+from .hooks.policy.config import Occurrence, Policy
 from .hooks.policy.engine import MISCONFIGURED
 from .hooks.policy.failedlogins import FailedLogins
+from .hooks.policy.occurrences import DENYING
 from .replay.captures import STANDARD_INPUT, CaptureError, CaptureFile, NoCapture
 
 MAX_SESSIONS: Final = 100_000
@@ -86,7 +90,7 @@ def test(source: str, path: str, partial: bool) -> int:
         if _is_log(source):
             unjudged = _judge_events(source, hook, rules, partial)
         else:
-            unjudged = _for_one_listener(rules)
+            unjudged = (*_that_count(rules, UNSEEN_IN_CAPTURES), *_for_one_listener(rules))
             _judge_capture(source, hook, summary.take, config.analyzer)
     except OSError as problem:
         return _complain(f"{source}: cannot be read: {problem.strerror}; give {FORMATS}")
@@ -96,6 +100,13 @@ def test(source: str, path: str, partial: bool) -> int:
         return _complain(str(problem))
     summary.show(unjudged)
     return 0
+
+
+UNSEEN: Final = frozenset({"handshakes_failed"})
+"""What no log and no capture shows whole: a client whose first bytes fail as TLS has no session."""
+
+UNSEEN_IN_CAPTURES: Final = frozenset({*UNSEEN, "denied"})
+"""In a capture a denial looks like an answer of the server."""
 
 
 class _CannotJudge(Exception):
@@ -110,6 +121,16 @@ class Trial(FailedLogins):
         super().__init__(policy, live=False)
         self.attempts = 0
         self.failures = 0
+
+    def pop3_policy(self, event: PolicyEvent) -> None:
+        """Note that the policy of the time denied the login whose failure comes next."""
+        if event.action in DENYING and not event.dry_run:
+            self.has_denied(event.c.uid)
+
+    def occurred(self, kind: Occurrence, event: Event) -> None:
+        """Count what old traffic shows."""
+        if kind not in UNSEEN:
+            super().occurred(kind, event)
 
     def pop3_login_attempt(self, event: LoginAttempt) -> Any:
         """Judge an attempt."""
@@ -179,7 +200,9 @@ def _judge_capture(
 
     try:
         with closing(CaptureFile(source)) as capture:
-            running = Replay(capture, (), None, (hook,), options.auth_resp_code, options.table())
+            running = Replay(
+                capture, (), None, (*hook.ears, hook), options.auth_resp_code, options.table()
+            )
             # Set anew: whoever delivers the replay's events has put itself there.
             hook.emit = take
             running.run(capture.frames())
@@ -199,22 +222,31 @@ def _judge_events(source: str, hook: FailedLogins, rules: Policy, partial: bool)
             " set policy.fingerprint_key for logs to come, or try the others with --partial"
         )
     sessions: dict[str, Connection] = {}
+    listening = (*hook.ears, hook)
     for event in _events(source, sessions):
         if len(sessions) > MAX_SESSIONS:
             oldest = sessions.pop(next(iter(sessions)))
             hook.pop3_session(_end(oldest, event.ts, "none"))
-        judge = getattr(hook, event.name)
-        verdict: Verdict | None = judge(event)
-        assert verdict is None or isinstance(verdict, Verdict), "memory answers at once"
+        for each in listening:
+            judge = getattr(each, event.name, None)
+            verdict: Verdict | None = None if judge is None else judge(event)
+            assert verdict is None or isinstance(verdict, Verdict), "memory answers at once"
     unheard = _for_one_listener(rules)
     if unheard and not _lacks_listeners(source):
         unheard = ()
-    return tuple(dict.fromkeys((*(needed if lacking else ()), *unheard)))
+    unseen = _that_count(rules, UNSEEN)
+    return tuple(dict.fromkeys((*(needed if lacking else ()), *unseen, *unheard)))
+
+
+def _that_count(rules: Policy, unseen: frozenset[str]) -> tuple[str, ...]:
+    return tuple(rule.name for rule in rules.rules if rule.counts in unseen)
 
 
 def _for_one_listener(rules: Policy) -> tuple[str, ...]:
-    """Name the rules for one listener: no capture says on which one a client was, nor do old logs."""
-    return tuple(rule.name for rule in rules.rules if rule.listener is not None)
+    """Name the rules for or by a listener: no capture says on which one a client was, nor do old logs."""
+    return tuple(
+        rule.name for rule in rules.rules if rule.listener is not None or rule.by == "listener"
+    )
 
 
 def _records(source: str) -> Iterator[dict[str, Any]]:
@@ -277,26 +309,47 @@ def _event(record: dict[str, Any], sessions: dict[str, Connection]) -> Event | N
         c.orig_unknown = record.get("orig_unknown") is True
     if "tls_version" in record:
         c.tls = Tls(str(record["tls_version"]), str(record["tls_cipher"]))
-    if name == Connect.name:
-        return Connect(c, ts)
     if name == SessionEnd.name:
         sessions.pop(uid, None)
-        return _end(c, ts, str(record["reason"]))
-    login = str(record["user"]), _password(record), str(record["mechanism"])
-    if name == LoginAttempt.name:
-        return LoginAttempt(c, ts, *login)
+        return _end(c, ts, str(record["reason"]), str(record.get("inspected", "whole")))
     if name == LoginSuccess.name:
-        return LoginSuccess(c, ts, *login)
-    return LoginFailure(c, ts, *login, Reason(record["reason"]), str(record["code"]))
+        c.state = State.TRANSACTION
+    return _MAKERS[name](c, ts, record)
 
 
-def _end(c: Connection, ts: float, reason: str) -> SessionEnd:
-    return SessionEnd(c, ts, "", "none", *(0, 0, 0, 0, 0, 0), 0.0, reason, 0, "whole")
+def _end(c: Connection, ts: float, reason: str, inspected: str = "whole") -> SessionEnd:
+    return SessionEnd(c, ts, "", "none", *(0, 0, 0, 0, 0, 0), 0.0, reason, 0, inspected)
 
 
-_HEARD: Final = frozenset(
-    kind.name for kind in (Connect, LoginAttempt, LoginSuccess, LoginFailure, SessionEnd)
-)
+def _login(record: dict[str, Any]) -> tuple[str, str, str]:
+    return str(record["user"]), _password(record), str(record["mechanism"])
+
+
+def _failure(c: Connection, ts: float, record: dict[str, Any]) -> Event:
+    return LoginFailure(c, ts, *_login(record), Reason(record["reason"]), str(record["code"]))
+
+
+def _reply(c: Connection, ts: float, record: dict[str, Any]) -> Event:
+    return Reply(c, ts, str(record.get("cmd", "")), "", record.get("denial") is True)
+
+
+def _decision(c: Connection, ts: float, record: dict[str, Any]) -> Event:
+    action, dry_run = str(record["action"]), record["dry_run"] is True
+    return PolicyEvent(c, ts, "", action, "", "", 0, 0, 0.0, 0.0, dry_run)
+
+
+_MAKERS: Final[dict[str, Callable[[Connection, float, dict[str, Any]], Event]]] = {
+    Connect.name: lambda c, ts, _: Connect(c, ts),
+    Request.name: lambda c, ts, record: Request(c, ts, str(record.get("command", "")), ""),
+    Reply.name: _reply,
+    LoginAttempt.name: lambda c, ts, record: LoginAttempt(c, ts, *_login(record)),
+    LoginSuccess.name: lambda c, ts, record: LoginSuccess(c, ts, *_login(record)),
+    LoginFailure.name: _failure,
+    PolicyEvent.name: _decision,
+}
+"""What makes an event of a record, by its name; the end of a session is made apart."""
+
+_HEARD: Final = frozenset({*_MAKERS, SessionEnd.name})
 
 
 def _password(record: dict[str, Any]) -> str:

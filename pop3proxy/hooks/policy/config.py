@@ -1,7 +1,7 @@
 """What `[policy]` in a configuration may say, and the rules if it names none; nothing is counted here."""
 
 from collections.abc import Iterable
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -28,6 +28,18 @@ ReasonName = Literal[
     "aborted",
     "unknown",
 ]
+
+Occurrence = Literal[
+    "refused_users",
+    "denied",
+    "connections",
+    "unknown_commands",
+    "handshakes_failed",
+    "opaque_sessions",
+]
+"""What can be counted that is no login which the server has judged."""
+
+OCCURRENCES: Final[frozenset[str]] = frozenset(get_args(Occurrence))
 
 MIN_KEY: Final = 16
 """Letters of a `fingerprint_key` at the least: who can guess the key can guess passwords by it."""
@@ -56,11 +68,19 @@ class PolicyRule(Table):
         "successes",
         "success_addresses",
         "success_networks",
+        "refused_users",
+        "denied",
+        "connections",
+        "unknown_commands",
+        "handshakes_failed",
+        "opaque_sessions",
     ] = "failures"
     """What is counted: failed logins; different passwords, users, addresses or networks of failed ones;
-    logins that succeed; different addresses or networks of those."""
-    by: Literal["address", "network", "user", "pair", "password"] = "address"
-    """What has a count of its own; `pair` is an address with a user."""
+    logins that succeed; different addresses or networks of those; names refused at USER; logins denied
+    by others than the policy; connections; unknown commands; TLS handshakes that failed; sessions that could
+    not be inspected whole."""
+    by: Literal["address", "network", "user", "pair", "password", "listener"] = "address"
+    """What has a count of its own; `pair` is an address with a user, `listener` all clients of one."""
     limits: tuple[PolicyLimit, ...] = (PolicyLimit(),)
     """Limits, all in force at once."""
     listener: str | None = None
@@ -100,6 +120,16 @@ class PolicyRule(Table):
         return self.counts.startswith("success")
 
     @property
+    def of_failure(self) -> bool:
+        """Whether it counts logins that fail."""
+        return not (self.of_success or self.of_occurrence)
+
+    @property
+    def of_occurrence(self) -> bool:
+        """Whether it counts something else than logins that the server has judged."""
+        return self.counts in OCCURRENCES
+
+    @property
     def secret(self) -> bool:
         """Whether what it keeps comes from passwords."""
         return self.counts == "passwords" or self.by == "password"
@@ -132,11 +162,26 @@ def _problem_of(rule: PolicyRule) -> str | None:
         return "limits: needs one at least, such as { count = 5, seconds = 60 }"
     if (rule.counts, rule.by) in _POINTLESS:
         return f"counts {rule.counts} by {rule.by}, which is always 1; choose another `by`"
+    if rule.action == "ban" and rule.by == "listener":
+        return "a count by listener is of many clients; it can deny, and ban nobody"
+    if rule.of_occurrence:
+        return _problem_of_occurrence(rule)
     # A wrong password must not take its user, or everybody, away from the account (lock-out).
     if rule.action == "ban" and rule.ban in ("user", "pair") and rule.by == "password":
         return "a count by password can ban an address or network, no user"
     if rule.action == "ban" and rule.ban == "user" and rule.by in ("address", "network", "pair"):
         return 'one address must not lock a user out; ban "pair", or count by user'
+    return None
+
+
+def _problem_of_occurrence(rule: PolicyRule) -> str | None:
+    if rule.by in ("user", "pair", "password"):
+        return f'{rule.counts} cannot be counted by {rule.by}; write "address", "network" or "listener"'
+    if rule.user is not None or rule.reasons is not None:
+        what = "reasons" if rule.user is None else "user"
+        return f"{what}: has no meaning where {rule.counts} are counted; leave it out"
+    if rule.action == "ban" and rule.ban in ("user", "pair"):
+        return f'{rule.counts} are of clients; ban "address" or "network"'
     return None
 
 

@@ -83,6 +83,7 @@ class Who(NamedTuple):
     user: str
     password: str  # a hash
     pair: str
+    listener: str = ""
 
     def value(self, by: str) -> str:
         """Return the value of a key of some kind; empty if it is not known."""
@@ -196,7 +197,7 @@ class Engine:
         self._reasons = frozenset(map(Reason, policy.reasons))
         self._chance = chance
         self._rules = [Rule(rule, policy) for rule in policy.rules]
-        self._failing = [rule for rule in self._rules if not rule.config.of_success]
+        self._failing = [rule for rule in self._rules if rule.config.of_failure]
         self._succeeding = [rule for rule in self._rules if rule.config.of_success]
         self._on_trial = any(rule.dry for rule in self._rules)
         self._by_pair = [rule for rule in self._failing if rule.config.by == "pair"]
@@ -399,7 +400,14 @@ class Engine:
         user = self.users.key(event.user)
         place = unknown_place(event.c.listener) if event.c.orig_unknown else address
         pair = f"{place}|{user}" if place and user else ""
-        return Who(address, network, user, self.passwords.fingerprint(event.password), pair)
+        return Who(
+            address,
+            network,
+            user,
+            self.passwords.fingerprint(event.password),
+            pair,
+            event.c.listener,
+        )
 
     def _whereabouts(self, c: Connection) -> tuple[str, str]:
         """Return the client's address and network as keys; a proxy's own address says nothing of a client."""
@@ -504,6 +512,55 @@ class Engine:
                 self._open[key] = {uid}
             else:
                 uids.add(uid)
+
+    # --- for what counts something else than logins -----------------------------------------------------
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules, in the configuration's order."""
+        return tuple(self._rules)
+
+    def is_allowed(self, c: Connection) -> bool:
+        """Return whether a client is never counted, delayed, denied or banned."""
+        return self._is_allowed(c)
+
+    def whereabouts(self, c: Connection) -> Who:
+        """Return what is known of a client that has named no user."""
+        return Who(*self._whereabouts(c), "", "", "", c.listener)
+
+    def reading(self, event: LoginAttempt) -> Who:
+        """Return who tries to log in."""
+        return self._who(event)
+
+    @staticmethod
+    def home_mark(who: Who) -> str:
+        """Return the mark of an address that somebody logged in from; empty if there can be none."""
+        return _home(who)
+
+    @staticmethod
+    def welcome_mark(who: Who) -> str:
+        """Return the mark of an address that an account was logged in to from; empty if there can be none."""
+        return _welcome(who)
+
+    def follow(
+        self, decision: Decision, event: Event, who: Who, each: Charged, tally: Tally, home: bool
+    ) -> None:
+        """Log or ban, if a rule says so and its count has reached a limit."""
+        self._failed(decision, event, who, each, tally, home)
+
+    def report(
+        self,
+        decision: Decision,
+        event: Event,
+        each: Charged,
+        tally: Tally,
+        action: str,
+        seconds: float = 0.0,
+    ) -> None:
+        """Add the event that says what a rule does, and count that, unless the rule is on trial."""
+        if not each.rule.dry:
+            self.counts[action] += 1
+        self._say(decision, event, each, tally, action, seconds=seconds)
 
     # --- consequences -----------------------------------------------------------------------------------
 

@@ -12,13 +12,22 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...analyzer.events import Connect, LoginAttempt, LoginFailure, LoginSuccess, SessionEnd
+from ...analyzer.events import (
+    Connect,
+    Connection,
+    Event,
+    LoginAttempt,
+    LoginFailure,
+    LoginSuccess,
+    SessionEnd,
+)
 from ..api import PASS, Delay, Deny, Drop, Hook, Pass, Verdict
 from . import snapshot
-from .config import Policy
+from .config import Occurrence, Policy
 from .control import Control
 from .engine import Decision, Engine, then
 from .memory import MemoryStore
+from .occurrences import OVERHEARD, Occurrences, Overhearing, ending
 from .store import Ban, Store
 
 if TYPE_CHECKING:
@@ -66,6 +75,8 @@ class FailedLogins(Hook):
         self.engine = Engine(
             policy, self.store, secrets.token_bytes(32) if key is None else key.encode()
         )
+        self._occurrences = Occurrences(self.engine)
+        self._denied: set[str] = set()  # sessions whose last login was denied here
         self._live = live
         self._on_trial: Counter[str] = Counter()  # rule and action, of rules that only say it
         self._snapshots = LoopingCall(self._save)
@@ -76,6 +87,13 @@ class FailedLogins(Hook):
     def counts(self) -> Counter[str]:
         """What is worth knowing of what was decided."""
         return self.engine.counts
+
+    @property
+    def ears(self) -> tuple[Hook, ...]:
+        """The hooks that hear for this one what it does not decide about, to be loaded with it."""
+        if self._occurrences.kinds.isdisjoint(OVERHEARD):
+            return ()
+        return (Overhearing(self.occurred, self.denied_here),)
 
     # --- start and stop ---------------------------------------------------------------------------------
 
@@ -149,13 +167,65 @@ class FailedLogins(Hook):
 
     # --- events -----------------------------------------------------------------------------------------
 
-    def pop3_connect(self, event: Connect) -> _Any:
-        """Turn a banned client away."""
-        return self._done(self.engine.connect(event))
+    def pop3_connect(self, event: Connect) -> "_Any | Deferred[_Any]":
+        """Turn a banned client away, and one that has done too much of what else is counted."""
+        decision = self.engine.connect(event)
+        if decision.verdict is not PASS or not self._occurrences.judges_connections:
+            return self._done(decision)
+        return then(self._occurrences.connected(event), self._done)
 
     def pop3_login_attempt(self, event: LoginAttempt) -> "_Any | Deferred[_Any]":
         """Deny a login that is one too many."""
-        return then(self.engine.attempt(event), self._done)
+        if not self._occurrences.judges_logins:
+            return then(self.engine.attempt(event), self._attempted(event))
+
+        def go_on(decision: Decision) -> Any:
+            verdict = self._attempted(event)(decision)
+            if isinstance(verdict, Deny | Drop):
+                return verdict
+
+            def or_else(found: Any) -> Any:
+                return verdict if found is PASS else found  # a delay
+
+            return then(then(self.engine.attempt(event), self._attempted(event)), or_else)
+
+        # A Deferred waits for one that its callback returns.
+        found: _Any | Deferred[_Any] = then(self._occurrences.attempted(event), go_on)
+        return found
+
+    def _attempted(self, event: LoginAttempt) -> "Callable[[Decision], _Any]":
+        """Return what carries a decision about a login out, and remembers whether it was denied."""
+
+        def done(decision: Decision) -> _Any:
+            verdict = self._done(decision)
+            if isinstance(verdict, Deny):
+                self.has_denied(event.c.uid)
+            return verdict
+
+        return done
+
+    def has_denied(self, uid: str) -> None:
+        """Note that this policy denies the login of a session, whose failure is no denial by others."""
+        self._denied.add(uid)
+
+    def denied_here(self, uid: str) -> bool:
+        """Return whether this policy has denied the last login of a session; a second call returns False."""
+        found = uid in self._denied
+        self._denied.discard(uid)
+        return found
+
+    def occurred(self, kind: Occurrence, event: Event) -> None:
+        """Count something else than a login."""
+        if kind in self._occurrences.kinds:
+
+            def done(decision: Decision) -> None:
+                self._done(decision)
+
+            then(self._occurrences.occurred(kind, event), done)
+
+    def handshake_failed(self, c: Connection, ts: float) -> None:
+        """Count a TLS handshake that failed before there was a session."""
+        self.occurred("handshakes_failed", Event(c, ts))
 
     def pop3_login_failure(self, event: LoginFailure) -> "Pass | Delay | Drop | Deferred[Any]":
         """Count it, and slow it down."""
@@ -166,7 +236,10 @@ class FailedLogins(Hook):
         return then(self.engine.success(event), self._done)
 
     def pop3_session(self, event: SessionEnd) -> "Deferred[None] | None":
-        """Settle what has no answer."""
+        """Settle what has no answer, and count what the session was."""
+        self._denied.discard(event.c.uid)
+        for kind in ending(event):
+            self.occurred(kind, event)
 
         def done(decision: Decision) -> None:
             self._done(decision)

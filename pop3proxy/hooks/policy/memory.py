@@ -184,7 +184,7 @@ class MemoryStore:
             self.marks.move_to_end(mark)
             if len(self.marks) > self._max_keys:
                 self.marks.popitem(last=False)
-        asked = (*settlement.kept, *settlement.charges)
+        asked = (*settlement.kept, *settlement.charges, *settlement.asked)
         tallies = tuple(self._standing(charge, now, 0) for charge in asked)
         return Answer(tallies, home=self._marked(settlement.home, now))
 

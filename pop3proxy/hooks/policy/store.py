@@ -74,9 +74,9 @@ class Settlement:
     """What became of an attempt that was charged at the time ``at``.
 
     ``kept`` are no longer pending, ``refunded`` are taken back, the counts ``cleared`` begin at 0, and
-    ``charges`` are added now, not pending, and enforce nothing: in this order. ``marks`` are set for so many
-    seconds. The mark ``home`` is looked up. A pending charge that is never settled must come to an end
-    by itself: with the longest of its windows at the latest.
+    ``charges`` are added now, not pending, and enforce nothing: in this order. ``asked`` are only looked
+    up. ``marks`` are set for so many seconds. The mark ``home`` is looked up. A pending charge that is never
+    settled must come to an end by itself: with the longest of its windows at the latest.
     """
 
     at: float
@@ -86,14 +86,15 @@ class Settlement:
     marks: tuple[tuple[str, float], ...] = ()
     cleared: tuple[str, ...] = ()
     home: str = ""
+    asked: tuple[Charge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a store says to an Attempt or Settlement.
 
-    ``tallies`` are those of the charges (of a Settlement: ``kept``, then ``charges``), with them added,
-    or as they would be. ``refused`` says that a limit would be exceeded: then nothing was added.
+    ``tallies`` are those of the charges (of a Settlement: ``kept``, ``charges``, ``asked``), with them
+    added, or as they would be. ``refused`` says that a limit would be exceeded: then nothing was added.
     ``charged`` says whether the charges are pending now. ``repeats`` is the count of ``repeat``.
     """
 

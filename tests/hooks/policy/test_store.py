@@ -257,3 +257,15 @@ def test_no_order_of_answers_lets_more_through_than_the_limit(kind: str, moves: 
             failed += move == "keep"
             what = {"kept" if move == "keep" else "refunded": (plain(),)}
             store.settle(Settlement(NOW, **what), NOW)  # type: ignore[arg-type]
+
+
+def test_what_is_only_asked_for_is_answered_behind_the_rest_and_stays_as_it_is(
+    store: Store,
+) -> None:
+    def asked() -> Answer:
+        return got(store.settle(Settlement(NOW, asked=(distinct("a"), plain())), NOW))
+
+    assert [tally.counts for tally in asked().tallies] == [(0, 0), (0, 0)]
+    added = Settlement(NOW, charges=(plain(),), asked=(distinct("a"),))
+    assert [tally.counts for tally in got(store.settle(added, NOW)).tallies] == [(1, 1), (0, 0)]
+    assert [tally.counts for tally in asked().tallies] == [(0, 0), (1, 1)]

@@ -263,7 +263,7 @@ if operation == 'attempt' then
     return reply
 end
 
--- A settlement: home, and for each charge that is kept or added: pending, counts
+-- A settlement: home, and for each charge that is kept, added or asked for: pending, counts
 local at = number()
 local kept, refunded = charges(), charges()
 for _, c in ipairs(kept) do
@@ -290,6 +290,9 @@ for _, c in ipairs(kept) do
     tell(c, 0)
 end
 for _, c in ipairs(added) do
+    tell(c, 0)
+end
+for _, c in ipairs(charges()) do
     tell(c, 0)
 end
 return reply

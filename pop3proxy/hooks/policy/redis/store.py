@@ -216,7 +216,7 @@ class RedisStore:
 
         def read(reply: list[int]) -> Answer:
             self._learn_mark(settlement.home, reply[0], now)
-            asked = (*settlement.kept, *settlement.charges)
+            asked = (*settlement.kept, *settlement.charges, *settlement.asked)
             return Answer(_tallies(asked, iter(reply[1:])), home=bool(reply[0]))
 
         return self._ask(keys, args, _Question(read, lambda: alone, lambda reply: None))
@@ -299,6 +299,7 @@ class RedisStore:
             keys.append(self._name(b"m:", mark))
             args.append(_number(seconds))
         self._put_mark(settlement.home, now, keys, args)
+        self._put_charges(settlement.asked, keys, args)
         return keys, args
 
     def _put_mark(self, mark: str, now: float, keys: list[bytes], args: list[bytes]) -> None:

@@ -1,0 +1,284 @@
+"""Counts what happens besides judged logins, such as connections, and keeps clients out for it.
+
+Each is counted when it happens: then rules log and ban. What rules delay, deny and drop comes later: the next
+connection, and each login. Who is welcome gets in all the same: an address from which somebody logged in may
+connect, and log in where it did so before.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar, Final, NamedTuple
+
+from twisted.internet.defer import Deferred
+
+from ...analyzer.events import (
+    AUTHORIZATION,
+    Event,
+    LoginAttempt,
+    LoginFailure,
+    Reason,
+    Reply,
+    Request,
+    SessionEnd,
+)
+from ...analyzer.grammar import COMMANDS
+from ..api import PASS, Delay, Deny, Drop, Hook, Verdict
+from .config import Occurrence
+from .engine import Charged, Decision, Engine, Rule, Who, then
+from .store import Answer, Charge, Settlement, Tally
+
+BARRING: Final = frozenset({"delay", "deny", "drop"})
+"""The actions that are done to what comes later."""
+
+DENYING: Final = frozenset({"deny", "busy", "banned"})
+"""The actions in decisions that deny a login."""
+
+OVERHEARD: Final = frozenset({"refused_users", "denied", "unknown_commands"})
+"""What is known by commands and their replies, which the policy does not decide about."""
+
+_KNOWN: Final = frozenset(row.name for row in COMMANDS.values())
+
+_LOGINS: Final = frozenset({"USER", "APOP", "AUTH"})
+"""The commands that begin a login; a PASS that is denied is known by its attempt."""
+
+_MAX_DOUBLINGS: Final = 30
+
+
+class _Counted(NamedTuple):
+    """A charge, its count, and how much of that is the very event that is judged."""
+
+    each: Charged
+    tally: Tally
+    own: int
+
+
+class Occurrences:
+    """Counts what rules ask for, by an engine's keys, in its store; judges connections and logins by it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._rules = tuple(rule for rule in engine.rules if rule.config.of_occurrence)
+        self._barring = tuple(rule for rule in self._rules if rule.config.action in BARRING)
+        self.kinds = frozenset(rule.config.counts for rule in self._rules)
+
+    # --- what happens -----------------------------------------------------------------------------------
+
+    def occurred(self, kind: Occurrence, event: Event) -> "Decision | Deferred[Decision]":
+        """Count something; a session whose client is banned for it, or dropped, ends."""
+        who, decision = self._engine.whereabouts(event.c), Decision()
+        charged = self._charged(self._of(kind), who, event)
+        if not charged:
+            return decision
+
+        def go_on(answer: Answer) -> Decision:
+            for each, tally in zip(charged, answer.tallies, strict=True):
+                self._follow(decision, event, who, each, tally, answer.home)
+                if each.rule.config.action == "drop" and not answer.home:
+                    self._drop(decision, event, _Counted(each, tally, 1))
+            if self._is_banned(decision):
+                decision.ending.add(event.c.uid)
+            return decision
+
+        return then(self._counted(charged, (), self._engine.home_mark(who), event.ts), go_on)
+
+    def _drop(self, decision: Decision, event: Event, counted: _Counted) -> None:
+        if _excess(counted) is not None:
+            self._engine.report(decision, event, counted.each, counted.tally, "drop")
+            if not counted.each.rule.dry:
+                decision.ending.add(event.c.uid)
+
+    # --- what is judged ---------------------------------------------------------------------------------
+
+    @property
+    def judges_connections(self) -> bool:
+        """Whether a connection is worth asking about."""
+        return bool(self._barring) or "connections" in self.kinds
+
+    @property
+    def judges_logins(self) -> bool:
+        """Whether a login is worth asking about."""
+        return bool(self._barring)
+
+    def connected(self, event: Event) -> "Decision | Deferred[Decision]":
+        """Count and judge a connection of a client that is not banned."""
+        who, decision = self._engine.whereabouts(event.c), Decision()
+        counted = self._charged(self._of("connections"), who, event)
+        others = [rule for rule in self._barring if rule.config.counts != "connections"]
+        asked = self._charged(others, who, event)
+        if not (counted or asked):
+            return decision
+
+        def go_on(answer: Answer) -> Decision:
+            found = [
+                _Counted(each, tally, int(index < len(counted)))
+                for index, (each, tally) in enumerate(
+                    zip((*counted, *asked), answer.tallies, strict=True)
+                )
+            ]
+            for each, tally, own in found:
+                if own:
+                    self._follow(decision, event, who, each, tally, answer.home)
+            if self._is_banned(decision):
+                again = self._engine.connect(event)
+                decision.verdict = again.verdict
+                decision.events += again.events
+            elif not answer.home:
+                self._bar(decision, event, found, self._engine.policy.banned_reply)
+            return decision
+
+        return then(self._counted(counted, asked, self._engine.home_mark(who), event.ts), go_on)
+
+    def attempted(self, event: LoginAttempt) -> "Decision | Deferred[Decision]":
+        """Judge a login of a client that may have connected before it was too much."""
+        who, decision = self._engine.reading(event), Decision()
+        asked = self._charged(self._barring, who, event)
+        if not asked:
+            return decision
+
+        def go_on(answer: Answer) -> Decision:
+            if not answer.home:  # the mark that was asked for is that of who is welcome
+                found = [
+                    _Counted(each, tally, 0)
+                    for each, tally in zip(asked, answer.tallies, strict=True)
+                ]
+                self._bar(decision, event, found, None)
+            return decision
+
+        return then(self._counted((), asked, self._engine.welcome_mark(who), event.ts), go_on)
+
+    # --- the parts --------------------------------------------------------------------------------------
+
+    def _of(self, kind: Occurrence) -> Iterable[Rule]:
+        return [rule for rule in self._rules if rule.config.counts == kind]
+
+    def _charged(self, rules: Iterable[Rule], who: Who, event: Event) -> tuple[Charged, ...]:
+        if self._engine.is_allowed(event.c):
+            return ()
+        found = [rule.charge(who, event.c, lambda _: False) for rule in rules]
+        in_grace, now = self._engine.store.in_grace, event.ts
+        return tuple(
+            each
+            for each in found
+            if each is not None and not in_grace(f"{each.rule.config.by}:{each.value}", now)
+        )
+
+    def _counted(
+        self, counted: Sequence[Charged], asked: Sequence[Charged], mark: str, now: float
+    ) -> "Answer | Deferred[Answer]":
+        def charges(of: Sequence[Charged]) -> tuple[Charge, ...]:
+            return tuple(each.charge for each in of)
+
+        settlement = Settlement(now, charges=charges(counted), asked=charges(asked), home=mark)
+        return self._engine.store.settle(settlement, now)
+
+    def _follow(
+        self, decision: Decision, event: Event, who: Who, each: Charged, tally: Tally, home: bool
+    ) -> None:
+        """Log or ban; what else a rule does comes later."""
+        if each.rule.config.action not in BARRING:
+            self._engine.follow(decision, event, who, each, tally, home)
+
+    @staticmethod
+    def _is_banned(decision: Decision) -> bool:
+        return any(event.action == "ban" and not event.dry_run for event in decision.events)
+
+    def _bar(
+        self, decision: Decision, event: Event, found: Iterable[_Counted], reply: str | None
+    ) -> None:
+        """Deny, drop or delay by the rules that are exceeded; the first that refuses ends it."""
+        for counted in found:
+            rule, excess = counted.each.rule.config, _excess(counted)
+            if excess is None or rule.action not in BARRING:
+                continue
+            seconds = 0.0
+            if rule.action == "delay":
+                seconds = min(rule.delay * 2 ** min(excess, _MAX_DOUBLINGS), rule.delay_max)
+            self._engine.report(decision, event, counted.each, counted.tally, rule.action, seconds)
+            if counted.each.rule.dry:
+                continue
+            decision.verdict = _verdict(counted.each.rule, seconds, reply, decision.verdict)
+            if rule.action != "delay":
+                return
+
+
+def _excess(counted: _Counted) -> int | None:
+    """Return by how much the first limit that is reached is exceeded; the event itself is one more."""
+    each, tally, own = counted
+    for count, window in zip(tally.counts, each.charge.windows, strict=True):
+        if count - own >= window.limit:
+            return count - own - window.limit
+    return None
+
+
+def _verdict(rule: Rule, seconds: float, reply: str | None, before: Verdict) -> Verdict:
+    """Return what a rule does; ``reply`` stands for one that the rule does not have."""
+    config = rule.config
+    if config.action == "delay":
+        longer = before.seconds if isinstance(before, Delay) else 0.0
+        return Delay(max(seconds, longer)) if max(seconds, longer) > 0 else PASS
+    if config.action == "drop":
+        return Drop()
+    own = reply is None or "reply" in config.model_fields_set
+    return Deny(config.reply if own or reply is None else reply)
+
+
+class Overhearing(Hook):
+    """Hears the commands and replies by which names, denials and unknown commands are counted.
+
+    Before the login the guard passes one command at a time, so a reply is to the last command. Of a capture
+    that does not hold: a USER that is refused behind others in the same segment is not counted.
+    """
+
+    label: ClassVar[str] = "FailedLogins"
+
+    def __init__(
+        self, tell: Callable[[Occurrence, Event], None], denied_here: Callable[[str], bool]
+    ) -> None:
+        """``denied_here`` says whether the policy itself has denied the last login of a session."""
+        self._tell = tell
+        self._denied_here = denied_here
+        self._commands: dict[str, str] = {}  # the last one of a session, until it is answered
+        self._failed = ""  # the session of the last denied login, until the reply to it
+
+    def pop3_request(self, event: Request) -> None:
+        """Count a command that is not known, and remember any other for its reply."""
+        c = event.c
+        if c.state is not AUTHORIZATION:
+            return
+        if event.command not in _KNOWN:
+            self._tell("unknown_commands", event)
+        self._commands[c.uid] = event.command
+
+    def pop3_login_failure(self, event: LoginFailure) -> None:
+        """Count a login that somebody else has denied."""
+        if event.reason is not Reason.DENIED:
+            return
+        self._failed = event.c.uid
+        if not self._denied_here(event.c.uid):
+            self._tell("denied", event)
+
+    def pop3_reply(self, event: Reply) -> None:
+        """Count a name that the server refuses, or the beginning of a login that is denied."""
+        uid = event.c.uid
+        command = self._commands.pop(uid, "")
+        failed, self._failed = self._failed == uid, ""
+        if event.cmd != "ERR" or failed:
+            return
+        if event.denial:
+            if command in _LOGINS:
+                self._tell("denied", event)
+        elif command == "USER":
+            self._tell("refused_users", event)
+
+    def pop3_session(self, event: SessionEnd) -> None:
+        """Forget a session."""
+        self._commands.pop(event.c.uid, None)
+
+
+def ending(event: SessionEnd) -> tuple[Occurrence, ...]:
+    """Return what is counted of a session because of its end."""
+    found: list[Occurrence] = []
+    if event.reason == "tls_handshake":
+        found.append("handshakes_failed")
+    if event.inspected != "whole":
+        found.append("opaque_sessions")
+    return tuple(found)
