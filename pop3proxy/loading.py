@@ -14,6 +14,7 @@ from .config import Config, ConfigError, HookEntry, Rules
 from .hooks.api import Deny, Hook
 from .hooks.dispatcher import UnusableHook, methods_of
 from .hooks.logging.jsonlines import Fingerprint, JsonLines
+from .hooks.policy.accounts import AccountsError
 from .hooks.policy.commands import (
     CLAIMED_ADDRESSES,
     DENIED,
@@ -59,7 +60,7 @@ def load_hooks(config: Config, live: bool = True) -> list[Hook]:
         try:
             policy = FailedLogins(config.policy, live=live)
             hooks += (*policy.ears, policy)
-        except PolicyUnusable as problem:
+        except (AccountsError, PolicyUnusable) as problem:
             mistakes.append(str(problem))
     for index, entry in enumerate(config.hooks):
         try:

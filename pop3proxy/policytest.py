@@ -33,6 +33,7 @@ from .config import AnalyzerOptions, ConfigError, load_apart
 from .hooks.api import Verdict
 from .hooks.logging.records import line
 from .hooks.masking import MASK, masked
+from .hooks.policy.accounts import AccountsError
 from .hooks.policy.config import Occurrence, Policy
 from .hooks.policy.engine import MISCONFIGURED
 from .hooks.policy.failedlogins import FailedLogins
@@ -82,7 +83,10 @@ def test(source: str, path: str, partial: bool) -> int:
     rules = config.policy
     if rules is None:
         raise ConfigError([f"{path}: has no [policy] to try; add [policy] for the default rules"])
-    hook = Trial(rules)
+    try:
+        hook = Trial(rules)
+    except AccountsError as problem:
+        raise ConfigError([str(problem)]) from None
     summary = Summary(hook)
     # A Hook emits what it decides to whoever delivers events: here, to the summary.
     hook.emit = summary.take
@@ -325,6 +329,10 @@ def _login(record: dict[str, Any]) -> tuple[str, str, str]:
     return str(record["user"]), _password(record), str(record["mechanism"])
 
 
+def _command(record: dict[str, Any]) -> tuple[str, str]:
+    return str(record.get("command", "")), str(record.get("arg", ""))
+
+
 def _failure(c: Connection, ts: float, record: dict[str, Any]) -> Event:
     return LoginFailure(c, ts, *_login(record), Reason(record["reason"]), str(record["code"]))
 
@@ -340,7 +348,7 @@ def _decision(c: Connection, ts: float, record: dict[str, Any]) -> Event:
 
 _MAKERS: Final[dict[str, Callable[[Connection, float, dict[str, Any]], Event]]] = {
     Connect.name: lambda c, ts, _: Connect(c, ts),
-    Request.name: lambda c, ts, record: Request(c, ts, str(record.get("command", "")), ""),
+    Request.name: lambda c, ts, record: Request(c, ts, *_command(record)),
     Reply.name: _reply,
     LoginAttempt.name: lambda c, ts, record: LoginAttempt(c, ts, *_login(record)),
     LoginSuccess.name: lambda c, ts, record: LoginSuccess(c, ts, *_login(record)),

@@ -36,6 +36,8 @@ Occurrence = Literal[
     "unknown_commands",
     "handshakes_failed",
     "opaque_sessions",
+    "unknown_users",
+    "trap_users",
 ]
 """What can be counted that is no login which the server has judged."""
 
@@ -74,11 +76,13 @@ class PolicyRule(Table):
         "unknown_commands",
         "handshakes_failed",
         "opaque_sessions",
+        "unknown_users",
+        "trap_users",
     ] = "failures"
     """What is counted: failed logins; different passwords, users, addresses or networks of failed ones;
     logins that succeed; different addresses or networks of those; names refused at USER; logins denied
     by others than the policy; connections; unknown commands; TLS handshakes that failed; sessions that could
-    not be inspected whole."""
+    not be inspected whole; attempts at names that are not in `users_file`, and at `trap_users`."""
     by: Literal["address", "network", "user", "pair", "password", "listener"] = "address"
     """What has a count of its own; `pair` is an address with a user, `listener` all clients of one."""
     limits: tuple[PolicyLimit, ...] = (PolicyLimit(),)
@@ -216,6 +220,12 @@ DEFAULT_RULES: Final = (
 """The rules of a policy that names none."""
 
 
+TRAP_RULE: Final = _rule(
+    "trap-users", "trap_users", "address", [(1, HOUR)], action="ban", ban_seconds=float(DAY)
+)
+"""What becomes of an attempt at one of `trap_users`, unless a rule counts them."""
+
+
 def _redis_url(text: str) -> str:
     problem = _problem_of_url(text)
     if problem:
@@ -295,6 +305,12 @@ class Policy(Table):
     """Bits that make an IPv6 network."""
     users: PolicyUsers = PolicyUsers()
     """Which ways to write a user name are one account."""
+    users_file: str | None = None
+    """A file with the names of all users, one a line; read again when it changes, and at SIGHUP."""
+    aliases_file: str | None = None
+    """A file of lines like `sales: bob`, as Postfix has them: attempts at `sales` count for `bob`."""
+    trap_users: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Users that nobody is, or patterns of such as of files: an attempt at one bans its address for a day."""
     banned: Literal["deny", "drop"] = "deny"
     """What a banned client gets when it connects: `banned_reply`, or nothing."""
     banned_reply: DenialReply = "-ERR [SYS/TEMP] Too many failed logins, please try again later."
@@ -340,6 +356,12 @@ class Policy(Table):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f'rules: two are called "{name}"; each needs its own name')
+        if self.users_file is None and any(rule.counts == "unknown_users" for rule in self.rules):
+            raise ValueError("users_file: is missing, and a rule counts unknown_users; name a file")
+        if TRAP_RULE in self.rules_in_force and TRAP_RULE.name in names:
+            raise ValueError(
+                f'rules: "{TRAP_RULE.name}" is the rule of trap_users; call yours another name'
+            )
         if self.ipv4_network > self.ipv4_prefix or self.ipv6_network > self.ipv6_prefix:
             raise ValueError("a network has fewer bits than an address; lower the network's")
         if self.fingerprint_key is not None and len(self.fingerprint_key) < MIN_KEY:
@@ -352,3 +374,9 @@ class Policy(Table):
                 "snapshot: is not used with redis, which keeps the counts; leave it out"
             )
         return self
+
+    @property
+    def rules_in_force(self) -> tuple[PolicyRule, ...]:
+        """The rules, and that of `trap_users` if there are some and no rule counts them."""
+        counted = any(rule.counts == "trap_users" for rule in self.rules)
+        return self.rules if counted or not self.trap_users else (*self.rules, TRAP_RULE)

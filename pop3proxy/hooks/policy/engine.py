@@ -196,7 +196,7 @@ class Engine:
         self.counts: Counter[str] = Counter()
         self._reasons = frozenset(map(Reason, policy.reasons))
         self._chance = chance
-        self._rules = [Rule(rule, policy) for rule in policy.rules]
+        self._rules = [Rule(rule, policy) for rule in policy.rules_in_force]
         self._failing = [rule for rule in self._rules if rule.config.of_failure]
         self._succeeding = [rule for rule in self._rules if rule.config.of_success]
         self._on_trial = any(rule.dry for rule in self._rules)

@@ -23,6 +23,7 @@ from ...analyzer.events import (
 )
 from ..api import PASS, Delay, Deny, Drop, Hook, Pass, Verdict
 from . import snapshot
+from .accounts import Accounts
 from .config import Occurrence, Policy
 from .control import Control
 from .engine import Decision, Engine, then
@@ -62,7 +63,8 @@ class FailedLogins(Hook):
     def __init__(self, policy: Policy, store: Store | None = None, live: bool = True) -> None:
         """Take the configuration, and a store other than that in memory.
 
-        Not ``live``, no file is read or written and no socket opened: for a replay.
+        Not ``live``, no file is written, no snapshot read and no socket opened: for a replay. Raises
+        AccountsError for a file of names that cannot be read.
         """
         self.policy = policy
         key = policy.fingerprint_key
@@ -75,7 +77,8 @@ class FailedLogins(Hook):
         self.engine = Engine(
             policy, self.store, secrets.token_bytes(32) if key is None else key.encode()
         )
-        self._occurrences = Occurrences(self.engine)
+        self.accounts = Accounts(policy, self.engine.users)
+        self._occurrences = Occurrences(self.engine, self.accounts)
         self._denied: set[str] = set()  # sessions whose last login was denied here
         self._live = live
         self._on_trial: Counter[str] = Counter()  # rule and action, of rules that only say it
@@ -93,7 +96,7 @@ class FailedLogins(Hook):
         """The hooks that hear for this one what it does not decide about, to be loaded with it."""
         if self._occurrences.kinds.isdisjoint(OVERHEARD):
             return ()
-        return (Overhearing(self.occurred, self.denied_here),)
+        return (Overhearing(self.occurred, self.denied_here, self.accounts),)
 
     # --- start and stop ---------------------------------------------------------------------------------
 
@@ -101,6 +104,7 @@ class FailedLogins(Hook):
         """Load the snapshot, and open the control socket. Raises OSError with one line for the operator."""
         if not self._live:
             return
+        self.accounts.watch(reactor)
         policy = self.policy
         if policy.snapshot is not None and isinstance(self.store, MemoryStore):
             snapshot.read(self.store, policy.snapshot)
@@ -116,8 +120,14 @@ class FailedLogins(Hook):
             self._control = Control(self.engine, self._end)
             self._control.listen(reactor, policy.control)
 
+    def reopen(self) -> None:
+        """Read the files of names again."""
+        if self._live:
+            self.accounts.reread()
+
     def stop(self) -> None:
         """Write a last snapshot, and say what was decided."""
+        self.accounts.stop()
         if self._control is not None:
             self._control.close()
         if self._shared is not None:

@@ -20,8 +20,10 @@ from ...analyzer.events import (
     Request,
     SessionEnd,
 )
+from ...analyzer.events import Policy as PolicyEvent
 from ...analyzer.grammar import COMMANDS
 from ..api import PASS, Delay, Deny, Drop, Hook, Verdict
+from .accounts import Accounts
 from .config import Occurrence
 from .engine import Charged, Decision, Engine, Rule, Who, then
 from .store import Answer, Charge, Settlement, Tally
@@ -32,7 +34,9 @@ BARRING: Final = frozenset({"delay", "deny", "drop"})
 DENYING: Final = frozenset({"deny", "busy", "banned"})
 """The actions in decisions that deny a login."""
 
-OVERHEARD: Final = frozenset({"refused_users", "denied", "unknown_commands"})
+OVERHEARD: Final = frozenset(
+    {"refused_users", "denied", "unknown_commands", "unknown_users", "trap_users"}
+)
 """What is known by commands and their replies, which the policy does not decide about."""
 
 _KNOWN: Final = frozenset(row.name for row in COMMANDS.values())
@@ -54,11 +58,13 @@ class _Counted(NamedTuple):
 class Occurrences:
     """Counts what rules ask for, by an engine's keys, in its store; judges connections and logins by it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, accounts: Accounts) -> None:
         self._engine = engine
+        self._accounts = accounts
         self._rules = tuple(rule for rule in engine.rules if rule.config.of_occurrence)
         self._barring = tuple(rule for rule in self._rules if rule.config.action in BARRING)
         self.kinds = frozenset(rule.config.counts for rule in self._rules)
+        self._by_name = not self.kinds.isdisjoint(("unknown_users", "trap_users"))
 
     # --- what happens -----------------------------------------------------------------------------------
 
@@ -96,7 +102,7 @@ class Occurrences:
     @property
     def judges_logins(self) -> bool:
         """Whether a login is worth asking about."""
-        return bool(self._barring)
+        return bool(self._barring) or self._by_name
 
     def connected(self, event: Event) -> "Decision | Deferred[Decision]":
         """Count and judge a connection of a client that is not banned."""
@@ -108,15 +114,8 @@ class Occurrences:
             return decision
 
         def go_on(answer: Answer) -> Decision:
-            found = [
-                _Counted(each, tally, int(index < len(counted)))
-                for index, (each, tally) in enumerate(
-                    zip((*counted, *asked), answer.tallies, strict=True)
-                )
-            ]
-            for each, tally, own in found:
-                if own:
-                    self._follow(decision, event, who, each, tally, answer.home)
+            found = _paired(counted, asked, answer)
+            self._follow_all(decision, event, who, found, answer.home)
             if self._is_banned(decision):
                 again = self._engine.connect(event)
                 decision.verdict = again.verdict
@@ -128,22 +127,55 @@ class Occurrences:
         return then(self._counted(counted, asked, self._engine.home_mark(who), event.ts), go_on)
 
     def attempted(self, event: LoginAttempt) -> "Decision | Deferred[Decision]":
-        """Judge a login of a client that may have connected before it was too much."""
+        """Count a login at a trap, or a name without account; judge it, also by what was counted before."""
         who, decision = self._engine.reading(event), Decision()
-        asked = self._charged(self._barring, who, event)
-        if not asked:
+        kinds = self._kinds_of(event.user)
+        counting = [rule for rule in self._rules if rule.config.counts in kinds]
+        counted = self._charged(counting, who, event)
+        others = [rule for rule in self._barring if rule not in counting]
+        asked = self._charged(others, who, event)
+        if not (counted or asked or kinds):
             return decision
 
         def go_on(answer: Answer) -> Decision:
-            if not answer.home:  # the mark that was asked for is that of who is welcome
-                found = [
-                    _Counted(each, tally, 0)
-                    for each, tally in zip(asked, answer.tallies, strict=True)
-                ]
+            found = _paired(counted, asked, answer)
+            # Nobody is welcome at what is no account: then it is asked who is at home at the address.
+            self._follow_all(decision, event, who, found, answer.home)
+            if kinds or not answer.home:
                 self._bar(decision, event, found, None)
+            if "trap_users" in kinds:
+                self._shut(decision, event, who)
             return decision
 
-        return then(self._counted((), asked, self._engine.welcome_mark(who), event.ts), go_on)
+        mark = self._engine.home_mark(who) if kinds else self._engine.welcome_mark(who)
+        return then(self._counted(counted, asked, mark, event.ts), go_on)
+
+    def _kinds_of(self, user: str) -> frozenset[str]:
+        """Return as what an attempt at a name is counted."""
+        if not self._by_name:
+            return frozenset()
+        found = {
+            "trap_users": self._accounts.is_trap(user),
+            "unknown_users": self._accounts.is_unknown(user),
+        }
+        return self.kinds & {kind for kind, is_one in found.items() if is_one}
+
+    def _shut(self, decision: Decision, event: Event, who: Who) -> None:
+        """Deny a login at a trap, whatever has become of its address, and say why."""
+        if self._engine.is_allowed(event.c):
+            return
+        for rule in self._of("trap_users"):
+            config = rule.config
+            if config.action != "ban" or rule.dry:
+                continue
+            decision.verdict = Deny(config.reply)
+            if not self._is_banned(decision):
+                said = (config.name, "deny", f"user:{who.user}", config.counts)
+                limit = config.limits[0]
+                decision.events.append(
+                    PolicyEvent(event.c, event.ts, *said, 1, 0, limit.seconds, 0.0, False)
+                )
+            return
 
     # --- the parts --------------------------------------------------------------------------------------
 
@@ -169,6 +201,13 @@ class Occurrences:
 
         settlement = Settlement(now, charges=charges(counted), asked=charges(asked), home=mark)
         return self._engine.store.settle(settlement, now)
+
+    def _follow_all(
+        self, decision: Decision, event: Event, who: Who, found: Iterable[_Counted], home: bool
+    ) -> None:
+        for each, tally, own in found:
+            if own:
+                self._follow(decision, event, who, each, tally, home)
 
     def _follow(
         self, decision: Decision, event: Event, who: Who, each: Charged, tally: Tally, home: bool
@@ -198,6 +237,12 @@ class Occurrences:
             decision.verdict = _verdict(counted.each.rule, seconds, reply, decision.verdict)
             if rule.action != "delay":
                 return
+
+
+def _paired(counted: Sequence[Charged], asked: Sequence[Charged], answer: Answer) -> list[_Counted]:
+    """Return what a store says of charges that were counted, and of others."""
+    own = (*(1 for _ in counted), *(0 for _ in asked))
+    return list(map(_Counted, (*counted, *asked), answer.tallies, own))
 
 
 def _excess(counted: _Counted) -> int | None:
@@ -231,12 +276,16 @@ class Overhearing(Hook):
     label: ClassVar[str] = "FailedLogins"
 
     def __init__(
-        self, tell: Callable[[Occurrence, Event], None], denied_here: Callable[[str], bool]
+        self,
+        tell: Callable[[Occurrence, Event], None],
+        denied_here: Callable[[str], bool],
+        accounts: Accounts,
     ) -> None:
         """``denied_here`` says whether the policy itself has denied the last login of a session."""
         self._tell = tell
         self._denied_here = denied_here
-        self._commands: dict[str, str] = {}  # the last one of a session, until it is answered
+        self._accounts = accounts
+        self._commands: dict[str, Request] = {}  # the last one of a session, until it is answered
         self._failed = ""  # the session of the last denied login, until the reply to it
 
     def pop3_request(self, event: Request) -> None:
@@ -246,7 +295,10 @@ class Overhearing(Hook):
             return
         if event.command not in _KNOWN:
             self._tell("unknown_commands", event)
-        self._commands[c.uid] = event.command
+        elif event.command == "USER" and self._accounts.is_trap(event.arg):
+            # Its server may refuse the name, and then no attempt follows.
+            self._tell("trap_users", event)
+        self._commands[c.uid] = event
 
     def pop3_login_failure(self, event: LoginFailure) -> None:
         """Count a login that somebody else has denied."""
@@ -259,15 +311,17 @@ class Overhearing(Hook):
     def pop3_reply(self, event: Reply) -> None:
         """Count a name that the server refuses, or the beginning of a login that is denied."""
         uid = event.c.uid
-        command = self._commands.pop(uid, "")
+        request = self._commands.pop(uid, None)
         failed, self._failed = self._failed == uid, ""
-        if event.cmd != "ERR" or failed:
+        if event.cmd != "ERR" or failed or request is None:
             return
         if event.denial:
-            if command in _LOGINS:
+            if request.command in _LOGINS:
                 self._tell("denied", event)
-        elif command == "USER":
+        elif request.command == "USER":
             self._tell("refused_users", event)
+            if self._accounts.is_unknown(request.arg):
+                self._tell("unknown_users", event)
 
     def pop3_session(self, event: SessionEnd) -> None:
         """Forget a session."""
