@@ -78,11 +78,13 @@ class PolicyRule(Table):
         "opaque_sessions",
         "unknown_users",
         "trap_users",
+        "likely_guessed",
     ] = "failures"
     """What is counted: failed logins; different passwords, users, addresses or networks of failed ones;
     logins that succeed; different addresses or networks of those; names refused at USER; logins denied
     by others than the policy; connections; unknown commands; TLS handshakes that failed; sessions that could
-    not be inspected whole; attempts at names that are not in `users_file`, and at `trap_users`."""
+    not be inspected whole; attempts at names that are not in `users_file`, and at `trap_users`;
+    guesses of strangers before a login that succeeds."""
     by: Literal["address", "network", "user", "pair", "password", "listener"] = "address"
     """What has a count of its own; `pair` is an address with a user, `listener` all clients of one."""
     limits: tuple[PolicyLimit, ...] = (PolicyLimit(),)
@@ -126,7 +128,12 @@ class PolicyRule(Table):
     @property
     def of_failure(self) -> bool:
         """Whether it counts logins that fail."""
-        return not (self.of_success or self.of_occurrence)
+        return not (self.of_success or self.of_occurrence or self.of_guess)
+
+    @property
+    def of_guess(self) -> bool:
+        """Whether it is about successes that were probably guessed."""
+        return self.counts == "likely_guessed"
 
     @property
     def of_occurrence(self) -> bool:
@@ -168,6 +175,8 @@ def _problem_of(rule: PolicyRule) -> str | None:
         return f"counts {rule.counts} by {rule.by}, which is always 1; choose another `by`"
     if rule.action == "ban" and rule.by == "listener":
         return "a count by listener is of many clients; it can deny, and ban nobody"
+    if rule.of_guess and rule.by != "user":
+        return 'likely_guessed is counted by user; write by = "user"'
     if rule.of_occurrence:
         return _problem_of_occurrence(rule)
     # A wrong password must not take its user, or everybody, away from the account (lock-out).
@@ -216,6 +225,7 @@ DEFAULT_RULES: Final = (
     _rule("distributed", "addresses", "user", [(10, HOUR), (30, DAY)], action="deny"),
     _rule("common-password", "users", "password", [(10, HOUR), (30, DAY)], action="deny"),
     _rule("many-places", "success_networks", "user", [(10, DAY)], action="log"),
+    _rule("likely-guessed", "likely_guessed", "user", [(5, DAY)], action="log"),
 )
 """The rules of a policy that names none."""
 

@@ -528,7 +528,7 @@ class Engine:
         """Return what is known of a client that has named no user."""
         return Who(*self._whereabouts(c), "", "", "", c.listener)
 
-    def reading(self, event: LoginAttempt) -> Who:
+    def reading(self, event: LoginAttempt | LoginSuccess | LoginFailure) -> Who:
         """Return who tries to log in."""
         return self._who(event)
 

@@ -19,6 +19,7 @@ from ...analyzer.events import (
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
+    Reason,
     SessionEnd,
 )
 from ..api import PASS, Delay, Deny, Drop, Hook, Pass, Verdict
@@ -27,6 +28,7 @@ from .accounts import Accounts
 from .config import Occurrence, Policy
 from .control import Control
 from .engine import Decision, Engine, then
+from .guessed import LikelyGuessed
 from .memory import MemoryStore
 from .occurrences import OVERHEARD, Occurrences, Overhearing, ending
 from .store import Ban, Store
@@ -78,6 +80,7 @@ class FailedLogins(Hook):
             policy, self.store, secrets.token_bytes(32) if key is None else key.encode()
         )
         self.accounts = Accounts(policy, self.engine.users)
+        self._guessed = LikelyGuessed(self.engine)
         self._occurrences = Occurrences(self.engine, self.accounts)
         self._denied: set[str] = set()  # sessions whose last login was denied here
         self._live = live
@@ -181,8 +184,8 @@ class FailedLogins(Hook):
         """Turn a banned client away, and one that has done too much of what else is counted."""
         decision = self.engine.connect(event)
         if decision.verdict is not PASS or not self._occurrences.judges_connections:
-            return self._done(decision)
-        return then(self._occurrences.connected(event), self._done)
+            return self._finish(decision)
+        return then(self._occurrences.connected(event), self._finish)
 
     def pop3_login_attempt(self, event: LoginAttempt) -> "_Any | Deferred[_Any]":
         """Deny a login that is one too many."""
@@ -207,7 +210,7 @@ class FailedLogins(Hook):
         """Return what carries a decision about a login out, and remembers whether it was denied."""
 
         def done(decision: Decision) -> _Any:
-            verdict = self._done(decision)
+            verdict = self._finish(decision, event.user)
             if isinstance(verdict, Deny):
                 self.has_denied(event.c.uid)
             return verdict
@@ -229,7 +232,7 @@ class FailedLogins(Hook):
         if kind in self._occurrences.kinds:
 
             def done(decision: Decision) -> None:
-                self._done(decision)
+                self._finish(decision)
 
             then(self._occurrences.occurred(kind, event), done)
 
@@ -239,11 +242,35 @@ class FailedLogins(Hook):
 
     def pop3_login_failure(self, event: LoginFailure) -> "Pass | Delay | Drop | Deferred[Any]":
         """Count it, and slow it down."""
-        return then(self.engine.failure(event), self._done)
+        self._guessed.failed(event)
+        return then(self.engine.failure(event), self._finish)
 
     def pop3_login_success(self, event: LoginSuccess) -> "_Any | Deferred[_Any]":
-        """Take back what was counted of it."""
-        return then(self.engine.success(event), self._done)
+        """Take back what was counted of it, unless it was probably guessed and is denied for that."""
+        if not self._guessed.asks:
+            return then(self.engine.success(event), self._done)
+        if self._guessed.only_logs:
+            # Asked before the client becomes welcome by it; a shared store answers in this order, too.
+            then(self._guessed.succeeded(event), self._finish)
+            return then(self.engine.success(event), self._done)
+
+        def go_on(decision: Decision) -> Any:
+            verdict = self._finish(decision, event.user)
+
+            def instead(found: Any) -> Any:
+                return found if verdict is PASS else verdict
+
+            if not isinstance(verdict, Deny | Drop):
+                return then(then(self.engine.success(event), self._done), instead)
+            # Nobody becomes welcome by it, and it counts as what it is taken for.
+            taken_for = LoginFailure(
+                *(event.c, event.ts, event.user, event.password, event.mechanism),
+                *(Reason.CREDENTIALS, "", event.attempt),
+            )
+            return then(then(self.engine.failure(taken_for), self._done), instead)
+
+        found: _Any | Deferred[_Any] = then(self._guessed.succeeded(event), go_on)
+        return found
 
     def pop3_session(self, event: SessionEnd) -> "Deferred[None] | None":
         """Settle what has no answer, and count what the session was."""
@@ -255,6 +282,12 @@ class FailedLogins(Hook):
             self._done(decision)
 
         return then(self.engine.ended(event), done)
+
+    def _finish(self, decision: Decision, user: str = "") -> _Any:
+        """Carry out what was decided about a client, or about its login as ``user``."""
+        for event in decision.events:
+            self._guessed.refused(event, user)
+        return self._done(decision)
 
     def _done(self, decision: Decision) -> _Any:
         for event in decision.events:

@@ -257,6 +257,10 @@ class MemoryStore:
         del self.counters[key]
         self.evicted += 1
 
+    def may_hold(self, key: str) -> bool:
+        """Return whether there is a count of a key."""
+        return key in self.counters
+
     # --- bans -------------------------------------------------------------------------------------------
 
     def ban_of(self, keys: Iterable[str], now: float) -> Ban | None:

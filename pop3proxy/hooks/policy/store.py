@@ -134,6 +134,9 @@ class Store(Protocol):
     def settle(self, settlement: Settlement, now: float) -> Answer | Deferred[Answer]:
         """Take what became of an attempt."""
 
+    def may_hold(self, key: str) -> bool:
+        """Return whether there may be a count of a key: to ask is in vain where there is none."""
+
     def ban_of(self, keys: Iterable[str], now: float) -> Ban | None:
         """Find the first of these keys that is banned."""
 

@@ -269,3 +269,10 @@ def test_what_is_only_asked_for_is_answered_behind_the_rest_and_stays_as_it_is(
     added = Settlement(NOW, charges=(plain(),), asked=(distinct("a"),))
     assert [tally.counts for tally in got(store.settle(added, NOW)).tallies] == [(1, 1), (0, 0)]
     assert [tally.counts for tally in asked().tallies] == [(0, 0), (1, 1)]
+
+
+def test_where_there_is_a_count_it_is_worth_asking(store: Store) -> None:
+    if isinstance(store, MemoryStore):
+        assert not store.may_hold("k")
+    got(store.settle(Settlement(NOW, charges=(plain(),)), NOW))
+    assert store.may_hold("k")

@@ -345,6 +345,10 @@ class RedisStore:
         name = digest.hexdigest().encode()
         return self._prefix + kind + name if kind else name
 
+    def may_hold(self, key: str) -> bool:
+        """Return whether there may be a count of a key: only Redis knows those of other proxies."""
+        return self._well or self.memory.may_hold(key)
+
     # --- bans -------------------------------------------------------------------------------------------
 
     def ban_of(self, keys: Iterable[str], now: float) -> Ban | None:
