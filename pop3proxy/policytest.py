@@ -30,14 +30,13 @@ from .analyzer.events import (
 )
 from .analyzer.events import Policy as PolicyEvent
 from .config import AnalyzerOptions, ConfigError, load_apart
-from .hooks.api import Verdict
 from .hooks.logging.records import line
 from .hooks.masking import MASK, masked
 from .hooks.policy.accounts import AccountsError
 from .hooks.policy.config import Occurrence, Policy
-from .hooks.policy.engine import MISCONFIGURED
 from .hooks.policy.failedlogins import FailedLogins
 from .hooks.policy.occurrences import DENYING
+from .hooks.policy.penalties import MISCONFIGURED
 from .replay.captures import STANDARD_INPUT, CaptureError, CaptureFile, NoCapture
 
 MAX_SESSIONS: Final = 100_000
@@ -231,10 +230,10 @@ def _judge_events(source: str, hook: FailedLogins, rules: Policy, partial: bool)
         if len(sessions) > MAX_SESSIONS:
             oldest = sessions.pop(next(iter(sessions)))
             hook.pop3_session(_end(oldest, event.ts, "none"))
+        # What would be held flies when others have settled, or has its answer in the log before that.
         for each in listening:
-            judge = getattr(each, event.name, None)
-            verdict: Verdict | None = None if judge is None else judge(event)
-            assert verdict is None or isinstance(verdict, Verdict), "memory answers at once"
+            if (judge := getattr(each, event.name, None)) is not None:
+                judge(event)
     unheard = _for_one_listener(rules)
     if unheard and not _lacks_listeners(source):
         unheard = ()
@@ -329,12 +328,18 @@ def _login(record: dict[str, Any]) -> tuple[str, str, str]:
     return str(record["user"]), _password(record), str(record["mechanism"])
 
 
+def _number(record: dict[str, Any]) -> int:
+    """Return the attempt's number; old logs have none."""
+    return int(record.get("attempt", 0))
+
+
 def _command(record: dict[str, Any]) -> tuple[str, str]:
     return str(record.get("command", "")), str(record.get("arg", ""))
 
 
 def _failure(c: Connection, ts: float, record: dict[str, Any]) -> Event:
-    return LoginFailure(c, ts, *_login(record), Reason(record["reason"]), str(record["code"]))
+    why = Reason(record["reason"]), str(record["code"])
+    return LoginFailure(c, ts, *_login(record), *why, _number(record))
 
 
 def _reply(c: Connection, ts: float, record: dict[str, Any]) -> Event:
@@ -350,8 +355,8 @@ _MAKERS: Final[dict[str, Callable[[Connection, float, dict[str, Any]], Event]]] 
     Connect.name: lambda c, ts, _: Connect(c, ts),
     Request.name: lambda c, ts, record: Request(c, ts, *_command(record)),
     Reply.name: _reply,
-    LoginAttempt.name: lambda c, ts, record: LoginAttempt(c, ts, *_login(record)),
-    LoginSuccess.name: lambda c, ts, record: LoginSuccess(c, ts, *_login(record)),
+    LoginAttempt.name: lambda c, ts, record: LoginAttempt(c, ts, *_login(record), _number(record)),
+    LoginSuccess.name: lambda c, ts, record: LoginSuccess(c, ts, *_login(record), _number(record)),
     LoginFailure.name: _failure,
     PolicyEvent.name: _decision,
 }

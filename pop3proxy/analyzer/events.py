@@ -438,6 +438,8 @@ class SessionEnd(Event):
     mechanism: str = ""
     deleted: int = 0
     denied: int = 0
+    closing: float = 0.0
+    """Seconds before ``ts`` at which the session began to end; no record has it."""
 
 
 @dataclass(slots=True)

@@ -640,7 +640,7 @@ class Session:
         if self.mode is not _ENDING or not (self._client_closed and self._server_closed):
             return
         self.mode = _OVER
-        analyzer, tunnel = self.analyzer, self.tunnel
+        analyzer, tunnel, elapsed = self.analyzer, self.tunnel, self._surroundings.elapsed()
         summary = SessionEnd(
             c=self.connection,
             ts=self._surroundings.now(),
@@ -652,13 +652,14 @@ class Session:
             dele=analyzer.tally.get("DELE", 0),
             orig_octets=tunnel.from_client if tunnel is not None else 0,
             resp_octets=tunnel.from_server if tunnel is not None else 0,
-            duration=round(self._surroundings.elapsed() - self._started, 6),
+            duration=round(elapsed - self._started, 6),
             reason=self.reason,
             unexpected=analyzer.unexpected,
             inspected=analyzer.inspected,
             mechanism=analyzer.summary.mechanism,
             deleted=analyzer.summary.deleted,
             denied=analyzer.summary.denied,
+            closing=elapsed - self._mark,
         )
         self._tell_all([summary])
         self._surroundings.over(self)

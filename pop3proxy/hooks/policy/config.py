@@ -325,8 +325,12 @@ class Policy(Table):
     """What a banned client gets when it connects: `banned_reply`, or nothing."""
     banned_reply: DenialReply = "-ERR [SYS/TEMP] Too many failed logins, please try again later."
     """What a banned client is told."""
+    wait: Annotated[float, Strict(), Field(ge=0.1, le=60, allow_inf_nan=False)] = 10
+    """Seconds that a login is held at the most while others, which might fail, wait for the mail server;
+    and after which one without an answer counts as failed, as long as the mail server answers others."""
     busy_reply: DenialReply = "-ERR [SYS/TEMP] Too many logins at once, please try again."
-    """What a login is told while so many others wait for their answer that it might be one too many."""
+    """What a login is told that was held for `wait` seconds, or finds too many held: 100 for an address,
+    2,000 in all."""
     ban_max: Seconds = 7 * DAY
     """Seconds that no ban exceeds, its jitter aside."""
     ban_jitter: Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
@@ -340,9 +344,10 @@ class Policy(Table):
     known: Seconds = 30 * DAY
     """Seconds that an address stays welcome at an account after a login."""
     misconfigured_delay: SecondsOrNone = 2
-    """Seconds that the same wrong password of one client waits; longer with each time."""
+    """Seconds that the answer to the same wrong password of one client waits, longer with each time; and that
+    lie at least between two that reach the mail server, whether the client waits for the answer or not."""
     misconfigured_delay_max: SecondsOrNone = 20
-    """Seconds that it waits at the most."""
+    """Seconds that the answer waits at the most."""
     misconfigured_memory: Seconds = DAY
     """Seconds that a wrong password is remembered, to know it again."""
     fingerprint_key: str | None = None

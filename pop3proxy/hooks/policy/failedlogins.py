@@ -1,10 +1,11 @@
 """The hook by which failed logins have consequences; what they are is judged in engine.py."""
 
+import math
 import secrets
 from collections import Counter
 from collections.abc import Callable
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
@@ -27,16 +28,20 @@ from . import snapshot
 from .accounts import Accounts
 from .config import Occurrence, Policy
 from .control import Control
-from .engine import Decision, Engine, then
+from .engine import Engine, then
 from .guessed import LikelyGuessed
 from .memory import MemoryStore
 from .occurrences import OVERHEARD, Occurrences, Overhearing, ending
+from .penalties import Decision
 from .store import Ban, Store
 
 if TYPE_CHECKING:
     from .redis.store import RedisStore
 
 _Any = Pass | Delay | Deny | Drop
+
+SPARE: Final = 5.0
+"""Seconds beyond the longest wait of an attempt, after which something is wrong with the policy."""
 
 
 def _shared(policy: Policy) -> "RedisStore | None":
@@ -87,6 +92,9 @@ class FailedLogins(Hook):
         self._on_trial: Counter[str] = Counter()  # rule and action, of rules that only say it
         self._snapshots = LoopingCall(self._save)
         self._writing = Lock()
+        # An attempt may be held for as long as the engine says, and then has an answer.
+        self.time_limit = policy.wait + SPARE
+        self._alarm: Any = None
         self._control: Control | None = None
 
     @property
@@ -105,6 +113,8 @@ class FailedLogins(Hook):
 
     def start(self, reactor: Any) -> None:
         """Load the snapshot, and open the control socket. Raises OSError with one line for the operator."""
+        self._reactor = reactor
+        self.engine.waiting.on_due = self._set_alarm
         if not self._live:
             return
         self.accounts.watch(reactor)
@@ -130,6 +140,7 @@ class FailedLogins(Hook):
 
     def stop(self) -> None:
         """Write a last snapshot, and say what was decided."""
+        self._unset_alarm()
         self.accounts.stop()
         if self._control is not None:
             self._control.close()
@@ -150,6 +161,23 @@ class FailedLogins(Hook):
                     "policy dry run; without it would have been done: {tried}",
                     tried=", ".join(tried) or "nothing",
                 )
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def _set_alarm(self, due: float, now: float) -> None:
+        """Wake the engine at a time, by a clock that never steps."""
+        self._unset_alarm()
+        if math.isfinite(due):
+            self._alarm = self._reactor.callLater(max(0.0, due - now), self._wake, due)
+
+    def _unset_alarm(self) -> None:
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None:
+            alarm.cancel()
+
+    def _wake(self, due: float) -> None:
+        self._alarm = None
+        self.engine.tick(due)
 
     def _banned_elsewhere(self, ban: Ban) -> None:
         self._end(self.engine.sessions(ban.key))
@@ -188,7 +216,7 @@ class FailedLogins(Hook):
         return then(self._occurrences.connected(event), self._finish)
 
     def pop3_login_attempt(self, event: LoginAttempt) -> "_Any | Deferred[_Any]":
-        """Deny a login that is one too many."""
+        """Deny a login that is one too many, or hold it until that is known."""
         if not self._occurrences.judges_logins:
             return then(self.engine.attempt(event), self._attempted(event))
 

@@ -13,8 +13,10 @@ from twisted.internet.defer import Deferred
 from ...analyzer.events import Connection, Event, LoginFailure, LoginSuccess, Reason
 from ...analyzer.events import Policy as PolicyEvent
 from ..api import Delay, Deny, Drop
-from .engine import Charged, Decision, Engine, Rule, Who, then
-from .store import Answer, Charge, Settlement, Tally, Window
+from .engine import Engine, then
+from .penalties import Decision
+from .rules import Charged, Rule, Who
+from .store import Charge, Settled, Settlement, Tally, Window
 
 REFUSING: Final = frozenset({"deny", "drop", "ban", "banned"})
 """The actions that refuse a client; a login that is only told ``busy_reply`` is none."""
@@ -50,7 +52,7 @@ class LikelyGuessed:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._rules = [rule for rule in engine.rules if rule.config.of_guess]
+        self._rules = [rule for rule in engine.rules.all if rule.config.of_guess]
 
     @property
     def asks(self) -> bool:
@@ -73,17 +75,17 @@ class LikelyGuessed:
             each.charge._replace(member=_guess(who))
             for rule in self._rules
             if event.reason in rule.reasons
-            and (each := rule.charge(who, event.c, _nobody_is_graced)) is not None
+            and (each := rule.charge(who, who.places(), event.c)) is not None
         )
         if not charges:
             return
 
-        def go_on(answer: Answer) -> None:
+        def go_on(answer: Settled) -> None:
             if not answer.home:
-                store.settle(Settlement(event.ts, charges=charges), event.ts)
+                store.settle(Settlement(charges=charges), event.ts)
 
         mark = self._engine.welcome_mark(who)
-        then(store.settle(Settlement(event.ts, home=mark), event.ts), go_on)
+        then(store.settle(Settlement(home=mark), event.ts), go_on)
 
     def refused(self, decision: PolicyEvent, user: str) -> None:
         """Count that a client was refused, at an account if it had named one."""
@@ -99,7 +101,7 @@ class LikelyGuessed:
             if key:
                 charges.append(_refused(rule, network, key))
         if charges:
-            self._engine.store.settle(Settlement(now, charges=tuple(charges)), now)
+            self._engine.store.settle(Settlement(charges=tuple(charges)), now)
 
     # --- what is judged ---------------------------------------------------------------------------------
 
@@ -113,7 +115,7 @@ class LikelyGuessed:
         if not questions:
             return decision
 
-        def go_on(answer: Answer) -> Any:
+        def go_on(answer: Settled) -> Any:
             if answer.home:
                 return decision
             tallies = iter(answer.tallies)
@@ -125,7 +127,7 @@ class LikelyGuessed:
 
         asked = tuple(charge for question in questions for charge in question.charges)
         mark = self._engine.welcome_mark(who)
-        settlement = Settlement(event.ts, asked=asked, home=mark)
+        settlement = Settlement(asked=asked, home=mark)
         # A Deferred waits for one that its callback returns.
         judged: Decision | Deferred[Decision] = then(store.settle(settlement, event.ts), go_on)
         return judged
@@ -142,7 +144,7 @@ class LikelyGuessed:
 
     def _questions(self, who: Who, c: Connection, now: float) -> Iterator[_Question]:
         for rule in self._rules:
-            each = rule.charge(who, c, _nobody_is_graced)
+            each = rule.charge(who, who.places(), c)
             if each is None or self._engine.store.in_grace(f"user:{who.user}", now):
                 continue
             guesses = each.charge._replace(member=_guess(who))
@@ -167,17 +169,13 @@ class LikelyGuessed:
         if rule.action != "ban":
             return decision
 
-        def go_on(answer: Answer) -> Decision:
+        def go_on(answer: Settled) -> Decision:
             counts = Tally((found.count,) * len(each.charge.windows))
-            self._engine.follow(decision, event, who, each, counts, answer.home)
+            self._engine.penalties.failed(decision, event, who, each, counts, answer.home)
             return decision
 
-        home = Settlement(event.ts, home=self._engine.home_mark(who))
+        home = Settlement(home=self._engine.home_mark(who))
         return then(self._engine.store.settle(home, event.ts), go_on)
-
-
-def _nobody_is_graced(_: str) -> bool:
-    return False
 
 
 def _guess(who: Who) -> str:

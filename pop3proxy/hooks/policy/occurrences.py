@@ -25,8 +25,10 @@ from ...analyzer.grammar import COMMANDS
 from ..api import PASS, Delay, Deny, Drop, Hook, Verdict
 from .accounts import Accounts
 from .config import Occurrence
-from .engine import Charged, Decision, Engine, Rule, Who, then
-from .store import Answer, Charge, Settlement, Tally
+from .engine import Engine, then
+from .penalties import Decision
+from .rules import Charged, Rule, Who
+from .store import Charge, Settled, Settlement, Tally
 
 BARRING: Final = frozenset({"delay", "deny", "drop"})
 """The actions that are done to what comes later."""
@@ -61,7 +63,7 @@ class Occurrences:
     def __init__(self, engine: Engine, accounts: Accounts) -> None:
         self._engine = engine
         self._accounts = accounts
-        self._rules = tuple(rule for rule in engine.rules if rule.config.of_occurrence)
+        self._rules = tuple(rule for rule in engine.rules.all if rule.config.of_occurrence)
         self._barring = tuple(rule for rule in self._rules if rule.config.action in BARRING)
         self.kinds = frozenset(rule.config.counts for rule in self._rules)
         self._by_name = not self.kinds.isdisjoint(("unknown_users", "trap_users"))
@@ -75,7 +77,7 @@ class Occurrences:
         if not charged:
             return decision
 
-        def go_on(answer: Answer) -> Decision:
+        def go_on(answer: Settled) -> Decision:
             for each, tally in zip(charged, answer.tallies, strict=True):
                 self._follow(decision, event, who, each, tally, answer.home)
                 if each.rule.config.action == "drop" and not answer.home:
@@ -88,7 +90,7 @@ class Occurrences:
 
     def _drop(self, decision: Decision, event: Event, counted: _Counted) -> None:
         if _excess(counted) is not None:
-            self._engine.report(decision, event, counted.each, counted.tally, "drop")
+            self._engine.penalties.done(decision, event, counted.each, counted.tally, "drop")
             if not counted.each.rule.dry:
                 decision.ending.add(event.c.uid)
 
@@ -113,7 +115,7 @@ class Occurrences:
         if not (counted or asked):
             return decision
 
-        def go_on(answer: Answer) -> Decision:
+        def go_on(answer: Settled) -> Decision:
             found = _paired(counted, asked, answer)
             self._follow_all(decision, event, who, found, answer.home)
             if self._is_banned(decision):
@@ -137,7 +139,7 @@ class Occurrences:
         if not (counted or asked or kinds):
             return decision
 
-        def go_on(answer: Answer) -> Decision:
+        def go_on(answer: Settled) -> Decision:
             found = _paired(counted, asked, answer)
             # Nobody is welcome at what is no account: then it is asked who is at home at the address.
             self._follow_all(decision, event, who, found, answer.home)
@@ -185,7 +187,7 @@ class Occurrences:
     def _charged(self, rules: Iterable[Rule], who: Who, event: Event) -> tuple[Charged, ...]:
         if self._engine.is_allowed(event.c):
             return ()
-        found = [rule.charge(who, event.c, lambda _: False) for rule in rules]
+        found = [rule.charge(who, who.places(), event.c) for rule in rules]
         in_grace, now = self._engine.store.in_grace, event.ts
         return tuple(
             each
@@ -195,11 +197,11 @@ class Occurrences:
 
     def _counted(
         self, counted: Sequence[Charged], asked: Sequence[Charged], mark: str, now: float
-    ) -> "Answer | Deferred[Answer]":
+    ) -> "Settled | Deferred[Settled]":
         def charges(of: Sequence[Charged]) -> tuple[Charge, ...]:
             return tuple(each.charge for each in of)
 
-        settlement = Settlement(now, charges=charges(counted), asked=charges(asked), home=mark)
+        settlement = Settlement(charges=charges(counted), asked=charges(asked), home=mark)
         return self._engine.store.settle(settlement, now)
 
     def _follow_all(
@@ -214,7 +216,7 @@ class Occurrences:
     ) -> None:
         """Log or ban; what else a rule does comes later."""
         if each.rule.config.action not in BARRING:
-            self._engine.follow(decision, event, who, each, tally, home)
+            self._engine.penalties.failed(decision, event, who, each, tally, home)
 
     @staticmethod
     def _is_banned(decision: Decision) -> bool:
@@ -231,7 +233,9 @@ class Occurrences:
             seconds = 0.0
             if rule.action == "delay":
                 seconds = min(rule.delay * 2 ** min(excess, _MAX_DOUBLINGS), rule.delay_max)
-            self._engine.report(decision, event, counted.each, counted.tally, rule.action, seconds)
+            self._engine.penalties.done(
+                decision, event, counted.each, counted.tally, rule.action, seconds
+            )
             if counted.each.rule.dry:
                 continue
             decision.verdict = _verdict(counted.each.rule, seconds, reply, decision.verdict)
@@ -239,7 +243,9 @@ class Occurrences:
                 return
 
 
-def _paired(counted: Sequence[Charged], asked: Sequence[Charged], answer: Answer) -> list[_Counted]:
+def _paired(
+    counted: Sequence[Charged], asked: Sequence[Charged], answer: Settled
+) -> list[_Counted]:
     """Return what a store says of charges that were counted, and of others."""
     own = (*(1 for _ in counted), *(0 for _ in asked))
     return list(map(_Counted, (*counted, *asked), answer.tallies, own))

@@ -6,7 +6,8 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 import pytest_twisted
 from twisted.internet import reactor as running
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from pop3proxy.hooks.policy.config import Policy, PolicyRedis
 from pop3proxy.hooks.policy.redis.store import RedisStore
@@ -105,6 +107,14 @@ def wait(answer: "Deferred[T]", seconds: float = PATIENCE) -> T:
 def at_once_or_later(answer: Any) -> Any:
     """Return an answer that is there at once, or comes."""
     return wait(answer) if isinstance(answer, Deferred) else answer
+
+
+def passes(condition: Callable[[], bool]) -> None:
+    """Let the reactor run until something is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        wait(deferLater(reactor, 0.001))
 
 
 def store_at(url: str, policy: dict[str, Any] | None = None, **redis: Any) -> RedisStore:

@@ -12,7 +12,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
-from pop3proxy.analyzer.events import Connection, LoginAttempt, LoginSuccess
+from pop3proxy.analyzer.events import Connection, LoginAttempt, LoginFailure, LoginSuccess, Reason
 from pop3proxy.analyzer.events import Policy as PolicyEvent
 from pop3proxy.config import ConfigError, load
 from pop3proxy.hooks.api import PASS, Deny
@@ -23,7 +23,7 @@ from pop3proxy.hooks.policy.failedlogins import FailedLogins
 from pop3proxy.loading import load_hooks
 from pop3proxy.policytest import test as policy_test
 
-from .test_occurrences import HOST, NOW, Town, rule
+from .test_occurrences import HOST, NOW, PASSWORDS, Town, rule
 
 NO_RULES: dict[str, Any] = {"rules": [rule("failures", "log", 1000)]}
 
@@ -34,7 +34,7 @@ def hook(**more: Any) -> FailedLogins:
 
 def attempt(policy: FailedLogins, user: str, host: str = HOST, **more: Any) -> Any:
     c = Connection("Cx", host, 1, "198.51.100.4", 110, **more)
-    return policy.pop3_login_attempt(LoginAttempt(c, NOW, user, "secret", "PLAIN"))
+    return policy.pop3_login_attempt(LoginAttempt(c, NOW, user, next(PASSWORDS), "PLAIN"))
 
 
 def banned(policy: FailedLogins) -> list[str]:
@@ -222,7 +222,8 @@ def test_many_names_are_one_account(file: Path) -> None:
 def test_failures_at_an_alias_count_for_its_account(file: Path) -> None:
     file.write_text("sales: bob\n")
     policy = hook(rules=[rule("failures", "deny", 1, by="user")], aliases_file=str(file))
-    assert attempt(policy, "sales") is PASS
+    c = Connection("Cx", HOST, 1, "198.51.100.4", 110)
+    policy.pop3_login_failure(LoginFailure(c, NOW, "sales", "wrong", "PLAIN", Reason.CREDENTIALS))
     assert isinstance(attempt(policy, "bob", "203.0.113.9"), Deny)
 
 

@@ -35,9 +35,10 @@ from pop3proxy.hooks.logging.schema import schema
 from pop3proxy.hooks.policy import failedlogins
 from pop3proxy.hooks.policy.config import DEFAULT_RULES, Policy, PolicyRule
 from pop3proxy.hooks.policy.control import MAX_LINE, Control, ControlError
-from pop3proxy.hooks.policy.engine import Decision, Engine
+from pop3proxy.hooks.policy.engine import Engine
 from pop3proxy.hooks.policy.failedlogins import FailedLogins
 from pop3proxy.hooks.policy.memory import MemoryStore
+from pop3proxy.hooks.policy.penalties import Decision
 from pop3proxy.hooks.policy.snapshot import SnapshotError
 from pop3proxy.loading import load_hooks
 from pop3proxy.policytest import FORMATS

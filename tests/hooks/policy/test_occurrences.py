@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,16 @@ import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
 
-from pop3proxy.analyzer.events import ALL, Connect, Connection, Event, LoginAttempt, SessionEnd
+from pop3proxy.analyzer.events import (
+    ALL,
+    Connect,
+    Connection,
+    Event,
+    LoginAttempt,
+    LoginFailure,
+    Reason,
+    SessionEnd,
+)
 from pop3proxy.analyzer.events import Policy as PolicyEvent
 from pop3proxy.hooks.api import PASS, Delay, Deny, Drop, Hook
 from pop3proxy.hooks.logging.records import line
@@ -147,9 +157,19 @@ def connect(town: Town, host: str = HOST, listener: str = "tcp:110") -> Any:
     return town.policy.pop3_connect(Connect(c, NOW))
 
 
+PASSWORDS = map(str, count())
+"""Each is tried once, since the same password again would be held."""
+
+
 def attempt(town: Town, host: str = HOST, user: str = "bob") -> Any:
     c = Connection("Cx", host, 1, "198.51.100.4", 110)
-    return town.policy.pop3_login_attempt(LoginAttempt(c, NOW, user, "secret", "PLAIN"))
+    return town.policy.pop3_login_attempt(LoginAttempt(c, NOW, user, next(PASSWORDS), "PLAIN"))
+
+
+def fail(town: Town, host: str = HOST, user: str = "bob") -> None:
+    c = Connection("Cx", host, 1, "198.51.100.4", 110)
+    failure = LoginFailure(c, NOW, user, next(PASSWORDS), "PLAIN", Reason.CREDENTIALS)
+    town.policy.pop3_login_failure(failure)
 
 
 def guess(number: int) -> list[tuple[bytes, bytes]]:
@@ -221,7 +241,8 @@ def test_a_login_waits_no_longer_than_its_rules_say_and_is_still_counted() -> No
     )
     town.session(UNKNOWN)
     assert attempt(town) == Delay(2.0)
-    assert attempt(town) == Deny(town.policy.policy.busy_reply)
+    fail(town)
+    assert attempt(town) == Deny()
 
 
 def test_a_session_with_one_unknown_command_too_many_is_dropped() -> None:

@@ -114,9 +114,12 @@ class Link:
             protocol.whenDisconnected().addCallback(fire)
         return gone
 
-    def counts(self, keys: Sequence[bytes], words: Sequence[bytes]) -> "Deferred[list[int]]":
-        """Run counts.lua. Raises RedisError if the connection is gone."""
-        return cast("Deferred[list[int]]", self.commands.eval(COUNTS, keys, [b" ".join(words)]))
+    def counts(
+        self, keys: Sequence[bytes], words: Sequence[bytes], channel: bytes
+    ) -> "Deferred[list[int]]":
+        """Run counts.lua; ``channel`` hears what is settled. Raises RedisError if the connection is gone."""
+        args = [b" ".join(words), channel]
+        return cast("Deferred[list[int]]", self.commands.eval(COUNTS, keys, args))
 
     def bans(self, keys: Sequence[bytes], args: Sequence[bytes]) -> "Deferred[Any]":
         """Run bans.lua. Raises RedisError if the connection is gone."""

@@ -12,7 +12,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TookTooLong
@@ -22,8 +22,22 @@ from twisted.python.failure import Failure
 
 from ..config import Policy, PolicyRedis
 from ..memory import MemoryStore
-from ..store import BUCKETS, Answer, Attempt, Ban, Charge, Settlement, Tally
+from ..store import (
+    BUCKETS,
+    Answer,
+    Attempt,
+    Ban,
+    Charge,
+    Fate,
+    Flight,
+    Over,
+    Settled,
+    Settlement,
+    Tally,
+)
 from .link import TROUBLES, Link, RedisTrouble
+
+T = TypeVar("T")
 
 PATIENCE: Final = 600
 """Seconds after which an attempt without an answer ends in Redis: its proxy was killed, or had hung up."""
@@ -40,6 +54,14 @@ PAGE: Final = 500
 SAID_EVERY: Final = 60.0
 """Seconds between two lines about Redis going, if it comes and goes."""
 
+ASK_AGAIN: Final = 0.25
+"""Seconds after which a held attempt is asked about again, if no message has come before."""
+
+MAX_NAMED: Final = 4096
+"""Places that are known by their names in Redis: a message about another one is not understood."""
+
+_FATES: Final = (Fate.FLIES, Fate.REFUSED, Fate.HELD)
+
 _BEATS_UNHEARD: Final = 5
 """Own messages that may be under way at once."""
 
@@ -54,7 +76,7 @@ class _Told:
     args: list[bytes]
 
 
-class _Question:
+class _Question(Generic[T]):
     """A decision that waits for Redis: made by its answer, or from memory, or no longer wanted.
 
     ``late`` gets an answer that nobody waits for any more.
@@ -64,14 +86,14 @@ class _Question:
 
     def __init__(
         self,
-        read: Callable[[list[int]], Answer],
-        alone: Callable[[], Answer],
+        read: Callable[[list[int]], T],
+        alone: Callable[[], T],
         late: Callable[[list[int]], None],
     ) -> None:
         self.read = read
         self.alone = alone
         self.late = late
-        self.decided: Deferred[Answer] = Deferred(self._forget)
+        self.decided: Deferred[T] = Deferred(self._forget)
         self.timer: Any = None
 
     @property
@@ -121,6 +143,10 @@ class RedisStore:
         self._secret = hashlib.blake2b(secret, person=b"pop3proxy.redis").digest()
         self._prefix = config.prefix.encode("utf-8", "surrogateescape")
         self._channel = self._prefix + b"bans"
+        self._settled_channel = self._prefix + b"settled"
+        self.on_settled: Callable[[Iterable[str]], None] = lambda places: None
+        self.memory.on_settled = self._settled_in_memory
+        self._named: OrderedDict[bytes, str] = OrderedDict()  # places where something is held
         self._name_here = secrets.token_hex(8)
         # On its own channel a proxy hears whether it still hears.
         self._own_channel = self._prefix + b"beat:" + self._name_here.encode()
@@ -176,50 +202,60 @@ class RedisStore:
     # --- decisions --------------------------------------------------------------------------------------
 
     def attempt(self, attempt: Attempt, now: float) -> "Answer | Deferred[Answer]":
-        """Charge an attempt in Redis and, if that lets it through, in memory."""
+        """Let an attempt fly in Redis and then in memory, hold it or refuse it."""
         if not self._may_ask():
             return self.memory.attempt(attempt, now)
         keys: list[bytes] = []
         args = [b"attempt", _number(now), self._patience, self._parts]
-        self._put_mark(attempt.welcome, now, keys, args)
-        if attempt.repeat is None:
-            args.append(b"0")
-        else:
-            args.append(b"1")
-            self._put_charge(attempt.repeat, keys, args)
-        self._put_charges(attempt.charges, keys, args)
+        self._put_attempt(attempt, now, keys, args)
 
         def read(reply: list[int]) -> Answer:
-            answer = _attempted(attempt, reply)
-            self._learn_mark(attempt.welcome, reply[0], now)
-            if answer.charged:
+            answer = _attempted(attempt, reply, now)
+            self._learn_mark(attempt.welcome, reply[1], now)
+            if answer.fate is Fate.FLIES:
                 # Memory holds what Redis has decided.
-                charges = tuple(charge._replace(enforced=False) for charge in attempt.charges)
-                self.memory.attempt(Attempt(charges), now)
+                self.memory.take_off(attempt, answer.repeats)
+            elif answer.fate is Fate.HELD:
+                self._name_place(answer.place)
             return answer
 
         def take_back(reply: list[int]) -> None:
-            if _attempted(attempt, reply).charged:
-                self._send_only(Settlement(now, refunded=attempt.charges), now)
+            if _attempted(attempt, reply, now).fate is Fate.FLIES:
+                self._send_only(Settlement(attempt.flight), now)
 
         def alone() -> Answer:
             return self.memory.attempt(attempt, now)
 
         return self._ask(keys, args, _Question(read, alone, take_back))
 
-    def settle(self, settlement: Settlement, now: float) -> "Answer | Deferred[Answer]":
+    def settle(self, settlement: Settlement, now: float) -> "Settled | Deferred[Settled]":
         """Take what became of an attempt, in Redis and in memory."""
         alone = self.memory.settle(settlement, now)
         if not self._may_ask():
             return alone
         keys, args = self._settling(settlement, now)
 
-        def read(reply: list[int]) -> Answer:
+        def read(reply: list[int]) -> Settled:
             self._learn_mark(settlement.home, reply[0], now)
-            asked = (*settlement.kept, *settlement.charges, *settlement.asked)
-            return Answer(_tallies(asked, iter(reply[1:])), home=bool(reply[0]))
+            asked = (*settlement.charges, *settlement.asked)
+            return Settled(_tallies(asked, iter(reply[1:])), bool(reply[0]))
 
         return self._ask(keys, args, _Question(read, lambda: alone, lambda reply: None))
+
+    def announced(self, flight: Flight, wait: float) -> None:
+        """Take an attempt for overdue, in Redis and in memory."""
+        self.memory.announced(flight, wait)
+        if self._may_ask():
+            keys: list[bytes] = []
+            args = [b"announce", _number(flight.at), self._patience, self._parts]
+            args.append(_number(flight.at - wait))
+            self._put_flight(flight, keys, args)
+            self._send(keys, args)
+
+    def _settled_in_memory(self, places: Iterable[str]) -> None:
+        """Pass on that a flight has ended here, unless Redis is the one to say so."""
+        if not self._well:
+            self.on_settled(places)
 
     def _may_ask(self) -> bool:
         if not self._well:
@@ -231,7 +267,7 @@ class RedisStore:
             return False
         return True
 
-    def _ask(self, keys: list[bytes], args: list[bytes], question: _Question) -> "Deferred[Answer]":
+    def _ask(self, keys: list[bytes], args: list[bytes], question: _Question[T]) -> "Deferred[T]":
         """Ask Redis; the question has its answer in time, whatever Redis does."""
         link = self._link
         assert link is not None
@@ -239,7 +275,7 @@ class RedisStore:
         self._asked += 1
         question.timer = self._reactor.callLater(self._config.time_limit, self._too_late, question)
         try:
-            reply = link.counts(keys, args)
+            reply = link.counts(keys, args, self._settled_channel)
         except TROUBLES:
             self._failed(self._count_down(Failure()), question)
         else:
@@ -251,12 +287,12 @@ class RedisStore:
         self._asked -= 1
         return reply
 
-    def _too_late(self, question: _Question) -> None:
+    def _too_late(self, question: _Question[Any]) -> None:
         self.counts["redis_slow"] += 1
         self._ill("no answer in time")
         question.decide_alone()
 
-    def _failed(self, failure: Failure, question: _Question) -> None:
+    def _failed(self, failure: Failure, question: _Question[Any]) -> None:
         self.counts["redis_failed"] += 1
         if isinstance(failure.value, TROUBLES):
             self._ill(_said(failure.value))
@@ -273,34 +309,69 @@ class RedisStore:
         if link is None or self._asked >= MAX_ASKED:
             return  # it ends there by itself
         self.counts["redis_taken_back"] += 1
+        self._send(*self._settling(settlement, now))
+
+    def _send(self, keys: list[bytes], args: list[bytes]) -> None:
+        """Tell Redis what needs no answer, and ends there by itself if it gets lost."""
+        link = self._link
+        assert link is not None
         self._asked += 1
 
         def done(_: object) -> None:
             self._asked -= 1
 
         try:
-            link.counts(*self._settling(settlement, now)).addBoth(done)
+            link.counts(keys, args, self._settled_channel).addBoth(done)
         except TROUBLES:
             done(None)
 
     # --- how a decision is written ----------------------------------------------------------------------
 
+    def _put_attempt(
+        self, attempt: Attempt, now: float, keys: list[bytes], args: list[bytes]
+    ) -> None:
+        places = attempt.flight.places
+        args += (_number(attempt.wait), b"1" if attempt.overdue_fail else b"0")
+        self._put_flight(attempt.flight, keys, args)
+        tries = places.index(attempt.tries) + 1 if attempt.tries else 0
+        args.append(_number(tries))
+        self._put_mark(attempt.welcome, now, keys, args)
+        if attempt.repeat is None:
+            args.append(b"0")
+        else:
+            args.append(b"1")
+            self._put_charge(attempt.repeat, places, keys, args)
+            if tries:
+                keys.append(self._name(b"m:", attempt.tries))
+        self._put_charges(attempt.charges, places, keys, args)
+
+    def _put_flight(self, flight: Flight, keys: list[bytes], args: list[bytes]) -> None:
+        members = [self._name(b"", member) if member else b"-" for member in flight.members]
+        args += (b":".join((flight.id.encode(), *members, b"")), _number(len(flight.places)))
+        keys += [self._name(b"f:", place) for place in flight.places]
+
     def _settling(self, settlement: Settlement, now: float) -> tuple[list[bytes], list[bytes]]:
         keys: list[bytes] = []
-        args = [b"settle", _number(now), self._patience, self._parts, _number(settlement.at)]
-        self._put_charges(settlement.kept, keys, args)
-        self._put_charges(settlement.refunded, keys, args)
+        args = [b"settle", _number(now), self._patience, self._parts]
+        self._put_flight(settlement.flight or _NO_FLIGHT, keys, args)
         args.append(_number(len(settlement.cleared)))
-        for cleared in settlement.cleared:
-            keys.extend(self._count_keys(cleared))
-        self._put_charges(settlement.charges, keys, args)
+        keys += [self._name(b"c:", cleared) for cleared in settlement.cleared]
+        self._put_charges(settlement.charges, (), keys, args)
         args.append(_number(len(settlement.marks)))
         for mark, seconds in settlement.marks:
             keys.append(self._name(b"m:", mark))
             args.append(_number(seconds))
         self._put_mark(settlement.home, now, keys, args)
-        self._put_charges(settlement.asked, keys, args)
+        self._put_charges(settlement.asked, (), keys, args)
         return keys, args
+
+    def _name_place(self, place: str) -> None:
+        """Know what messages about a place mean, as something is held there."""
+        name = self._name(b"f:", place)
+        self._named[name] = place
+        self._named.move_to_end(name)
+        if len(self._named) > MAX_NAMED:
+            self._named.popitem(last=False)
 
     def _put_mark(self, mark: str, now: float, keys: list[bytes], args: list[bytes]) -> None:
         """Ask for a mark, and tell what is known of it here: Redis may have lost its data."""
@@ -315,27 +386,34 @@ class RedisStore:
     def _learn_mark(self, mark: str, left: int, now: float) -> None:
         """Know here too what Redis knows, for when it is not asked."""
         if left > self._left(mark, now) + 1:
-            self.memory.settle(Settlement(now, marks=((mark, float(left)),)), now)
+            self.memory.settle(Settlement(marks=((mark, float(left)),)), now)
 
-    def _put_charges(self, charges: Sequence[Charge], keys: list[bytes], args: list[bytes]) -> None:
+    def _put_charges(
+        self,
+        charges: Sequence[Charge],
+        places: Sequence[str],
+        keys: list[bytes],
+        args: list[bytes],
+    ) -> None:
         args.append(_number(len(charges)))
         for charge in charges:
-            self._put_charge(charge, keys, args)
+            self._put_charge(charge, places, keys, args)
 
-    def _put_charge(self, charge: Charge, keys: list[bytes], args: list[bytes]) -> None:
-        keys.extend(self._count_keys(charge.key))
+    def _put_charge(
+        self, charge: Charge, places: Sequence[str], keys: list[bytes], args: list[bytes]
+    ) -> None:
+        """Write a charge; its place is a number among those of the flight, 0 if that is not asked for."""
+        keys.append(self._name(b"c:", charge.key))
         args += (
             self._name(b"", charge.member) if charge.member else b"-",
             b"1" if charge.enforced else b"0",
             b"1" if charge.waived else b"0",
+            _number(places.index(charge.place) + 1 if charge.place in places else 0),
+            _number(charge.kind),
             _number(len(charge.windows)),
         )
         for window in charge.windows:
             args += (_number(window.seconds), _number(window.limit))
-
-    def _count_keys(self, key: str) -> tuple[bytes, bytes]:
-        name = self._name(b"c:", key)
-        return name, name + b":w"
 
     def _name(self, kind: bytes, text: str) -> bytes:
         """Hash what names people or comes from passwords: all names are short, and none can be read there."""
@@ -369,7 +447,7 @@ class RedisStore:
         was = self.memory.unban(key, cleared, grace_until, now)
         record: list[Any] = ["unban", key, grace_until, []]
         message = [*record[:3], list(cleared)]
-        names = [name for each in cleared for name in self._count_keys(each)]
+        names = [self._name(b"c:", each) for each in cleared]
         self._tell(key, record, message, grace_until, now, names)
         return was
 
@@ -445,6 +523,10 @@ class RedisStore:
     def _heard(self, channel: bytes, message: bytes) -> None:
         if channel == self._own_channel:
             self._heard_beats += 1
+        elif channel == self._settled_channel:
+            place = self._named.get(message)
+            if place is not None:
+                self.on_settled((place,))
         else:
             self._learn(message, pushed=True)
 
@@ -547,7 +629,7 @@ class RedisStore:
         opening = Link.open(self._config, self._reactor, self._heard)
         link = self._link = await self._timed(opening)
         link.lost().addCallback(self._wake)
-        await self._timed(link.subscribe([self._channel, self._own_channel]))
+        await self._timed(link.subscribe([self._channel, self._own_channel, self._settled_channel]))
         await self._catch_up(link)
         self._recovered()
         while not self._stopped:
@@ -658,24 +740,39 @@ def _number(value: float) -> bytes:
     return repr(value).encode()
 
 
+_NO_FLIGHT: Final = Flight("-", 0.0)
+
+
+def _tally(charge: Charge, numbers: Iterator[int]) -> Tally:
+    """Read a tally. Raises ValueError if there are too few numbers."""
+    found = tuple(islice(numbers, len(charge.windows)))
+    if len(found) < len(charge.windows):
+        raise ValueError("too few numbers")
+    return Tally(found)
+
+
 def _tallies(charges: Sequence[Charge], numbers: Iterator[int]) -> tuple[Tally, ...]:
-    """Read tallies. Raises ValueError if there are too few numbers."""
-    tallies = []
-    for charge in charges:
-        found = tuple(islice(numbers, len(charge.windows) + 1))
-        if len(found) <= len(charge.windows):
+    return tuple([_tally(charge, numbers) for charge in charges])
+
+
+def _attempted(attempt: Attempt, reply: list[int], now: float) -> Answer:
+    """Read the answer about an attempt. Raises ValueError or IndexError if it makes no sense."""
+    fate, welcome, repeats, held_by, place, again, over, *numbers = reply
+    rest = iter(numbers)
+    found = []
+    for _ in range(over):
+        number = next(rest, -1)
+        if number < 0:
             raise ValueError("too few numbers")
-        tallies.append(Tally(found[1:], found[0]))
-    return tuple(tallies)
-
-
-def _attempted(attempt: Attempt, reply: list[int]) -> Answer:
-    welcome, repeats, refused, *numbers = reply
-    if repeats:
-        return Answer(welcome=welcome > 0, repeats=repeats)
-    return Answer(
-        _tallies(attempt.charges, iter(numbers)),
-        refused > 0,
-        not refused and bool(attempt.charges),
-        welcome > 0,
+        found.append(Over(number, _tally(attempt.charges[number], rest)))
+    answer = Answer(_FATES[fate], tuple(found), welcome > 0, repeats)
+    if answer.fate is not Fate.HELD:
+        return answer
+    possible = Tally(()) if held_by < 0 else _tally(attempt.charges[held_by], rest)
+    return answer._replace(
+        place=attempt.flight.places[place - 1],
+        held_by=held_by,
+        possible=possible,
+        # A message may get lost, or Redis be gone by then.
+        again=now + (min(ASK_AGAIN, again / 1000) or ASK_AGAIN),
     )

@@ -1,0 +1,167 @@
+"""The rules of a configuration, as they are asked: what each counts of which attempt; decides nothing."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Final, NamedTuple
+
+from ...analyzer.events import Connection, Reason
+from .config import Policy, PolicyRule
+from .store import SECRET, Charge, Window
+
+_MEMBERS: Final = {
+    "passwords": "password",
+    "users": "user",
+    "addresses": "address",
+    "networks": "network",
+    "success_addresses": "address",
+    "success_networks": "network",
+}
+
+
+class Who(NamedTuple):
+    """Who tries to log in, as keys; each is empty if it is not known."""
+
+    address: str
+    network: str
+    user: str
+    password: str  # a hash
+    pair: str
+    listener: str = ""  # only if a rule counts by it
+
+    def value(self, by: str) -> str:
+        """Return the value of a key of some kind; empty if it is not known."""
+        return str(getattr(self, by))
+
+    def places(self) -> "Places":
+        """Return the keys of its values, such as ``user:bob``; empty for what is not known."""
+        address, network, user, password, pair, listener = self
+        return (
+            address and f"address:{address}",
+            network and f"network:{network}",
+            user and f"user:{user}",
+            password and f"password:{password}",
+            pair and f"pair:{pair}",
+            listener and f"listener:{listener}",
+        )
+
+
+Places = tuple[str, str, str, str, str, str]
+
+
+class Charged(NamedTuple):
+    """A charge, and the rule that it is for."""
+
+    rule: "Rule"
+    charge: Charge
+    value: str
+
+
+class Rule:
+    """A rule of the configuration, and what of it is worked out once."""
+
+    __slots__ = (
+        *("config", "dry", "enforced", "prefix", "reasons", "windows"),
+        *("_by", "_conditional", "_key", "_least", "_member", "_waived"),
+    )
+
+    def __init__(self, config: PolicyRule, policy: Policy) -> None:
+        self.config = config
+        self.windows = tuple(Window(limit.seconds, limit.count) for limit in config.limits)
+        self.dry = policy.dry_run or config.dry_run
+        self.enforced = config.action in ("deny", "drop", "ban") and not config.of_success
+        self.reasons = frozenset(map(Reason, config.reasons or policy.reasons))
+        # Counts of a rule that was changed otherwise than in its limits are not taken for its own.
+        shape = f"{config.counts} {config.by} {[limit.seconds for limit in config.limits]}"
+        mark = SECRET if config.secret else ""
+        self.prefix = f"{mark}{config.name}.{hashlib.sha256(shape.encode()).hexdigest()[:6]}|"
+        # Worked out once, since each login asks every rule.
+        self._by = Who._fields.index(config.by)
+        self._member = Who._fields.index(member) if (member := _MEMBERS.get(config.counts)) else -1
+        self._key = f"{self.prefix}{config.by}:"
+        self._conditional = (config.listener, config.tls, config.user) != (None, None, None)
+        self._least = min(window.limit for window in self.windows)
+        # Who is welcome at an account may still not guess there.
+        self._waived = config.by != "pair"
+
+    def key(self, ban_key: str) -> str:
+        """Return the key of the count of ``kind:value``."""
+        return self.prefix + ban_key
+
+    def charge(self, who: Who, places: Places, c: Connection) -> Charged | None:
+        """Return what this rule counts of an attempt; None if it does not apply."""
+        if self._conditional and not self._applies(who, c):
+            return None
+        value = who[self._by]
+        seen = "" if self._member < 0 else who[self._member]
+        if not value or (self._member >= 0 and not seen):
+            return None
+        key = self._key + value
+        # What a rule with conditions does not count does not hold up what it does.
+        place = key if self._conditional else places[self._by]
+        return Charged(
+            self,
+            Charge(
+                *(key, self.windows, seen, self.enforced and not self.dry, self._waived),
+                *(place, self._member, self._least),
+            ),
+            value,
+        )
+
+    def _applies(self, who: Who, c: Connection) -> bool:
+        config = self.config
+        return (
+            (config.listener is None or config.listener == c.listener)
+            and (config.tls is None or config.tls is bool(c.tls))
+            and (config.user is None or fnmatchcase(who.user, config.user))
+        )
+
+
+class Rules:
+    """All rules of a policy, by when they are asked.
+
+    ``failing`` count failures, and ``succeeding`` successes; ``judging`` are those of the first that can
+    refuse an attempt, or would if they were not on trial.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.all = tuple(Rule(rule, policy) for rule in policy.rules_in_force)
+        self.failing = tuple(rule for rule in self.all if rule.config.of_failure)
+        self.succeeding = tuple(rule for rule in self.all if rule.config.of_success)
+        self.judging = tuple(rule for rule in self.failing if rule.enforced)
+        self._by_pair = tuple(rule for rule in self.failing if rule.config.by == "pair")
+
+    def count_by(self, kind: str) -> bool:
+        """Return whether any rule has a count for each value of a kind."""
+        return any(rule.config.by == kind for rule in self.all)
+
+    def keys(self, ban_key: str) -> list[str]:
+        """Return the keys of all counts of ``kind:value``."""
+        return [rule.key(ban_key) for rule in self.all]
+
+    def keys_of_pair(self, who: Who) -> tuple[str, ...]:
+        """Return the keys of the counts that a good login clears."""
+        if not who.pair:
+            return ()
+        pair = f"pair:{who.pair}"
+        return tuple([rule.prefix + pair for rule in self._by_pair])
+
+
+def charged(
+    rules: Iterable[Rule],
+    who: Who,
+    places: Places,
+    c: Connection,
+    graced: Callable[[str], bool],
+) -> tuple[Charged, ...]:
+    """Return what rules count of an attempt; none is enforced of a value whose ban was just taken back."""
+    found = [each for rule in rules if (each := rule.charge(who, places, c)) is not None]
+    graces = {place for place in places if place and graced(place)}
+    if graces:
+        return tuple(
+            each._replace(charge=each.charge._replace(enforced=False))
+            if f"{each.rule.config.by}:{each.value}" in graces
+            else each
+            for each in found
+        )
+    return tuple(found)
