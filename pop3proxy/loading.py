@@ -14,7 +14,6 @@ from .config import Config, ConfigError, HookEntry, Rules
 from .hooks.api import Deny, Hook
 from .hooks.dispatcher import UnusableHook, methods_of
 from .hooks.logging.jsonlines import Fingerprint, JsonLines
-from .hooks.policy.accounts import AccountsError
 from .hooks.policy.commands import (
     CLAIMED_ADDRESSES,
     DENIED,
@@ -25,6 +24,7 @@ from .hooks.policy.commands import (
 from .hooks.policy.config import Policy
 from .hooks.policy.failedlogins import FailedLogins, PolicyUnusable
 from .hooks.policy.users import Passwords
+from .hooks.policy.watchedfiles import PolicyFileError
 from .problems import in_one_line
 
 GROUP = "pop3proxy.hooks"
@@ -60,7 +60,7 @@ def load_hooks(config: Config, live: bool = True) -> list[Hook]:
         try:
             policy = FailedLogins(config.policy, live=live)
             hooks += (*policy.ears, policy)
-        except (AccountsError, PolicyUnusable) as problem:
+        except (PolicyFileError, PolicyUnusable) as problem:
             mistakes.append(str(problem))
     for index, entry in enumerate(config.hooks):
         try:

@@ -32,11 +32,11 @@ from .analyzer.events import Policy as PolicyEvent
 from .config import AnalyzerOptions, ConfigError, load_apart
 from .hooks.logging.records import line
 from .hooks.masking import MASK, masked
-from .hooks.policy.accounts import AccountsError
 from .hooks.policy.config import Occurrence, Policy
 from .hooks.policy.failedlogins import FailedLogins
 from .hooks.policy.occurrences import DENYING
 from .hooks.policy.penalties import MISCONFIGURED
+from .hooks.policy.watchedfiles import PolicyFileError
 from .replay.captures import STANDARD_INPUT, CaptureError, CaptureFile, NoCapture
 
 MAX_SESSIONS: Final = 100_000
@@ -84,7 +84,7 @@ def test(source: str, path: str, partial: bool) -> int:
         raise ConfigError([f"{path}: has no [policy] to try; add [policy] for the default rules"])
     try:
         hook = Trial(rules)
-    except AccountsError as problem:
+    except PolicyFileError as problem:
         raise ConfigError([str(problem)]) from None
     summary = Summary(hook)
     # A Hook emits what it decides to whoever delivers events: here, to the summary.

@@ -1,26 +1,15 @@
-"""Knows which accounts there are, which names mean the same one, and which are traps; counts nothing.
+"""Knows which accounts there are, which names mean the same one, and which are traps; counts nothing."""
 
-Names come from files, which are read again when they change. A file that cannot be read then is logged, and
-what was read before stays in use.
-"""
-
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import translate
-from typing import ClassVar, Final
-
-from twisted.internet.defer import Deferred, DeferredLock
-from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThread
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from typing import Final
 
 from ...values import shown
 from .config import Policy
 from .users import GLOB, Users
+from .watchedfiles import PolicyFileError, WatchedFiles
 
 MAX_NAMES: Final = 1_000_000
 """Names of a file; a million of them take some 100 MB of memory."""
@@ -28,18 +17,11 @@ MAX_NAMES: Final = 1_000_000
 MAX_LINE: Final = 1024
 """Letters of a line."""
 
-LOOK_EVERY: Final = 5.0
-"""Seconds between two looks whether a file has changed."""
-
 _NO_NAME: Final = frozenset(",|/:\"' \t")
 """What is in several recipients, a program, a file or an include."""
 
 _DEEPEST: Final = 10
 """Aliases of aliases that are followed."""
-
-
-class AccountsError(OSError):
-    """A file of names cannot be used: one line that says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +35,15 @@ class Names:
 class Accounts:
     """The accounts that a policy's files name, and the names that are traps."""
 
-    _log: ClassVar[Logger] = Logger(namespace="pop3proxy.hooks.policy")
-
     def __init__(self, policy: Policy, users: Users) -> None:
-        """Read the files; ``users`` learns the aliases. Raises AccountsError."""
+        """Read the files; ``users`` learns the aliases. Raises PolicyFileError."""
         self._users = users
-        self._files = {
-            place: path
-            for place, path in (
-                ("policy.users_file", policy.users_file),
-                ("policy.aliases_file", policy.aliases_file),
-            )
-            if path is not None
-        }
+        self._users_file = policy.users_file
+        self._aliases_file = policy.aliases_file
         self._trap = _compiled(map(users.pattern, policy.trap_users))
-        self._looking = LoopingCall(self.look)
-        self._reading = DeferredLock()
-        self._stamp = self._stamps()
         self._names = Names(None, {})
-        self._use(self._read())
+        paths = [path for path in (policy.users_file, policy.aliases_file) if path is not None]
+        self.files = WatchedFiles(paths, self._read, self._use)
 
     def is_trap(self, user: str) -> bool:
         """Return whether nobody but a guesser would try to log in as ``user``."""
@@ -84,73 +56,23 @@ class Accounts:
         key, accounts = self._users.key(user), self._names.accounts
         return bool(key) and accounts is not None and key not in accounts
 
-    # --- changes ----------------------------------------------------------------------------------------
-
-    def watch(self, clock: IReactorTime) -> None:
-        """Begin to look whether the files change, if there are any."""
-        if self._files:
-            self._looking.clock = clock
-            self._looking.start(LOOK_EVERY, now=False)
-
-    def stop(self) -> None:
-        """Look no more."""
-        if self._looking.running:
-            self._looking.stop()
-
-    def look(self) -> "Deferred[None]":
-        """Read the files again if they have changed, in another thread."""
-        return self._reading.run(deferToThread, self._changed).addCallbacks(self._take, self._keep)
-
-    def reread(self) -> "Deferred[None]":
-        """Read the files again."""
-        self._stamp = ()
-        return self.look()
-
-    def _stamps(self) -> tuple[object, ...]:
-        return tuple(map(_stamp, self._files.values()))
-
-    def _changed(self) -> Names | None:
-        """Return what the files say, or None if they have not changed."""
-        stamp = self._stamps()
-        if stamp == self._stamp:
-            return None
-        self._stamp = stamp
-        return self._read()
-
-    def _take(self, names: Names | None) -> None:
-        if names is None:
-            return
-        self._use(names)
-        self._log.info(
-            "policy: {files} read again: {accounts} accounts, {aliases} aliases",
-            files=" and ".join(self._files.values()),
-            accounts="no" if names.accounts is None else len(names.accounts),
-            aliases=len(names.aliases),
-        )
-
-    def _keep(self, failure: Failure) -> None:
-        failure.trap(AccountsError)
-        self._log.error(
-            "{problem}; the names that were read before stay in use", problem=str(failure.value)
-        )
-
-    def _use(self, names: Names) -> None:
+    def _use(self, names: Names) -> str:
         self._names = names
         self._users.aliases = names.aliases
-
-    # --- reading ----------------------------------------------------------------------------------------
+        accounts = "no" if names.accounts is None else len(names.accounts)
+        return f"{accounts} accounts, {len(names.aliases)} aliases"
 
     def _read(self) -> Names:
-        """Read the files. Raises AccountsError."""
+        """Read the files. Raises PolicyFileError."""
         aliases: Mapping[str, str] = {}
         accounts: frozenset[str] | None = None
-        if (path := self._files.get("policy.aliases_file")) is not None:
+        if (path := self._aliases_file) is not None:
             aliases = _followed(dict(_aliases(path, self._users.name)), path)
             self._refuse_traps(aliases, "policy.aliases_file", path)
-        if (path := self._files.get("policy.users_file")) is not None:
+        if (path := self._users_file) is not None:
             found = {self._users.name(text) for _, text in _lines("policy.users_file", path)}
             if not found:
-                raise AccountsError(f"policy.users_file: {path} has no names; write one a line")
+                raise PolicyFileError(f"policy.users_file: {path} has no names; write one a line")
             self._refuse_traps(found, "policy.users_file", path)
             accounts = frozenset(aliases.get(name, name) for name in found)
         return Names(accounts, aliases)
@@ -161,7 +83,7 @@ class Accounts:
             return
         for name in names:
             if self._trap.fullmatch(name):
-                raise AccountsError(
+                raise PolicyFileError(
                     f"{place}: {shown(name)} in {path} is one of policy.trap_users;"
                     " take it out of one of them"
                 )
@@ -172,33 +94,25 @@ def _compiled(patterns: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(f"(?:{part})" for part in parts)) if parts else None
 
 
-def _stamp(path: str) -> object:
-    try:
-        found = os.stat(path)
-    except OSError as problem:
-        return problem.errno
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
 def _lines(place: str, path: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines that say something, with their numbers. Raises AccountsError."""
+    """Yield the lines that say something, with their numbers. Raises PolicyFileError."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 1), ""), 1):
                 if number > MAX_NAMES:
-                    raise AccountsError(f"{place}: {path} has more than {MAX_NAMES} lines")
+                    raise PolicyFileError(f"{place}: {path} has more than {MAX_NAMES} lines")
                 if len(line) > MAX_LINE or "\0" in line:
-                    raise AccountsError(
+                    raise PolicyFileError(
                         f"{place}: line {number} of {path} is no name; write one a line,"
                         f" of {MAX_LINE} letters at most"
                     )
                 if line.strip() and not line.startswith("#"):
                     yield number, line.rstrip("\r\n")
-    except AccountsError:
+    except PolicyFileError:
         raise
     except (OSError, ValueError) as problem:
         why = getattr(problem, "strerror", None) or "it has no file name"
-        raise AccountsError(
+        raise PolicyFileError(
             f"{place}: cannot read {path}: {why}; name a file that we may read"
         ) from None
 
@@ -225,7 +139,7 @@ def _aliases(path: str, name_of: Callable[[str], str]) -> Iterator[tuple[str, st
             alias, target = (*entry.split(maxsplit=1), "")[:2]
         alias, target = alias.strip().strip('"'), target.strip()
         if not alias or not target:
-            raise AccountsError(
+            raise PolicyFileError(
                 f"policy.aliases_file: line {number} of {path} is no alias;"
                 ' write it like "sales: bob"'
             )
@@ -234,12 +148,12 @@ def _aliases(path: str, name_of: Callable[[str], str]) -> Iterator[tuple[str, st
 
 
 def _followed(aliases: Mapping[str, str], path: str) -> dict[str, str]:
-    """Follow aliases of aliases to their ends. Raises AccountsError for those that have none."""
+    """Follow aliases of aliases to their ends. Raises PolicyFileError for those that have none."""
     found = {}
     for alias in aliases:
         account = _end_of(aliases, alias)
         if account is None:
-            raise AccountsError(
+            raise PolicyFileError(
                 f"policy.aliases_file: {shown(alias)} in {path} leads to no account within"
                 f" {_DEEPEST} steps; take the circle out"
             )

@@ -1,5 +1,6 @@
 """What `[policy]` in a configuration may say, and the rules if it names none; nothing is counted here."""
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from ...values import Count, DenialReply, Network, Seconds, SecondsOrNone, Switch, Table
+from ...values import Count, DenialReply, Network, Seconds, SecondsOrNone, Switch, Table, shown
 from ..api import Deny
 from .names import PolicyUsers
 
@@ -42,6 +43,17 @@ Occurrence = Literal[
 """What can be counted that is no login which the server has judged."""
 
 OCCURRENCES: Final[frozenset[str]] = frozenset(get_args(Occurrence))
+
+
+def _country_code(text: str) -> str:
+    """Refuse what is no country."""
+    if not re.fullmatch("!?[A-Za-z]{2}", text):
+        raise ValueError(f'{shown(text)} is no country; write its two letters like "US" or "!US"')
+    return text.upper()
+
+
+CountryCode = Annotated[str, AfterValidator(_country_code)]
+AsNumber = Annotated[int, Strict(), Field(ge=1, le=2**32 - 1)]
 
 MIN_KEY: Final = 16
 """Letters of a `fingerprint_key` at the least: who can guess the key can guess passwords by it."""
@@ -95,6 +107,11 @@ class PolicyRule(Table):
     """`true`: only from clients that talk TLS to the proxy; `false`: only from the others; else both."""
     user: str | None = None
     """Only users of this pattern, as of files: `*@example.org`."""
+    country: tuple[CountryCode, ...] | None = None
+    """Only clients of these countries by `geo_files`, as ISO 3166 has them: `["US", "CA"]`; `["!US", "!CA"]`:
+    only clients of all others."""
+    asn: tuple[AsNumber, ...] | None = None
+    """Only clients of autonomous systems of these numbers by `geo_files`."""
     reasons: tuple[ReasonName, ...] | None = None
     """The reasons of failures that count; without it those of the whole policy."""
     action: Literal["log", "delay", "deny", "drop", "ban"] = "log"
@@ -141,6 +158,11 @@ class PolicyRule(Table):
         return self.counts in OCCURRENCES
 
     @property
+    def of_place(self) -> bool:
+        """Whether it is for clients of some places only."""
+        return self.country is not None or self.asn is not None
+
+    @property
     def secret(self) -> bool:
         """Whether what it keeps comes from passwords."""
         return self.counts == "passwords" or self.by == "password"
@@ -169,6 +191,8 @@ _POINTLESS: Final = frozenset(
 def _problem_of(rule: PolicyRule) -> str | None:
     if not rule.name or not rule.name.isprintable() or set(" |~") & set(rule.name):
         return 'name: must be a word without blanks, "|" and "~", such as "brute-force"'
+    if rule.country and len({code.startswith("!") for code in rule.country}) > 1:
+        return 'country: names some with "!" and some without; write all of them one way'
     if not rule.limits:
         return "limits: needs one at least, such as { count = 5, seconds = 60 }"
     if (rule.counts, rule.by) in _POINTLESS:
@@ -321,6 +345,9 @@ class Policy(Table):
     """A file of lines like `sales: bob`, as Postfix has them: attempts at `sales` count for `bob`."""
     trap_users: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Users that nobody is, or patterns of such as of files: an attempt at one bans its address for a day."""
+    geo_files: tuple[str, ...] = ()
+    """MaxMind DB files with countries or autonomous systems, for rules with `country` or `asn`; read again
+    when they change, and at SIGHUP."""
     banned: Literal["deny", "drop"] = "deny"
     """What a banned client gets when it connects: `banned_reply`, or nothing."""
     banned_reply: DenialReply = "-ERR [SYS/TEMP] Too many failed logins, please try again later."
@@ -371,8 +398,6 @@ class Policy(Table):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f'rules: two are called "{name}"; each needs its own name')
-        if self.users_file is None and any(rule.counts == "unknown_users" for rule in self.rules):
-            raise ValueError("users_file: is missing, and a rule counts unknown_users; name a file")
         if TRAP_RULE in self.rules_in_force and TRAP_RULE.name in names:
             raise ValueError(
                 f'rules: "{TRAP_RULE.name}" is the rule of trap_users; call yours another name'
@@ -388,6 +413,17 @@ class Policy(Table):
             raise ValueError(
                 "snapshot: is not used with redis, which keeps the counts; leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _names_the_files_of_its_rules(self) -> Self:
+        if self.users_file is None and any(rule.counts == "unknown_users" for rule in self.rules):
+            raise ValueError("users_file: is missing, and a rule counts unknown_users; name a file")
+        for rule in self.rules:
+            if rule.of_place and not self.geo_files:
+                raise ValueError(
+                    f'geo_files: is missing, and "{rule.name}" is for a country or asn; name a file'
+                )
         return self
 
     @property

@@ -26,6 +26,7 @@ from ...analyzer.events import (
 from ..api import Deny, Drop
 from .attempts import ANSWER_TIME, Attempts, Flying
 from .config import Policy
+from .geo import NOWHERE, Geo
 from .penalties import Decision, Penalties
 from .rules import Charged, Places, Rule, Rules, Who, charged
 from .store import (
@@ -85,7 +86,10 @@ class Engine:
         key: bytes,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """Take the rules, the key of the passwords' hashes, and where a number from 0 to 1 comes from."""
+        """Take the rules, the key of the passwords' hashes, and where a number from 0 to 1 comes from.
+
+        Raises PolicyFileError for what cannot be read of ``geo_files``.
+        """
         self.policy = policy
         self.store = store
         self.users = Users(policy)
@@ -100,6 +104,8 @@ class Engine:
         self._sessions = self.penalties.sessions
         self._reasons = frozenset(map(Reason, policy.reasons))
         self._by_listener = self.rules.count_by("listener")
+        self.geo = Geo(policy)
+        self._of_places = self.rules.of_places
         self._banned = Drop() if policy.banned == "drop" else Deny(policy.banned_reply)
         self._paces = 0 if policy.dry_run else policy.misconfigured_delay
         self._answered_at = -inf
@@ -252,7 +258,7 @@ class Engine:
 
     def whereabouts(self, c: Connection) -> Who:
         """Return what is known of a client that has named no user."""
-        return Who(*self._whereabouts(c), "", "", "", self._listener(c))
+        return Who(*self._whereabouts(c), "", "", "", *self._besides(c))
 
     def reading(self, event: LoginAttempt | LoginSuccess | LoginFailure) -> Who:
         """Return who tries to log in."""
@@ -450,10 +456,12 @@ class Engine:
         place = unknown_place(event.c.listener) if event.c.orig_unknown else address
         pair = f"{place}|{user}" if place and user else ""
         password = self.passwords.fingerprint(event.password)
-        return Who(address, network, user, password, pair, self._listener(event.c))
+        return Who(address, network, user, password, pair, *self._besides(event.c))
 
-    def _listener(self, c: Connection) -> str:
-        return c.listener if self._by_listener else ""
+    def _besides(self, c: Connection) -> tuple[str, str, str]:
+        """Return what else some rules want to know of a client."""
+        where = self.geo.place(c.orig_h) if self._of_places and not c.orig_unknown else NOWHERE
+        return (c.listener if self._by_listener else "", *where)
 
     def _whereabouts(self, c: Connection) -> tuple[str, str]:
         """Return the client's address and network as keys; a proxy's own address says nothing of a client."""

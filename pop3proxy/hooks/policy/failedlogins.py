@@ -71,7 +71,7 @@ class FailedLogins(Hook):
         """Take the configuration, and a store other than that in memory.
 
         Not ``live``, no file is written, no snapshot read and no socket opened: for a replay. Raises
-        AccountsError for a file of names that cannot be read.
+        PolicyFileError for a file of names that cannot be read.
         """
         self.policy = policy
         key = policy.fingerprint_key
@@ -85,6 +85,7 @@ class FailedLogins(Hook):
             policy, self.store, secrets.token_bytes(32) if key is None else key.encode()
         )
         self.accounts = Accounts(policy, self.engine.users)
+        self._files = self.accounts.files, self.engine.geo.files
         self._guessed = LikelyGuessed(self.engine)
         self._occurrences = Occurrences(self.engine, self.accounts)
         self._denied: set[str] = set()  # sessions whose last login was denied here
@@ -117,7 +118,8 @@ class FailedLogins(Hook):
         self.engine.waiting.on_due = self._set_alarm
         if not self._live:
             return
-        self.accounts.watch(reactor)
+        for files in self._files:
+            files.watch(reactor)
         policy = self.policy
         if policy.snapshot is not None and isinstance(self.store, MemoryStore):
             snapshot.read(self.store, policy.snapshot)
@@ -136,12 +138,14 @@ class FailedLogins(Hook):
     def reopen(self) -> None:
         """Read the files of names again."""
         if self._live:
-            self.accounts.reread()
+            for files in self._files:
+                files.reread()
 
     def stop(self) -> None:
         """Write a last snapshot, and say what was decided."""
         self._unset_alarm()
-        self.accounts.stop()
+        for files in self._files:
+            files.stop()
         if self._control is not None:
             self._control.close()
         if self._shared is not None:

@@ -28,6 +28,8 @@ class Who(NamedTuple):
     password: str  # a hash
     pair: str
     listener: str = ""  # only if a rule counts by it
+    country: str = ""  # only if a rule is for places, and so is the next
+    asn: str = ""
 
     def value(self, by: str) -> str:
         """Return the value of a key of some kind; empty if it is not known."""
@@ -35,7 +37,7 @@ class Who(NamedTuple):
 
     def places(self) -> "Places":
         """Return the keys of its values, such as ``user:bob``; empty for what is not known."""
-        address, network, user, password, pair, listener = self
+        address, network, user, password, pair, listener = self[:6]
         return (
             address and f"address:{address}",
             network and f"network:{network}",
@@ -79,7 +81,8 @@ class Rule:
         self._by = Who._fields.index(config.by)
         self._member = Who._fields.index(member) if (member := _MEMBERS.get(config.counts)) else -1
         self._key = f"{self.prefix}{config.by}:"
-        self._conditional = (config.listener, config.tls, config.user) != (None, None, None)
+        conditions = config.listener, config.tls, config.user, config.country, config.asn
+        self._conditional = any(condition is not None for condition in conditions)
         self._least = min(window.limit for window in self.windows)
         # Who is welcome at an account may still not guess there.
         self._waived = config.by != "pair"
@@ -114,7 +117,16 @@ class Rule:
             (config.listener is None or config.listener == c.listener)
             and (config.tls is None or config.tls is bool(c.tls))
             and (config.user is None or fnmatchcase(who.user, config.user))
+            and (config.country is None or _is_of(who.country, config.country))
+            and (config.asn is None or who.asn in map(str, config.asn))
         )
+
+
+def _is_of(country: str, named: tuple[str, ...]) -> bool:
+    """Return whether a country is one of those that are named, or none of those that are left out."""
+    if named and named[0].startswith("!"):
+        return f"!{country}" not in named
+    return country in named
 
 
 class Rules:
@@ -134,6 +146,11 @@ class Rules:
     def count_by(self, kind: str) -> bool:
         """Return whether any rule has a count for each value of a kind."""
         return any(rule.config.by == kind for rule in self.all)
+
+    @property
+    def of_places(self) -> bool:
+        """Whether any rule is for clients of some places only."""
+        return any(rule.config.of_place for rule in self.all)
 
     def keys(self, ban_key: str) -> list[str]:
         """Return the keys of all counts of ``kind:value``."""

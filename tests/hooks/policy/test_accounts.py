@@ -16,10 +16,11 @@ from pop3proxy.analyzer.events import Connection, LoginAttempt, LoginFailure, Lo
 from pop3proxy.analyzer.events import Policy as PolicyEvent
 from pop3proxy.config import ConfigError, load
 from pop3proxy.hooks.api import PASS, Deny
-from pop3proxy.hooks.policy import accounts
-from pop3proxy.hooks.policy.accounts import LOOK_EVERY, MAX_LINE, AccountsError
+from pop3proxy.hooks.policy import accounts, watchedfiles
+from pop3proxy.hooks.policy.accounts import MAX_LINE
 from pop3proxy.hooks.policy.config import Policy
 from pop3proxy.hooks.policy.failedlogins import FailedLogins
+from pop3proxy.hooks.policy.watchedfiles import LOOK_EVERY, PolicyFileError
 from pop3proxy.loading import load_hooks
 from pop3proxy.policytest import test as policy_test
 
@@ -145,7 +146,7 @@ def test_an_account_that_is_a_trap_is_refused_since_its_owner_would_be_banned(
     file: Path, key: str
 ) -> None:
     file.write_text("sales: bob\n" if key == "aliases_file" else "alice\nsales\n")
-    with pytest.raises(AccountsError, match=r'"sales" in .* is one of policy\.trap_users'):
+    with pytest.raises(PolicyFileError, match=r'"sales" in .* is one of policy\.trap_users'):
         hook(trap_users=["s*s"], **{key: str(file)})
 
 
@@ -283,7 +284,7 @@ def test_a_file_is_bounded(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("a\nb\nc\n")
     hook(users_file=str(file))
     file.write_text("a\nb\nc\nd\n")
-    with pytest.raises(AccountsError, match="has more than 3 lines"):
+    with pytest.raises(PolicyFileError, match="has more than 3 lines"):
         hook(users_file=str(file))
 
 
@@ -293,7 +294,7 @@ def test_a_file_is_bounded(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def watched(file: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FailedLogins, Clock]:
     """A policy that knows bob, and a clock by which it looks at its file."""
-    monkeypatch.setattr(accounts, "deferToThread", maybeDeferred)
+    monkeypatch.setattr(watchedfiles, "deferToThread", maybeDeferred)
     file.write_text("bob\n")
     policy = FailedLogins(
         Policy.model_validate({"rules": [rule("unknown_users", "log")], "users_file": str(file)})
@@ -347,7 +348,7 @@ def test_a_file_that_is_bad_later_is_said_once_and_what_was_read_stays(
         clock.pump([LOOK_EVERY] * 5)
     (said,) = [str(formatEvent(event)) for event in events]
     assert said.startswith("policy.users_file: ")
-    assert said.endswith("; the names that were read before stay in use")
+    assert said.endswith("; what was read before stays in use")
     assert policy.accounts.is_unknown("eve")
     assert not policy.accounts.is_unknown("bob")
     write(file, "eve\n")
