@@ -93,7 +93,15 @@ def test(source: str, path: str, partial: bool) -> int:
         if _is_log(source):
             unjudged = _judge_events(source, hook, rules, partial)
         else:
-            unjudged = (*_that_count(rules, UNSEEN_IN_CAPTURES), *_for_one_listener(rules))
+            unjudged = tuple(
+                dict.fromkeys(
+                    (
+                        *_that_count(rules, UNSEEN_IN_CAPTURES),
+                        *_for_one_listener(rules),
+                        *_by_ja4(rules),
+                    )
+                )
+            )
             _judge_capture(source, hook, summary.take, config.analyzer)
     except OSError as problem:
         return _complain(f"{source}: cannot be read: {problem.strerror}; give {FORMATS}")
@@ -238,11 +246,18 @@ def _judge_events(source: str, hook: FailedLogins, rules: Policy, partial: bool)
     if unheard and not _lacks_listeners(source):
         unheard = ()
     unseen = _that_count(rules, UNSEEN)
+    if (by_ja4 := _by_ja4(rules)) and _lacks_ja4(source):
+        unseen = (*unseen, *by_ja4)
     return tuple(dict.fromkeys((*(needed if lacking else ()), *unseen, *unheard)))
 
 
 def _that_count(rules: Policy, unseen: frozenset[str]) -> tuple[str, ...]:
     return tuple(rule.name for rule in rules.rules if rule.counts in unseen)
+
+
+def _by_ja4(rules: Policy) -> tuple[str, ...]:
+    """Name the rules that count by JA4: no capture shows logins inside TLS, and old logs do not name it."""
+    return tuple(rule.name for rule in rules.rules if rule.by == "ja4")
 
 
 def _for_one_listener(rules: Policy) -> tuple[str, ...]:
@@ -270,6 +285,16 @@ def _lacks_passwords(source: str) -> bool:
         record.get("event") == LoginFailure.name
         and record.get("password") == MASK
         and not record.get("password_fp")
+        for record in _records(source)
+    )
+
+
+def _lacks_ja4(source: str) -> bool:
+    """Return whether a login inside TLS does not say by which program it was."""
+    return any(
+        record.get("event") == LoginAttempt.name
+        and "tls_version" in record
+        and not record.get("tls_ja4")
         for record in _records(source)
     )
 
@@ -311,7 +336,8 @@ def _event(record: dict[str, Any], sessions: dict[str, Connection]) -> Event | N
         )
         c.orig_unknown = record.get("orig_unknown") is True
     if "tls_version" in record:
-        c.tls = Tls(str(record["tls_version"]), str(record["tls_cipher"]))
+        ja4 = str(record.get("tls_ja4", ""))
+        c.tls = Tls(str(record["tls_version"]), str(record["tls_cipher"]), ja4=ja4)
     if name == SessionEnd.name:
         sessions.pop(uid, None)
         return _end(c, ts, str(record["reason"]), str(record.get("inspected", "whole")))

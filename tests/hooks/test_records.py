@@ -16,7 +16,10 @@ from .examples import TS, connection, every_event
 
 COMMON = ["v", "ts", "event", "uid", "id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p"]
 
-TLS = ["tls_version", "tls_cipher", "tls_server_name", "tls_next_protocol", "tls_client"]
+TLS = [
+    *("tls_version", "tls_cipher", "tls_server_name", "tls_next_protocol", "tls_client"),
+    "tls_ja4",
+]
 
 C = connection()
 
@@ -44,7 +47,7 @@ def test_a_record_is_what_all_have_and_then_the_parameters_by_name(kind: type[Ev
     ]
 
 
-FULL = Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mail.example.org", "pop3", "CN=b\xf6b")
+FULL = Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mail.example.org", "pop3", "CN=b\xf6b", "t13d")
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
@@ -59,6 +62,7 @@ def test_what_is_known_of_tls_comes_before_the_parameters(kind: type[Event]) -> 
         "mail.example.org",
         "pop3",
         "CN=böb",
+        "t13d",
     ]
 
 

@@ -580,6 +580,8 @@ def test_implicit_tls(
         proxy.log.expect("TLS from the first byte, and sessions are inspected whole")
         proxy.stop()
     assert '"tls_version":"TLSv1.3"' in events.read_text()
+    named = re.findall('"tls_ja4":"t13i[0-9]{4}00_[0-9a-f]{12}_[0-9a-f]{12}"', events.read_text())
+    assert len(named) == events.read_text().count('"tls_version"')
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,9 @@ class PolicyRule(Table):
     by others than the policy; connections; unknown commands; TLS handshakes that failed; sessions that could
     not be inspected whole; attempts at names that are not in `users_file`, and at `trap_users`;
     guesses of strangers before a login that succeeds."""
-    by: Literal["address", "network", "user", "pair", "password", "listener"] = "address"
-    """What has a count of its own; `pair` is an address with a user, `listener` all clients of one."""
+    by: Literal["address", "network", "user", "pair", "password", "listener", "ja4"] = "address"
+    """What has a count of its own; `pair` is an address with a user, `listener` all clients of one, `ja4` all
+    that begin TLS with the proxy alike."""
     limits: tuple[PolicyLimit, ...] = (PolicyLimit(),)
     """Limits, all in force at once."""
     listener: str | None = None
@@ -189,16 +190,26 @@ _POINTLESS: Final = frozenset(
 
 
 def _problem_of(rule: PolicyRule) -> str | None:
+    return _problem_of_form(rule) or _problem_of_sense(rule)
+
+
+def _problem_of_form(rule: PolicyRule) -> str | None:
     if not rule.name or not rule.name.isprintable() or set(" |~") & set(rule.name):
         return 'name: must be a word without blanks, "|" and "~", such as "brute-force"'
     if rule.country and len({code.startswith("!") for code in rule.country}) > 1:
         return 'country: names some with "!" and some without; write all of them one way'
     if not rule.limits:
         return "limits: needs one at least, such as { count = 5, seconds = 60 }"
+    return None
+
+
+def _problem_of_sense(rule: PolicyRule) -> str | None:
     if (rule.counts, rule.by) in _POINTLESS:
         return f"counts {rule.counts} by {rule.by}, which is always 1; choose another `by`"
-    if rule.action == "ban" and rule.by == "listener":
-        return "a count by listener is of many clients; it can deny, and ban nobody"
+    if rule.action == "ban" and rule.by in ("listener", "ja4"):
+        return f"a count by {rule.by} is of many clients; it can deny, and ban nobody"
+    if rule.counts == "handshakes_failed" and rule.by == "ja4":
+        return "handshakes_failed by ja4, which is known only of those that succeed; choose another"
     if rule.of_guess and rule.by != "user":
         return 'likely_guessed is counted by user; write by = "user"'
     if rule.of_occurrence:
@@ -213,7 +224,10 @@ def _problem_of(rule: PolicyRule) -> str | None:
 
 def _problem_of_occurrence(rule: PolicyRule) -> str | None:
     if rule.by in ("user", "pair", "password"):
-        return f'{rule.counts} cannot be counted by {rule.by}; write "address", "network" or "listener"'
+        return (
+            f"{rule.counts} cannot be counted by {rule.by};"
+            ' write "address", "network", "listener" or "ja4"'
+        )
     if rule.user is not None or rule.reasons is not None:
         what = "reasons" if rule.user is None else "user"
         return f"{what}: has no meaning where {rule.counts} are counted; leave it out"

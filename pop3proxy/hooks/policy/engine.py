@@ -104,6 +104,7 @@ class Engine:
         self._sessions = self.penalties.sessions
         self._reasons = frozenset(map(Reason, policy.reasons))
         self._by_listener = self.rules.count_by("listener")
+        self._by_ja4 = self.rules.count_by("ja4")
         self.geo = Geo(policy)
         self._of_places = self.rules.of_places
         self._banned = Drop() if policy.banned == "drop" else Deny(policy.banned_reply)
@@ -458,10 +459,11 @@ class Engine:
         password = self.passwords.fingerprint(event.password)
         return Who(address, network, user, password, pair, *self._besides(event.c))
 
-    def _besides(self, c: Connection) -> tuple[str, str, str]:
+    def _besides(self, c: Connection) -> tuple[str, str, str, str]:
         """Return what else some rules want to know of a client."""
         where = self.geo.place(c.orig_h) if self._of_places and not c.orig_unknown else NOWHERE
-        return (c.listener if self._by_listener else "", *where)
+        ja4 = c.tls.ja4 if self._by_ja4 and c.tls is not None else ""
+        return (c.listener if self._by_listener else "", ja4, *where)
 
     def _whereabouts(self, c: Connection) -> tuple[str, str]:
         """Return the client's address and network as keys; a proxy's own address says nothing of a client."""

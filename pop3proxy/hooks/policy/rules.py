@@ -27,7 +27,8 @@ class Who(NamedTuple):
     user: str
     password: str  # a hash
     pair: str
-    listener: str = ""  # only if a rule counts by it
+    listener: str = ""  # only if a rule counts by it, and so is the next
+    ja4: str = ""
     country: str = ""  # only if a rule is for places, and so is the next
     asn: str = ""
 
@@ -37,7 +38,7 @@ class Who(NamedTuple):
 
     def places(self) -> "Places":
         """Return the keys of its values, such as ``user:bob``; empty for what is not known."""
-        address, network, user, password, pair, listener = self[:6]
+        address, network, user, password, pair, listener, ja4 = self[:7]
         return (
             address and f"address:{address}",
             network and f"network:{network}",
@@ -45,10 +46,11 @@ class Who(NamedTuple):
             password and f"password:{password}",
             pair and f"pair:{pair}",
             listener and f"listener:{listener}",
+            ja4 and f"ja4:{ja4}",
         )
 
 
-Places = tuple[str, str, str, str, str, str]
+Places = tuple[str, str, str, str, str, str, str]
 
 
 class Charged(NamedTuple):

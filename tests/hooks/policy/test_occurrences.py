@@ -19,6 +19,7 @@ from pop3proxy.analyzer.events import (
     LoginFailure,
     Reason,
     SessionEnd,
+    Tls,
 )
 from pop3proxy.analyzer.events import Policy as PolicyEvent
 from pop3proxy.hooks.api import PASS, Delay, Deny, Drop, Hook
@@ -32,7 +33,8 @@ from ...proxy.pair import Pair
 
 HOST = "192.0.2.1"  # of Pair's client
 OTHER = "203.0.113.9"
-NOW = 1000.0
+NOW = 1000.0  # by Pair's clock
+TODAY = 1_764_000_000.0
 
 
 def rule(counts: str, action: str, count: int = 2, **more: Any) -> dict[str, Any]:
@@ -358,7 +360,10 @@ def test_what_the_policy_itself_denies_is_not_counted_as_denied() -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"by": "user"}, 'cannot be counted by user; write "address", "network" or "listener"'),
+        (
+            {"by": "user"},
+            'cannot be counted by user; write "address", "network", "listener" or "ja4"',
+        ),
         ({"by": "password"}, "cannot be counted by password"),
         ({"user": "bob"}, "user: has no meaning where connections are counted; leave it out"),
         ({"reasons": ["account"]}, "reasons: has no meaning where connections are counted"),
@@ -366,6 +371,11 @@ def test_what_the_policy_itself_denies_is_not_counted_as_denied() -> None:
         (
             {"action": "ban", "by": "listener"},
             "by listener is of many clients; it can deny, and ban nobody",
+        ),
+        ({"action": "ban", "by": "ja4"}, "by ja4 is of many clients; it can deny, and ban nobody"),
+        (
+            {"counts": "handshakes_failed", "by": "ja4"},
+            "which is known only of those that succeed; choose another",
         ),
     ],
 )
@@ -427,3 +437,69 @@ def test_handshakes_before_a_session_are_in_no_log(tmp_path: Path) -> None:
     town.session()
     result = judged(tmp_path, town, "handshakes_failed")
     assert "handshakes_failed  not judged: the log says too little" in result.stderr
+
+
+# --- by the client's program --------------------------------------------------------------------------------
+
+
+def over_tls(host: str, ja4: str) -> Connection:
+    tls = Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", ja4=ja4)
+    return Connection("Cx", host, 1, "198.51.100.4", 110, tls=tls)
+
+
+BOTNET, MAILER = "t13d1516h2_8daaf6152771_e5627efa2ab1", "t13d1011p3_61a7ad8aa9b6_3fcd1a44f3e3"
+
+
+def test_guesses_of_one_program_are_counted_from_all_addresses_and_users() -> None:
+    town = Town(rule("addresses", "deny", 2, by="ja4"), {**rule("failures", "log"), "name": "l"})
+    said: list[PolicyEvent] = []
+    town.policy.emit = said.append  # type: ignore[assignment]
+
+    def tried(host: str, ja4: str) -> Any:
+        c, password = over_tls(host, ja4), next(PASSWORDS)
+        verdict = town.policy.pop3_login_attempt(LoginAttempt(c, TODAY, host, password, "PLAIN"))
+        if verdict is PASS:
+            failure = LoginFailure(c, TODAY, host, password, "PLAIN", Reason.CREDENTIALS)
+            town.policy.pop3_login_failure(failure)
+        return verdict
+
+    hosts = [f"192.0.2.{number}" for number in range(4)]
+    assert [tried(host, BOTNET) for host in hosts] == [PASS, PASS, Deny(), Deny()]
+    assert [tried(host, MAILER) for host in hosts[:2]] == [PASS, PASS]
+    assert {event.key for event in said if event.rule == "r"} == {f"ja4:{BOTNET}"}
+    # A client without TLS, or whose TLS ended elsewhere, has none.
+    assert attempt(town) is PASS
+
+
+def test_connections_of_one_program_are_counted() -> None:
+    town = Town(rule("connections", "deny", 2, by="ja4"))
+    verdicts = [
+        town.policy.pop3_connect(Connect(over_tls(f"192.0.2.{number}", ja4), NOW))
+        for ja4 in (BOTNET, MAILER)
+        for number in range(3)
+    ]
+    assert [verdict is PASS for verdict in verdicts] == [True, True, False] * 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_old_log_is_judged_by_the_programs_that_it_names(tmp_path: Path, known: bool) -> None:
+    log, config = tmp_path / "log.jsonl", tmp_path / "test.toml"
+    with log.open("wb") as file:
+        for number in range(3):
+            c = over_tls(f"192.0.2.{number}", BOTNET if known else "")
+            c.uid = f"C{number}"
+            for event in (
+                LoginAttempt(c, NOW, "bob", f"{number}", "PLAIN"),
+                LoginFailure(c, NOW, "bob", f"{number}", "PLAIN", Reason.CREDENTIALS),
+            ):
+                file.write(line(event))
+    config.write_text(
+        '[[policy.rules]]\nname = "r"\nby = "ja4"\naction = "deny"\n'
+        "limits = [{ count = 2, seconds = 3600 }]\n"
+    )
+    given = [str(log), "--config", str(config)]
+    result = CliRunner().invoke(policy_test, given, standalone_mode=False)
+    assert result.return_value == 0
+    decided = [json.loads(text)["key"] for text in result.stdout.splitlines()]
+    assert decided == ([f"ja4:{BOTNET}"] if known else [])
+    assert ("r     not judged: the log says too little" in result.stderr) is not known
