@@ -154,7 +154,9 @@ class Analyzer(Replies):
         if side is CLIENT:
             step.command, self._row = self._row, None
             step.refusal, self._refusal = self._refusal, None
-        elif listing or self._listing:
+            return
+        step.announced, self._announcement = self._announcement, None
+        if listing or self._listing:
             step.listing = listing or self._listing
             step.listing_ends = not (step.open or self._listing)
             step.capa_refused, self._capa_refused = self._capa_refused, False
@@ -269,6 +271,11 @@ class Analyzer(Replies):
         self._auth_refused = self._auth_refused or isinstance(owed, OwedToExchange)
         if owed.command.name in COUNTED:
             self.tally[owed.command.name] -= 1
+
+    @property
+    def login_pending(self) -> bool:
+        """Whether the server, and nobody else, is to answer a login."""
+        return self._unsent is None and bool(self._owed) and self._owed[-1].login > 0
 
     @property
     def quiet(self) -> bool:

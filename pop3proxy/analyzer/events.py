@@ -371,6 +371,19 @@ class LoginFailure(Event):
 
 
 @dataclass(slots=True)
+class LoginAnnounced(Event):
+    """A SASL challenge says that an attempt has failed; its outcome follows when the client has answered.
+
+    Only the policy hears it, where logins are decided about: else a client could keep its attempt open. No
+    record has it.
+    """
+
+    name: ClassVar[str] = "pop3_login_announced"
+
+    attempt: int
+
+
+@dataclass(slots=True)
 class StartTLS(Event):
     """STLS was accepted: what follows is encrypted, and inspected only if the proxy accepted it itself."""
 

@@ -55,18 +55,6 @@ class Attempts:
         of_session.append(flying)
         return True
 
-    def places(self, uid: str, number: int) -> set[str]:
-        """Return where the other readings of an attempt's name are in flight."""
-        of_session = self._sessions.get(uid)
-        if not of_session or not number:
-            return set()
-        return {
-            place
-            for flying in of_session
-            if flying.number == number
-            for place in flying.flight.places
-        }
-
     def lands(
         self, event: LoginSuccess | LoginFailure, who: Who | None
     ) -> tuple[Flying | None, Iterable[Flying]]:
@@ -92,13 +80,9 @@ class Attempts:
         """Forget a session; return what it had in flight."""
         return self._sessions.pop(uid, ())
 
-    def last(self, uid: str) -> Iterable[Flying]:
-        """Return what a session has in flight of its last attempt."""
-        of_session = self._sessions.get(uid)
-        if not of_session:
-            return ()
-        number = of_session[-1].number
-        return [flying for flying in of_session if flying.number == number]
+    def of(self, uid: str, number: int) -> list[Flying]:
+        """Return what is in flight of an attempt of a session: one for each reading of its name."""
+        return [flying for flying in self._sessions.get(uid, ()) if flying.number == number]
 
 
 def _index(

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from ...analyzer.events import (
     Connection,
     Event,
+    LoginAnnounced,
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
@@ -143,6 +144,13 @@ class Engine:
         asked = self._asked(event, who, ban)
         self.attempts.opened(c.uid)
         return then(self._ask(asked.attempt, now), partial(self._answered, asked))
+
+    def announced(self, event: LoginAnnounced) -> None:
+        """Take an attempt for failed, of which the server has said so in a challenge."""
+        self._time_is(event.ts)
+        self._server_answers(event.ts)
+        for flying in self.attempts.of(event.c.uid, event.attempt):
+            self.store.announced(flying.flight, self.policy.wait)
 
     def failure(self, event: LoginFailure) -> "Decision | Deferred[Decision]":
         """Count a failed login; its reply may wait."""
@@ -284,8 +292,10 @@ class Engine:
         at = dict.fromkeys(place for place in places if place)
         at.update((each.charge.place, None) for each in found)
         # Another reading of the same attempt's name is the same password.
-        other = self.attempts.places(c.uid, event.attempt)
-        if other:
+        number = event.attempt
+        others = self.attempts.of(c.uid, number) if number else ()
+        if others:
+            other = {place for flying in others for place in flying.flight.places}
             found = tuple(each for each in found if each.charge.place not in other)
             at = {place: None for place in at if place not in other}
         repeat = self._repeat(who)

@@ -17,6 +17,7 @@ from ...analyzer.events import (
     Connect,
     Connection,
     Event,
+    LoginAnnounced,
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
@@ -271,6 +272,10 @@ class FailedLogins(Hook):
     def handshake_failed(self, c: Connection, ts: float) -> None:
         """Count a TLS handshake that failed before there was a session."""
         self.occurred("handshakes_failed", Event(c, ts))
+
+    def pop3_login_announced(self, event: LoginAnnounced) -> None:
+        """Count an attempt as failed before the client has heard the last of it."""
+        self.engine.announced(event)
 
     def pop3_login_failure(self, event: LoginFailure) -> "Pass | Delay | Drop | Deferred[Any]":
         """Count it, and slow it down."""

@@ -221,6 +221,8 @@ class WaitingRoom:
         del of_session[one.number]
         if not of_session:
             del self._by_session[session]
+        if not self._held:
+            self._set_due(0.0)
 
     def _leave_place(self, one: _Held) -> None:
         place, one.place = one.place, ""

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from pop3proxy.analyzer.events import (
     Connect,
     Connection,
+    LoginAnnounced,
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
@@ -902,3 +903,22 @@ def test_a_login_behind_a_load_balancer_makes_nobody_welcome_there() -> None:
     for number in range(40):
         world.guess(f"user{number}", f"wrong{number}")
     assert world.connect(world.client()) is not PASS
+
+
+def test_an_announced_failure_holds_nobody_up_and_counts_once() -> None:
+    world = World([rule("failures", "address", 2, "deny")])
+    c, other = world.client(), world.client()
+    attempt = LoginAttempt(c, NOW, "bob", "token", "XOAUTH2", 1)
+    assert world._verdict(world.engine.attempt(attempt)) is PASS
+    assert world.attempt(other, "carol", "1") is PASS
+    held = world.attempt(world.client(), "dave", "1")
+    assert isinstance(held, Held)
+    world.engine.announced(LoginAnnounced(c, NOW + 1, 1))
+    assert not held.comes
+    world.succeed(other, "carol", "1")
+    # One has failed, and one place is left.
+    assert held.later is PASS
+    failure = LoginFailure(c, NOW + 2, "bob", "token", "XOAUTH2", Reason.CREDENTIALS, "", 1)
+    world._verdict(world.engine.failure(failure))
+    assert isinstance(world.attempt(world.client(), "eve", "1"), Held)
+    assert not world.events
