@@ -29,7 +29,7 @@ MORNING = 1_767_600_000.0
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
-SIDE_BY_SIDE = 20
+SIDE_BY_SIDE = 8
 CROWD = 8
 
 POLICY = "[policy]\nban_jitter = 0.0  # or the table would come out differently each time\n"
@@ -109,6 +109,19 @@ class Stage:
         logins.refused += not accepted
         logins.longest_delay = max(logins.longest_delay, self.clock.now() - before)
         return accepted
+
+    def honest_at_once(self, who: str, where: str, accounts: Sequence[Account]) -> None:
+        """Log all of them in with their right passwords in the same moment, each in a session of its own."""
+        logins = self.honest.setdefault(who, Logins())
+        with ExitStack() as stack:
+            clients = [stack.enter_context(PopClient(self.port, address=where)) for _ in accounts]
+            for client, account in zip(clients, accounts, strict=True):
+                assert client.ask(f"USER {account.user}")
+            for client, account in zip(clients, accounts, strict=True):
+                client.send(f"PASS {account.password}")
+            for client in clients:
+                logins.made += 1
+                logins.refused += not client.line().startswith("+OK")
 
     def mistake(self, who: str, where: str, account: Account, password: str) -> None:
         """Mistype; only the wait counts as harm."""
@@ -390,6 +403,24 @@ def office_known(stage: Stage) -> None:
 @scenario("No attack: the same, on the first day of the policy")
 def office_new(stage: Stage) -> None:
     _monday(stage, [stage.account() for _ in range(40)])
+
+
+@scenario("No attack: a webmail logs 40 accounts in at once from one address, three times")
+def webmail(stage: Stage) -> None:
+    accounts = [stage.account() for _ in range(40)]
+    for _ in range(3):
+        stage.honest_at_once("the webmail's users", address(0), accounts)
+        stage.turn(5 * MINUTE)
+
+
+@scenario(
+    "No attack: an office of 25 logs in at nine o'clock, behind one address, of which five mistype once"
+)
+def nine_o_clock(stage: Stage) -> None:
+    colleagues = [stage.account() for _ in range(25)]
+    for number, colleague in enumerate(colleagues[:5]):
+        stage.mistake("colleagues", address(0), colleague, f"typo {number}")
+    stage.honest_at_once("colleagues", address(0), colleagues)
 
 
 @scenario("No attack: somebody new mistypes four times, then logs in")

@@ -123,7 +123,7 @@ class PolicyRule(Table):
     delay_max: Seconds = 30
     """Seconds of the longest `delay`."""
     reply: DenialReply = Deny().reply
-    """What a denied login is told."""
+    """What a denied login is told; without it what `policy.users.server` says of a wrong password."""
     ban: Kind = "address"
     """What is banned."""
     ban_seconds: Seconds = 600
@@ -412,7 +412,7 @@ class Policy(Table):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f'rules: two are called "{name}"; each needs its own name')
-        if TRAP_RULE in self.rules_in_force and TRAP_RULE.name in names:
+        if self._needs_trap_rule and TRAP_RULE.name in names:
             raise ValueError(
                 f'rules: "{TRAP_RULE.name}" is the rule of trap_users; call yours another name'
             )
@@ -442,6 +442,15 @@ class Policy(Table):
 
     @property
     def rules_in_force(self) -> tuple[PolicyRule, ...]:
-        """The rules, and that of `trap_users` if there are some and no rule counts them."""
+        """The rules with their replies, and that of `trap_users` unless a rule counts them."""
+        rules = (*self.rules, TRAP_RULE) if self._needs_trap_rule else self.rules
+        denial = self.users.denial
+        return tuple(
+            rule if "reply" in rule.model_fields_set else rule.model_copy(update={"reply": denial})
+            for rule in rules
+        )
+
+    @property
+    def _needs_trap_rule(self) -> bool:
         counted = any(rule.counts == "trap_users" for rule in self.rules)
-        return self.rules if counted or not self.trap_users else (*self.rules, TRAP_RULE)
+        return bool(self.trap_users) and not counted

@@ -29,7 +29,7 @@ from .attempts import ANSWER_TIME, Attempts, Flying
 from .config import Policy
 from .geo import NOWHERE, Geo
 from .penalties import Decision, Penalties
-from .rules import Charged, Places, Rule, Rules, Who, charged
+from .rules import Charged, Rules, Who, charged, counted
 from .store import (
     SECRET,
     Answer,
@@ -48,6 +48,9 @@ from .waiting import Waiter, WaitingRoom
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_NO_PLACES: Final = ("", "", "", "", "", "", "")
+"""Where a login is in flight that was judged."""
 
 MANUAL: Final = "manual"
 """The name of the rule by which an operator bans."""
@@ -108,6 +111,7 @@ class Engine:
         self._by_ja4 = self.rules.count_by("ja4")
         self.geo = Geo(policy)
         self._of_places = self.rules.of_places
+        self._denial = Deny(policy.users.denial)
         self._banned = Drop() if policy.banned == "drop" else Deny(policy.banned_reply)
         self._paces = 0 if policy.dry_run else policy.misconfigured_delay
         self._answered_at = -inf
@@ -139,10 +143,12 @@ class Engine:
         ban = self._ban_of(who, c, now)
         if ban is not None and not _is_for_strangers(ban):
             decision = Decision()
-            self.penalties.turned_away(decision, event, ban, Deny())
+            self.penalties.turned_away(decision, event, ban, self._denial)
             return decision
-        asked = self._asked(event, who, ban)
         self.attempts.opened(c.uid)
+        if ban is None and self.rules.plain and self._flies_at_once(event, who):
+            return Decision()
+        asked = self._asked(event, who, ban)
         return then(self._ask(asked.attempt, now), partial(self._answered, asked))
 
     def announced(self, event: LoginAnnounced) -> None:
@@ -165,11 +171,11 @@ class Engine:
             return Decision()
         self._server_answers(now)
         who = self._who(event) if flying is None else flying.who
-        counted = self._counted(event, who, flying)
+        found = self._counted(event, who, flying)
         repeat = self._repeat(who) if event.reason in self._reasons else None
         settlement = Settlement(
             None if flying is None else flying.flight,
-            (*(each.charge for each in counted), *(() if repeat is None else (repeat,))),
+            (*(each.charge for each in found), *(() if repeat is None else (repeat,))),
             marks=() if repeat is None or flying is None else self._paced(flying, now),
             home=_home(who),
         )
@@ -178,7 +184,7 @@ class Engine:
         def go_on(settled: Settled) -> Decision:
             if repeat is not None:
                 self.penalties.misconfigured(decision, event, who, settled.tallies[-1].counts[0])
-            for each, tally in zip(counted, settled.tallies, strict=False):
+            for each, tally in zip(found, settled.tallies, strict=False):
                 self.penalties.failed(decision, event, who, each, tally, settled.home)
             return decision
 
@@ -193,12 +199,12 @@ class Engine:
         self._server_answers(now)
         flying = self._landed(event)
         who = self._who(event) if flying is None else flying.who
-        counted = self._charged(self.rules.succeeding, who, who.places(), event)
+        found = counted(self.rules.succeeding, who, _NO_PLACES, c)
         known = self.policy.known
         repeat = self._repeat(who)
         settlement = Settlement(
             None if flying is None else flying.flight,
-            tuple([each.charge for each in counted]),
+            tuple([each.charge for each in found]),
             marks=((_welcome(who), known), (_home(who), known)) if _welcome(who) else (),
             cleared=(
                 *self.rules.keys_of_pair(who),
@@ -210,7 +216,7 @@ class Engine:
         decision = Decision()
 
         def go_on(settled: Settled) -> Decision:
-            for each, tally in zip(counted, settled.tallies, strict=True):
+            for each, tally in zip(found, settled.tallies, strict=True):
                 self.penalties.failed(decision, event, who, each, tally, home=False)
             return decision
 
@@ -285,10 +291,34 @@ class Engine:
 
     # --- an attempt -------------------------------------------------------------------------------------
 
+    def _flies_at_once(self, event: LoginAttempt, who: Who) -> bool:
+        """Let an attempt fly if nothing is known that could refuse or hold it, which is most of the time."""
+        uid, number = event.c.uid, event.attempt
+        if number and self.attempts.of(uid, number):
+            return False
+        keys, rooms = self.rules.keys_of(who), self.rules.rooms_at(who.places())
+        places = [place for place, _ in rooms]
+        tries = ""
+        if who.password and who.pair:
+            keys.append(_repeat_key(who))
+            if self._paces:
+                tries = _tries_key(who, event.mechanism)
+                rooms.append((tries, 1))
+                places.append(tries)
+        self._flights += 1
+        flight = Flight(f"{uid}.{self._flights}", event.ts, who, tuple(places))
+        if not self.store.flies_at_once(flight, keys, rooms):
+            return False
+        self.attempts.takes_off(uid, Flying(flight, who, number, event.user, tries, False))
+        return True
+
     def _asked(self, event: LoginAttempt, who: Who, ban: Ban | None) -> _Asked:
         """Put together what the store is asked about an attempt."""
         c, places = event.c, who.places()
-        found = self._charged(self.rules.judging, who, places, event)
+        found = charged(
+            *(self.rules.judging, who, places, c),
+            lambda key: self.store.in_grace(key, event.ts),
+        )
         at = dict.fromkeys(place for place in places if place)
         at.update((each.charge.place, None) for each in found)
         # Another reading of the same attempt's name is the same password.
@@ -301,7 +331,7 @@ class Engine:
         repeat = self._repeat(who)
         tries = ""
         if repeat is not None and self._paces:
-            tries = f"{SECRET}tries|{who.pair}|{who.password}|{event.mechanism}"
+            tries = _tries_key(who, event.mechanism)
             at[tries] = None
         self._flights += 1
         flight = Flight(f"{c.uid}.{self._flights}", event.ts, who, tuple(at))
@@ -346,11 +376,13 @@ class Engine:
         if answer.repeats:
             flight = flight._replace(places=(asked.attempt.tries,) if asked.attempt.tries else ())
         now = max(self._now, event.ts)
-        # It may have waited long.
-        ban = self._ban_of(who, event.c, now)
+        ban = asked.ban
+        if now > event.ts:
+            # It has waited, perhaps for long.
+            ban = self._ban_of(who, event.c, now)
         if ban is not None and not (_is_for_strangers(ban) and answer.welcome):
             self._end(flight)
-            self.penalties.turned_away(decision, event, ban, Deny())
+            self.penalties.turned_away(decision, event, ban, self._denial)
             return
         if answer.over:
             self.penalties.would_refuse(decision, event, asked.charged, answer)
@@ -385,7 +417,7 @@ class Engine:
         """Return what counts of a failure: of a password that is known to be wrong nothing."""
         if flying is not None and flying.repeated:
             return []
-        found = self._charged(self.rules.failing, who, who.places(), event)
+        found = counted(self.rules.failing, who, _NO_PLACES, event.c)
         # What another reading of the same name is counted for is no second failure.
         at = None if flying is None else set(flying.flight.places)
         return [
@@ -421,14 +453,14 @@ class Engine:
         who = flying.who
         repeat = self._repeat(who)
         at = set(flying.flight.places)
-        counted = [
+        found = [
             each
-            for each in self._charged(self.rules.failing, who, who.places(), event)
+            for each in counted(self.rules.failing, who, _NO_PLACES, event.c)
             if not self._reasons.isdisjoint(each.rule.reasons) and _is_at(each, at)
         ]
         if flying.repeated:
-            counted = []
-        charges = tuple(each.charge for each in counted)
+            found = []
+        charges = tuple(each.charge for each in found)
         settlement = Settlement(
             flying.flight,
             charges if repeat is None else (*charges, repeat),
@@ -438,7 +470,7 @@ class Engine:
         self.counts["abandoned"] += 1
 
         def go_on(settled: Settled) -> None:
-            for each, tally in zip(counted, settled.tallies, strict=False):
+            for each, tally in zip(found, settled.tallies, strict=False):
                 # There is no reply that could wait, and nobody is banned for what may not have failed.
                 if each.rule.config.action == "log":
                     self.penalties.logged(decision, event, each, tally)
@@ -496,17 +528,20 @@ class Engine:
         if not (who.password and who.pair):
             return None
         window = Window(self.policy.misconfigured_memory, 1)
-        return Charge(f"{SECRET}repeat|{who.pair}|{who.password}", (window,))
-
-    def _charged(
-        self, rules: Iterable[Rule], who: Who, places: Places, event: Event
-    ) -> tuple[Charged, ...]:
-        return charged(rules, who, places, event.c, lambda key: self.store.in_grace(key, event.ts))
+        return Charge(_repeat_key(who), (window,))
 
 
 def _is_for_strangers(ban: Ban) -> bool:
     """Return whether welcome clients do not meet a ban: a rule's ban of a user; only the store knows them."""
     return ban.key.startswith("user:") and ban.rule != MANUAL
+
+
+def _repeat_key(who: Who) -> str:
+    return f"{SECRET}repeat|{who.pair}|{who.password}"
+
+
+def _tries_key(who: Who, mechanism: str) -> str:
+    return f"{SECRET}tries|{who.pair}|{who.password}|{mechanism}"
 
 
 def _is_at(each: Charged, places: set[str]) -> bool:

@@ -178,6 +178,21 @@ class MemoryStore:
         self.take_off(attempt, 0)
         return Answer(Fate.FLIES, tuple(over), True) if welcome else _flies(over)
 
+    def flies_at_once(
+        self, flight: Flight, keys: Iterable[str], rooms: Iterable[tuple[str, int]]
+    ) -> bool:
+        """Let an attempt fly of whose values little is known."""
+        counters, flights = self.counters, self.flights
+        for key in keys:
+            if key in counters:
+                return False
+        for place, room in rooms:
+            there = flights.get(place)
+            if there is not None and len(there) >= room:
+                return False
+        self._takes_off(flight, flight.places)
+        return True
+
     def settle(self, settlement: Settlement, now: float) -> Settled:
         """Take what became of an attempt."""
         for key in settlement.cleared:
@@ -208,8 +223,11 @@ class MemoryStore:
 
     def take_off(self, attempt: Attempt, repeats: int) -> None:
         """Have an attempt in flight; one that repeats a wrong password is so for its like alone."""
-        flights, flight = self.flights, attempt.flight
-        places = _just(attempt.tries) if repeats else flight.places
+        flight = attempt.flight
+        self._takes_off(flight, _just(attempt.tries) if repeats else flight.places)
+
+    def _takes_off(self, flight: Flight, places: Iterable[str]) -> None:
+        flights = self.flights
         for place in places:
             there = flights.get(place)
             if there is None:
@@ -218,10 +236,11 @@ class MemoryStore:
                 there[flight.id] = flight
 
     def _lands(self, flight: Flight) -> None:
+        flights, number = self.flights, flight.id
         for place in flight.places:
-            there = self.flights.get(place)
-            if there is not None and there.pop(flight.id, None) is not None and not there:
-                del self.flights[place]
+            there = flights.get(place)
+            if there is not None and there.pop(number, None) is not None and not there:
+                del flights[place]
         self.on_settled(flight.places)
 
     def _again(self, attempt: Attempt, now: float, repeats: int) -> float:

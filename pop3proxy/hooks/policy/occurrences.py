@@ -24,7 +24,7 @@ from ...analyzer.events import Policy as PolicyEvent
 from ...analyzer.grammar import COMMANDS
 from ..api import PASS, Delay, Deny, Drop, Hook, Verdict
 from .accounts import Accounts
-from .config import Occurrence
+from .config import Occurrence, PolicyRule
 from .engine import Engine, then
 from .penalties import Decision
 from .rules import Charged, Rule, Who
@@ -63,6 +63,7 @@ class Occurrences:
     def __init__(self, engine: Engine, accounts: Accounts) -> None:
         self._engine = engine
         self._accounts = accounts
+        self._denial = engine.policy.users.denial
         self._rules = tuple(rule for rule in engine.rules.all if rule.config.of_occurrence)
         self._barring = tuple(rule for rule in self._rules if rule.config.action in BARRING)
         self.kinds = frozenset(rule.config.counts for rule in self._rules)
@@ -144,7 +145,7 @@ class Occurrences:
             # Nobody is welcome at what is no account: then it is asked who is at home at the address.
             self._follow_all(decision, event, who, found, answer.home)
             if kinds or not answer.home:
-                self._bar(decision, event, found, None)
+                self._bar(decision, event, found, self._denial)
             if "trap_users" in kinds:
                 self._shut(decision, event, who)
             return decision
@@ -222,10 +223,11 @@ class Occurrences:
     def _is_banned(decision: Decision) -> bool:
         return any(event.action == "ban" and not event.dry_run for event in decision.events)
 
-    def _bar(
-        self, decision: Decision, event: Event, found: Iterable[_Counted], reply: str | None
-    ) -> None:
-        """Deny, drop or delay by the rules that are exceeded; the first that refuses ends it."""
+    def _bar(self, decision: Decision, event: Event, found: Iterable[_Counted], reply: str) -> None:
+        """Deny, drop or delay by the rules that are exceeded; the first that refuses ends it.
+
+        ``reply`` is for those that have none of their own.
+        """
         for counted in found:
             rule, excess = counted.each.rule.config, _excess(counted)
             if excess is None or rule.action not in BARRING:
@@ -238,7 +240,8 @@ class Occurrences:
             )
             if counted.each.rule.dry:
                 continue
-            decision.verdict = _verdict(counted.each.rule, seconds, reply, decision.verdict)
+            own = rule.reply if rule.reply != self._denial else reply
+            decision.verdict = _verdict(rule, seconds, own, decision.verdict)
             if rule.action != "delay":
                 return
 
@@ -260,16 +263,12 @@ def _excess(counted: _Counted) -> int | None:
     return None
 
 
-def _verdict(rule: Rule, seconds: float, reply: str | None, before: Verdict) -> Verdict:
-    """Return what a rule does; ``reply`` stands for one that the rule does not have."""
-    config = rule.config
-    if config.action == "delay":
+def _verdict(rule: PolicyRule, seconds: float, reply: str, before: Verdict) -> Verdict:
+    """Return what a rule does."""
+    if rule.action == "delay":
         longer = before.seconds if isinstance(before, Delay) else 0.0
         return Delay(max(seconds, longer)) if max(seconds, longer) > 0 else PASS
-    if config.action == "drop":
-        return Drop()
-    own = reply is None or "reply" in config.model_fields_set
-    return Deny(config.reply if own or reply is None else reply)
+    return Drop() if rule.action == "drop" else Deny(reply)
 
 
 class Overhearing(Hook):

@@ -187,6 +187,15 @@ class Store(Protocol):
     def attempt(self, attempt: Attempt, now: float) -> Answer | Deferred[Answer]:
         """Let an attempt fly, hold it or refuse it."""
 
+    def flies_at_once(
+        self, flight: Flight, keys: Iterable[str], rooms: Iterable[tuple[str, int]]
+    ) -> bool:
+        """Let an attempt fly if none of these counts exists, and each place has room for more in flight.
+
+        Then no rule can refuse or hold it, and much need not be worked out. A store that cannot know that at
+        once returns False, and does nothing.
+        """
+
     def settle(self, settlement: Settlement, now: float) -> Settled | Deferred[Settled]:
         """Take what became of an attempt."""
 

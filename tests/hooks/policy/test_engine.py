@@ -376,6 +376,9 @@ def test_who_leaves_while_the_store_is_asked_leaves_nothing_behind() -> None:
     asked: list[tuple[Deferred[Answer], Answer]] = []
 
     class Slow(MemoryStore):
+        def flies_at_once(self, *_: Any) -> bool:
+            return False
+
         def attempt(self, attempt: Attempt, now: float) -> Any:
             waiting: Deferred[Answer] = Deferred()
             asked.append((waiting, super().attempt(attempt, now)))

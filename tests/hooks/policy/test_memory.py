@@ -184,3 +184,15 @@ def test_a_write_that_fails_leaves_the_old_snapshot_and_nothing_beside_it(
     assert path.read_text() == before
     assert [each.name for each in tmp_path.iterdir()] == ["state"]
     assert json.loads(before)["v"] == 1
+
+
+def test_an_attempt_flies_at_once_where_nothing_has_failed_and_there_is_room() -> None:
+    kept = store()
+    one = Flight("F1", NOW, (), ("here", "there"))
+    assert kept.flies_at_once(one, ["k"], [("here", 1), ("there", 2)])
+    assert not kept.flies_at_once(Flight("F2", NOW, (), ("here",)), ["k"], [("here", 1)])
+    assert kept.flies_at_once(Flight("F3", NOW, (), ("there",)), ["k"], [("there", 2)])
+    kept.settle(Settlement(one), NOW)
+    failed(kept, charge("k"))
+    assert not kept.flies_at_once(one, ["k"], [("here", 1)])
+    assert set(kept.flights) == {"there"}

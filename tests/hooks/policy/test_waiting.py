@@ -168,14 +168,16 @@ class Street:
             assert login.verdict is None or login.decided_at - login.at <= WAIT
 
 
-USERS = st.sampled_from(["ann", "bob", "cy", "dan"])
+GUESSES = st.tuples(
+    st.integers(0, 3), st.sampled_from(["ann", "bob", "cy", "dan"]), st.integers(0, 4)
+)
 MOVES = st.lists(
     st.one_of(
-        st.tuples(st.just("try"), st.integers(0, 3), USERS, st.integers(0, 4)),
-        st.tuples(st.sampled_from(["answer", "leave"]), st.integers(0, 20)),
+        st.tuples(st.just("try"), st.lists(GUESSES, min_size=1, max_size=12)),
+        st.tuples(st.sampled_from(["answer", "leave"]), st.lists(st.integers(0, 20), min_size=1)),
         st.tuples(st.just("turn"), st.floats(0.01, 4)),
     ),
-    max_size=120,
+    max_size=30,
 )
 
 
@@ -187,16 +189,18 @@ def test_never_are_more_wrong_passwords_judged_than_the_limits(
 ) -> None:
     street = Street(delay)
     for move, *what in moves:
-        if move == "try":
-            host, user, number = what
-            # No account is logged in to, which would make an address welcome and forget its failures.
-            street.tries(host, user, f"wrong {number}")
-        elif move == "turn":
+        if move == "turn":
             street.turn(what[0])
-        elif move == "answer" and street.flying:
-            street.answers(street.flying[what[0] % len(street.flying)])
-        elif move == "leave" and (open_ones := street.flying + street.waiting):
-            street.ends(open_ones[what[0] % len(open_ones)])
+        elif move == "try":
+            # No account is logged in to, which would make an address welcome and forget its failures.
+            for host, user, number in what[0]:
+                street.tries(host, user, f"wrong {number}")
+        else:
+            for which in what[0]:
+                some = street.flying if move == "answer" else street.flying + street.waiting
+                if some:
+                    one = some[which % len(some)]
+                    (street.answers if move == "answer" else street.ends)(one)
         street.check()
     for login in street.logins:
         if not login.over:

@@ -228,6 +228,12 @@ class RedisStore:
 
         return self._ask(keys, args, _Question(read, alone, take_back))
 
+    def flies_at_once(
+        self, flight: Flight, keys: Iterable[str], rooms: Iterable[tuple[str, int]]
+    ) -> bool:
+        """Return False: only Redis knows what others have in flight."""
+        return False
+
     def settle(self, settlement: Settlement, now: float) -> "Settled | Deferred[Settled]":
         """Take what became of an attempt, in Redis and in memory."""
         alone = self.memory.settle(settlement, now)
