@@ -79,6 +79,7 @@ class _Asked:
 class Engine:
     """Counts logins and says what becomes of them.
 
+    ``before_success`` is called with each success before anybody becomes welcome by it.
     Every method takes an event, whose stamp is the time, and returns a Decision, or a Deferred of one if
     the attempt is held or the store takes its time. ``counts`` has what is worth knowing.
     """
@@ -111,6 +112,8 @@ class Engine:
         self._by_ja4 = self.rules.count_by("ja4")
         self.geo = Geo(policy)
         self._of_places = self.rules.of_places
+        self._asks_more = self._by_listener or self._by_ja4 or self._of_places
+        self.before_success: Callable[[LoginSuccess, Who], None] | None = None
         self._denial = Deny(policy.users.denial)
         self._banned = Drop() if policy.banned == "drop" else Deny(policy.banned_reply)
         self._paces = 0 if policy.dry_run else policy.misconfigured_delay
@@ -199,6 +202,8 @@ class Engine:
         self._server_answers(now)
         flying = self._landed(event)
         who = self._who(event) if flying is None else flying.who
+        if self.before_success is not None:
+            self.before_success(event, who)
         found = counted(self.rules.succeeding, who, _NO_PLACES, c)
         known = self.policy.known
         repeat = self._repeat(who)
@@ -499,6 +504,8 @@ class Engine:
         place = unknown_place(event.c.listener) if event.c.orig_unknown else address
         pair = f"{place}|{user}" if place and user else ""
         password = self.passwords.fingerprint(event.password)
+        if not self._asks_more:
+            return Who(address, network, user, password, pair)
         return Who(address, network, user, password, pair, *self._besides(event.c))
 
     def _besides(self, c: Connection) -> tuple[str, str, str, str]:

@@ -34,6 +34,7 @@ from .guessed import LikelyGuessed
 from .memory import MemoryStore
 from .occurrences import OVERHEARD, Occurrences, Overhearing, ending
 from .penalties import Decision
+from .rules import Who
 from .store import Ban, Store
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class FailedLogins(Hook):
         self.accounts = Accounts(policy, self.engine.users)
         self._files = self.accounts.files, self.engine.geo.files
         self._guessed = LikelyGuessed(self.engine)
+        if self._guessed.asks and not self._guessed.decides:
+            self.engine.before_success = self._ask_whether_guessed
         self._occurrences = Occurrences(self.engine, self.accounts)
         self._denied: set[str] = set()  # sessions whose last login was denied here
         self._live = live
@@ -223,7 +226,10 @@ class FailedLogins(Hook):
     def pop3_login_attempt(self, event: LoginAttempt) -> "_Any | Deferred[_Any]":
         """Deny a login that is one too many, or hold it until that is known."""
         if not self._occurrences.judges_logins:
-            return then(self.engine.attempt(event), self._attempted(event))
+            judged = self.engine.attempt(event)
+            if isinstance(judged, Decision) and not judged.events:
+                return self._done(judged)
+            return then(judged, self._attempted(event))
 
         def go_on(decision: Decision) -> Any:
             verdict = self._attempted(event)(decision)
@@ -284,11 +290,7 @@ class FailedLogins(Hook):
 
     def pop3_login_success(self, event: LoginSuccess) -> "_Any | Deferred[_Any]":
         """Take back what was counted of it, unless it was probably guessed and is denied for that."""
-        if not self._guessed.asks:
-            return then(self.engine.success(event), self._done)
-        if self._guessed.only_logs:
-            # Asked before the client becomes welcome by it; a shared store answers in this order, too.
-            then(self._guessed.succeeded(event), self._finish)
+        if not self._guessed.decides:
             return then(self.engine.success(event), self._done)
 
         def go_on(decision: Decision) -> Any:
@@ -306,14 +308,21 @@ class FailedLogins(Hook):
             )
             return then(then(self.engine.failure(taken_for), self._done), instead)
 
-        found: _Any | Deferred[_Any] = then(self._guessed.succeeded(event), go_on)
+        judged = self._guessed.succeeded(event, self.engine.reading(event))
+        found: _Any | Deferred[_Any] = then(judged, go_on)
         return found
+
+    def _ask_whether_guessed(self, event: LoginSuccess, who: Who) -> None:
+        """Ask whether a login was guessed, and let nobody wait for it, since it is only said."""
+        if self._guessed.may_be(who):
+            then(self._guessed.succeeded(event, who), self._finish)
 
     def pop3_session(self, event: SessionEnd) -> "Deferred[None] | None":
         """Settle what has no answer, and count what the session was."""
         self._denied.discard(event.c.uid)
-        for kind in ending(event):
-            self.occurred(kind, event)
+        if self._occurrences.kinds:
+            for kind in ending(event):
+                self.occurred(kind, event)
 
         def done(decision: Decision) -> None:
             self._done(decision)

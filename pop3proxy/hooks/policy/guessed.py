@@ -53,6 +53,7 @@ class LikelyGuessed:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._rules = [rule for rule in engine.rules.all if rule.config.of_guess]
+        self._prefixes = [(rule.key("user:"), rule.key("network:")) for rule in self._rules]
 
     @property
     def asks(self) -> bool:
@@ -60,9 +61,9 @@ class LikelyGuessed:
         return bool(self._rules)
 
     @property
-    def only_logs(self) -> bool:
-        """Whether what is found changes nothing, so that no login need wait for it."""
-        return all(rule.config.action == "log" or rule.dry for rule in self._rules)
+    def decides(self) -> bool:
+        """Whether logins have to wait for what is found: a rule does more than to log."""
+        return any(rule.config.action != "log" and not rule.dry for rule in self._rules)
 
     # --- what is counted --------------------------------------------------------------------------------
 
@@ -105,12 +106,11 @@ class LikelyGuessed:
 
     # --- what is judged ---------------------------------------------------------------------------------
 
-    def succeeded(self, event: LoginSuccess) -> "Decision | Deferred[Decision]":
+    def succeeded(self, event: LoginSuccess, who: Who) -> "Decision | Deferred[Decision]":
         """Judge a login that the server has accepted."""
-        decision = Decision()
-        if self._engine.is_allowed(event.c) or not self._may_be(event):
+        decision, store = Decision(), self._engine.store
+        if self._engine.is_allowed(event.c) or not self.may_be(who):
             return decision
-        who, store = self._engine.reading(event), self._engine.store
         questions = list(self._questions(who, event.c, event.ts))
         if not questions:
             return decision
@@ -132,15 +132,13 @@ class LikelyGuessed:
         judged: Decision | Deferred[Decision] = then(store.settle(settlement, event.ts), go_on)
         return judged
 
-    def _may_be(self, event: LoginSuccess) -> bool:
+    def may_be(self, who: Who) -> bool:
         """Return whether it is worth asking: of most logins nothing is counted."""
-        user = self._engine.users.key(event.user)
-        network = self._engine.whereabouts(event.c).network
         may_hold = self._engine.store.may_hold
-        return any(
-            may_hold(rule.key(f"user:{user}")) or may_hold(rule.key(f"network:{network}"))
-            for rule in self._rules
-        )
+        for of_users, of_networks in self._prefixes:
+            if may_hold(of_users + who.user) or may_hold(of_networks + who.network):
+                return True
+        return False
 
     def _questions(self, who: Who, c: Connection, now: float) -> Iterator[_Question]:
         for rule in self._rules:

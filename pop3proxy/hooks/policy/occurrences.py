@@ -68,6 +68,9 @@ class Occurrences:
         self._barring = tuple(rule for rule in self._rules if rule.config.action in BARRING)
         self.kinds = frozenset(rule.config.counts for rule in self._rules)
         self._by_name = not self.kinds.isdisjoint(("unknown_users", "trap_users"))
+        # Whether connections, and logins, are worth asking about.
+        self.judges_connections = bool(self._barring) or "connections" in self.kinds
+        self.judges_logins = bool(self._barring) or self._by_name
 
     # --- what happens -----------------------------------------------------------------------------------
 
@@ -96,16 +99,6 @@ class Occurrences:
                 decision.ending.add(event.c.uid)
 
     # --- what is judged ---------------------------------------------------------------------------------
-
-    @property
-    def judges_connections(self) -> bool:
-        """Whether a connection is worth asking about."""
-        return bool(self._barring) or "connections" in self.kinds
-
-    @property
-    def judges_logins(self) -> bool:
-        """Whether a login is worth asking about."""
-        return bool(self._barring) or self._by_name
 
     def connected(self, event: Event) -> "Decision | Deferred[Decision]":
         """Count and judge a connection of a client that is not banned."""

@@ -39,7 +39,7 @@ class Who(NamedTuple):
 
     def places(self) -> "Places":
         """Return the keys of its values, such as ``user:bob``; empty for what is not known."""
-        address, network, user, password, pair, listener, ja4 = self[:_PLACES]
+        address, network, user, password, pair, listener, ja4, _, _ = self
         return (
             address and f"address:{address}",
             network and f"network:{network}",
