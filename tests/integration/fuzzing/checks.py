@@ -151,7 +151,7 @@ def is_murky(run: Run) -> bool:
     return _MURKY.search(bytes(run.played.sent)) is not None
 
 
-_SWALLOWED = re.compile(rb"\0|(?<!\r)\n|[^\n]{1000}")
+_SWALLOWED = re.compile(rb"\0|(?<!\r)\n|[^\n]{500}")
 _MURKY = re.compile(
     rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n|[^\n]{254}|^ |^[A-Za-z]+  ", re.M
 )
