@@ -461,8 +461,8 @@ class SessionEnd(Event):
 class Policy(Event):
     """A rule for failed logins decided something, or would have (``dry_run``).
 
-    ``action`` is ``log``, ``delay``, ``deny``, ``drop``, ``ban``, ``busy`` (refused because too many logins
-    wait for their answer) or ``banned`` (a ban was in force). ``key`` is who it is about, such as
+    ``action`` is ``log``, ``delay``, ``deny``, ``drop``, ``ban``, ``busy`` (held for too long, or
+    refused because too many are held) or ``banned`` (a ban was in force). ``key`` is who it is about, such as
     ``address:192.0.2.1``; ``count`` of ``counted`` reached ``limit`` in ``window`` seconds. ``seconds`` is
     how long the delay or ban lasts, or 0.
     """

@@ -29,7 +29,7 @@ MORNING = 1_767_600_000.0
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
-SIDE_BY_SIDE = 8
+SIDE_BY_SIDE = 20
 CROWD = 8
 
 POLICY = "[policy]\nban_jitter = 0.0  # or the table would come out differently each time\n"

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -160,3 +160,64 @@ def test_who_leaves_before_the_answer_has_guessed(
             assert receive(client, 4) == b"-ERR"
         proxy.stop()
     server.close()
+
+
+PACED = """
+listen = [{ endpoint = "tcp:0:interface=127.0.0.1", tls = "none" }]
+upstream = "tcp:127.0.0.1:110"
+[events]
+path = "events.jsonl"
+[policy]
+misconfigured_delay = 60.0
+"""
+
+
+def test_one_wrong_password_of_a_client_that_never_waits_reaches_the_server_once(
+    folder: Path,
+) -> None:
+    server = MailServer()
+    (folder / "policy.toml").write_text(PACED)
+    heard: list[bytes] = []
+    with running(server.port, "--config", "policy.toml", listen=None, folder=folder) as proxy:
+        for number in range(50):
+            with session(proxy, server) as (client, upstream):
+                client.sendall(b"USER bob\r\n")
+                assert upstream.recv(100) == b"USER bob\r\n"
+                upstream.sendall(b"+OK\r\n")
+                assert receive(client, 5) == b"+OK\r\n"
+                client.sendall(b"PASS stale\r\n")
+                if number == 0:
+                    assert upstream.recv(100) == b"PASS stale\r\n"
+                client.close()
+                # To the end of the session, with all that it has passed on.
+                heard.append(receive_all(upstream))
+        log = proxy.stop()
+    server.close()
+    assert heard == [b""] * 50
+    assert "abandoned 1" in log
+    assert "held 49" in log
+    records = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert not [r for r in records if r["event"] == "pop3_policy"]
+
+
+def test_forty_accounts_that_log_in_at_once_all_get_in(folder: Path) -> None:
+    server = MailServer()
+    (folder / "policy.toml").write_text(PACED)
+    with running(server.port, "--config", "policy.toml", listen=None, folder=folder) as proxy:
+        with ExitStack() as stack:
+            pairs = [stack.enter_context(session(proxy, server)) for _ in range(40)]
+            for number, (client, upstream) in enumerate(pairs):
+                client.sendall(b"USER user%d\r\n" % number)
+                assert upstream.recv(100) == b"USER user%d\r\n" % number
+                upstream.sendall(b"+OK\r\n")
+                assert receive(client, 5) == b"+OK\r\n"
+                client.sendall(b"PASS right %d\r\n" % number)
+            for number, (client, upstream) in enumerate(pairs):
+                # The first fly, and each that gets in lets another one fly.
+                assert receive(upstream, 13) == (b"PASS right %d\r\n" % number)[:13]
+                upstream.sendall(b"+OK\r\n")
+                assert receive(client, 5) == b"+OK\r\n"
+        log = proxy.stop()
+    server.close()
+    assert "busy" not in log
+    assert "held 25" in log

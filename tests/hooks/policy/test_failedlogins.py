@@ -528,6 +528,34 @@ def test_sessions_of_a_log_that_never_end_are_bounded(
     assert ended == [f"C{n}" for n in range(20)]
 
 
+def at_once(tmp_path: Path, many: int, succeed: bool) -> str:
+    """Write a log of logins at as many accounts, all tried before the first is answered."""
+    begin, end = [], []
+    for n in range(many):
+        record: dict[str, Any] = {
+            **{"v": 1, "uid": f"C{n}", "id.orig_h": "192.0.2.1", "id.orig_p": 1},
+            **{"id.resp_h": "198.51.100.4", "id.resp_p": 110, "mechanism": "PLAIN"},
+            **{"user": f"user{n}", "password": "(masked)", "password_fp": f"{n:016x}"},
+            "attempt": 1,
+        }
+        begin.append({**record, "ts": NOW, "event": "pop3_login_attempt"})
+        answer = {"event": f"pop3_login_{'success' if succeed else 'failure'}", "ts": NOW + 1}
+        end.append({**record, **answer, "reason": "credentials", "code": ""})
+        end.append({**record, "ts": NOW + 1, "event": "pop3_session", "reason": "quit"})
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in begin + end))
+    return str(path)
+
+
+def test_logins_at_once_in_an_old_log_are_held_as_they_would_have_been(tmp_path: Path) -> None:
+    result = judged(tmp_path, at_once(tmp_path, 40, succeed=True))
+    assert (result.return_value, result.stdout) == (0, "")
+    result = judged(tmp_path, at_once(tmp_path, 40, succeed=False))
+    actions = Counter(json.loads(line)["action"] for line in result.stdout.splitlines())
+    # Fifteen fail, and the others, held until then, are refused.
+    assert actions == {"ban": 1, "deny": 25}
+
+
 @pytest.mark.parametrize(
     "text",
     [
