@@ -533,9 +533,16 @@ def at_once(tmp_path: Path, many: int, succeed: bool) -> str:
     begin, end = [], []
     for n in range(many):
         record: dict[str, Any] = {
-            **{"v": 1, "uid": f"C{n}", "id.orig_h": "192.0.2.1", "id.orig_p": 1},
-            **{"id.resp_h": "198.51.100.4", "id.resp_p": 110, "mechanism": "PLAIN"},
-            **{"user": f"user{n}", "password": "(masked)", "password_fp": f"{n:016x}"},
+            "v": 1,
+            "uid": f"C{n}",
+            "id.orig_h": "192.0.2.1",
+            "id.orig_p": 1,
+            "id.resp_h": "198.51.100.4",
+            "id.resp_p": 110,
+            "mechanism": "PLAIN",
+            "user": f"user{n}",
+            "password": "(masked)",
+            "password_fp": f"{n:016x}",
             "attempt": 1,
         }
         begin.append({**record, "ts": NOW, "event": "pop3_login_attempt"})
