@@ -29,7 +29,7 @@ from twisted.python.failure import Failure
 from . import __version__
 from .bans import add_bans
 from .config import AnalyzerOptions, Config, ConfigError, Events, load, load_apart
-from .policytest import add_policy
+from .policycommands import add_policy
 from .problems import traced
 
 DONE = 0

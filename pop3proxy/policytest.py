@@ -46,14 +46,9 @@ MAX_LINE: Final = 1024 * 1024
 """Letters of a record; what is longer is none."""
 
 
-def add_policy(commands: click.Group) -> None:
-    """Add the command to those of the program."""
-    commands.add_command(policy)
-
-
 @click.group()
 def policy() -> None:
-    """Try the rules for failed logins."""
+    """Explain, list and allow what the rules for failed logins refuse, and try rules."""
 
 
 FORMATS: Final = "a log of events (JSON Lines) or a capture (pcap or pcapng, gzipped or not)"

@@ -20,7 +20,7 @@ from .events import (
 from .grammar import Role
 from .lines import LineCutter
 from .owed import CANCELLED, GREETING, Owed, OwedToExchange, OwedToLogin, OwedToUser
-from .protocols import TLS_HEAD
+from .protocols import TLS_HEAD, is_tls
 from .replies import Replies
 from .requests import COUNTED
 from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, SASL, STATUS
@@ -387,7 +387,15 @@ class Analyzer(Replies):
             self._odd(Oddity.CUT_GREETING, False, b"")
         elif self._server_expects in (BODY, BODY_END):
             self._odd(Oddity.CUT_REPLY, False, b"")
+        self._read_behind_stls()
         self._cut_logins()
+
+    def _read_behind_stls(self) -> None:
+        """Read what passed behind an STLS that has no answer: the server may have judged a login in it."""
+        unanswered = bool(self._owed) and self._owed[-1].command.role is _STLS
+        if unanswered and self._undecided and not is_tls(bytes(self._undecided[:3])):
+            self._client_expects = COMMAND
+            self._read_undecided()
 
     def _cut_logins(self) -> None:
         """Report the logins that wait: the server judged the first one by closing, if it closed first."""

@@ -465,6 +465,10 @@ class Policy(Event):
     refused because too many are held) or ``banned`` (a ban was in force). ``key`` is who it is about, such as
     ``address:192.0.2.1``; ``count`` of ``counted`` reached ``limit`` in ``window`` seconds. ``seconds`` is
     how long the delay or ban lasts, or 0.
+
+    What an operator commanded has the rule ``manual``, no session (``uid`` is empty), and besides ``by``
+    (such as ``uid:0``) and ``reason``. Its ``action`` is ``ban``, ``remove``, ``allow`` or ``disallow``, and
+    ``seconds`` is how long the ban, the grace or the allowance lasts.
     """
 
     name: ClassVar[str] = "pop3_policy"
@@ -489,6 +493,8 @@ class Policy(Event):
     window: float
     seconds: float
     dry_run: bool
+    by: str = ""
+    reason: str = ""
 
 
 ALL: frozenset[type[Event]] = frozenset(

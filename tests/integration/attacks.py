@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from .dovecot import Account, Dovecot, Setting, running_dovecot
-from .popclient import PopClient
+from .popclient import Attempt, PopClient
 from .processes import eventually, stopped_at_the_end
 from .proxy import CHECKOUT, start_proxy
 from .turned import SharedClock
@@ -82,13 +82,14 @@ class Stage:
         self.users.add(account.user)
         return account
 
-    def guess(self, where: str, user: str, password: str) -> None:
+    def guess(self, where: str, user: str, password: str, mechanism: str = "USER/PASS") -> None:
         """Try a wrong password in a session of its own."""
         self.tried += 1
+        tried = Attempt(user, password, mechanism)
         if self.crowd is None:
-            self._log_in(where, user, password)
+            self._log_in(where, tried)
         else:
-            self._guesses.append(self.crowd.submit(self._log_in, where, user, password))
+            self._guesses.append(self.crowd.submit(self._log_in, where, tried))
 
     def turn(self, seconds: float) -> None:
         """Let time pass; without policy it means nothing, and sessions may be open."""
@@ -104,7 +105,7 @@ class Stage:
         """Log in with the right password; how that went is noted under ``who``."""
         logins = self.honest.setdefault(who, Logins())
         before = self.clock.now()
-        accepted = self._log_in(where, account.user, account.password)
+        accepted = self._log_in(where, Attempt(account.user, account.password, "USER/PASS"))
         logins.made += 1
         logins.refused += not accepted
         logins.longest_delay = max(logins.longest_delay, self.clock.now() - before)
@@ -130,11 +131,11 @@ class Stage:
         self.guess(where, account.user, password)
         logins.longest_delay = max(logins.longest_delay, self.clock.now() - before)
 
-    def _log_in(self, where: str, user: str, password: str) -> bool:
+    def _log_in(self, where: str, tried: Attempt) -> bool:
         with PopClient(self.port, address=where) as client:
             if not client.greeting.startswith("+OK"):
                 return False
-            accepted = client.ask(f"USER {user}") and client.ask(f"PASS {password}")
+            accepted = client.log_in(tried)
             client.send("QUIT")
             # To the end of the session: the next one begins behind it.
             client.read_to_the_end()
@@ -305,6 +306,21 @@ def stale_phone(stage: Stage) -> None:
             owner.log_in()
             for colleague in colleagues:
                 stage.honest_login("colleagues", office, colleague)
+
+
+@scenario(
+    "A stale phone with CRAM-MD5, one try a minute for 8 hours; its owner is at the same address"
+)
+def stale_cram_phone(stage: Stage) -> None:
+    office = address(0)
+    colleague, owner = stage.account(), Owner(stage, office)
+    for number in range(480):
+        stage.guess(office, owner.user, "the password before", "CRAM-MD5")
+        stage.turn(MINUTE)
+        if number % 60 == 30:
+            owner.log_in()
+            owner.travel()
+            stage.honest_login("colleagues", office, colleague)
 
 
 @scenario("Lock-out: one address, 4 guesses an hour at one account, for two days")
@@ -541,7 +557,7 @@ def played(server: Dovecot) -> str:
 
 def main() -> int:
     try:
-        with running_dovecot(Setting("plain")) as server:
+        with running_dovecot(Setting("plain cram-md5")) as server:
             text = played(server)
     except pytest.skip.Exception as problem:
         sys.stderr.write(f"attacks: {problem}\n")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...analyzer.events import LoginFailure, LoginSuccess
 from .rules import Who
-from .store import Flight
+from .store import Budget, Flight
 
 ANSWER_TIME = 60.0
 """Seconds from a login to the end of its session, below which it is the client that did not wait.
@@ -21,7 +21,8 @@ class Flying:
 
     ``number`` is the attempt's in its session: of a name with a blank there is one for each reading. ``user``
     is the name as it was sent. ``tries`` is the key of this password by this mechanism, empty if none is
-    seen; ``repeated``: it is known to be wrong, and counts for nothing.
+    seen; ``repeated``: it is known to be wrong, and counts for nothing. ``budget`` is what a failure of a
+    welcome client is taken from, in place of all counts.
     """
 
     flight: Flight
@@ -30,6 +31,7 @@ class Flying:
     user: str
     tries: str
     repeated: bool
+    budget: Budget | None
 
 
 class Attempts:

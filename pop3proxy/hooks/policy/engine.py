@@ -25,7 +25,9 @@ from ...analyzer.events import (
     SessionEnd,
 )
 from ..api import Deny, Drop
+from .allowances import Allowances
 from .attempts import ANSWER_TIME, Attempts, Flying
+from .banrecords import LATEST
 from .config import Policy
 from .geo import NOWHERE, Geo
 from .penalties import Decision, Penalties
@@ -35,6 +37,7 @@ from .store import (
     Answer,
     Attempt,
     Ban,
+    Budget,
     Charge,
     Fate,
     Flight,
@@ -42,6 +45,7 @@ from .store import (
     Settlement,
     Store,
     Window,
+    places_of,
 )
 from .users import Addresses, Passwords, Users, unknown_place
 from .waiting import Waiter, WaitingRoom
@@ -51,6 +55,12 @@ R = TypeVar("R")
 
 _NO_PLACES: Final = ("", "", "", "", "", "", "")
 """Where a login is in flight that was judged."""
+
+TRIES: Final = (10, 288.0)
+"""Tries of a welcome client at once, and the seconds after which there is one more: 300 a day."""
+
+TRIES_NEARBY: Final = (3, 864.0)
+"""Those of a client in the network of a welcome one: 100 a day."""
 
 MANUAL: Final = "manual"
 """The name of the rule by which an operator bans."""
@@ -107,6 +117,7 @@ class Engine:
         self.waiting = WaitingRoom(self._ask, self._take_back, policy.wait)
         store.on_settled = self._settled_at
         self._sessions = self.penalties.sessions
+        self.allowances = Allowances()
         self._reasons = frozenset(map(Reason, policy.reasons))
         self._by_listener = self.rules.count_by("listener")
         self._by_ja4 = self.rules.count_by("ja4")
@@ -117,6 +128,10 @@ class Engine:
         self._denial = Deny(policy.users.denial)
         self._banned = Drop() if policy.banned == "drop" else Deny(policy.banned_reply)
         self._paces = 0 if policy.dry_run else policy.misconfigured_delay
+        # They stand in place of the rules by pair: where there are none, nothing is said about pairs.
+        self._budgeted = any(
+            rule.config.by == "pair" and not rule.dry for rule in self.rules.judging
+        )
         self._answered_at = -inf
         self._flights = 0
         self._now = -inf
@@ -126,7 +141,7 @@ class Engine:
     def connect(self, event: Event) -> Decision:
         """Judge a client that has connected: is it banned?"""
         c, decision = event.c, Decision()
-        if self._is_allowed(c):
+        if self._is_allowed(event):
             return decision
         keys = self._places(c)
         ban = self.store.ban_of(keys, event.ts)
@@ -139,7 +154,7 @@ class Engine:
     def attempt(self, event: LoginAttempt) -> "Decision | Deferred[Decision]":
         """Judge a login before the server sees it."""
         c, now = event.c, event.ts
-        if self._is_allowed(c):
+        if self._is_allowed(event):
             return Decision()
         self._time_is(now)
         who = self._who(event)
@@ -163,8 +178,8 @@ class Engine:
 
     def failure(self, event: LoginFailure) -> "Decision | Deferred[Decision]":
         """Count a failed login; its reply may wait."""
-        c, now = event.c, event.ts
-        if self._is_allowed(c):
+        now = event.ts
+        if self._is_allowed(event):
             return Decision()
         self._time_is(now)
         flying = self._landed(event)
@@ -179,6 +194,7 @@ class Engine:
         settlement = Settlement(
             None if flying is None else flying.flight,
             (*(each.charge for each in found), *(() if repeat is None else (repeat,))),
+            _spent(flying) if event.reason in self._reasons else None,
             marks=() if repeat is None or flying is None else self._paced(flying, now),
             home=_home(who),
         )
@@ -196,7 +212,7 @@ class Engine:
     def success(self, event: LoginSuccess) -> "Decision | Deferred[Decision]":
         """Forget what was counted of the pair, and keep its address in good memory."""
         c, now = event.c, event.ts
-        if self._is_allowed(c):
+        if self._is_allowed(event):
             return Decision()
         self._time_is(now)
         self._server_answers(now)
@@ -210,7 +226,7 @@ class Engine:
         settlement = Settlement(
             None if flying is None else flying.flight,
             tuple([each.charge for each in found]),
-            marks=((_welcome(who), known), (_home(who), known)) if _welcome(who) else (),
+            marks=tuple((mark, known) for mark in self._marks(who)),
             cleared=(
                 *self.rules.keys_of_pair(who),
                 *(() if repeat is None else (repeat.key,)),
@@ -253,6 +269,12 @@ class Engine:
 
     # --- for operators ----------------------------------------------------------------------------------
 
+    def keys_of(self, event: Event) -> tuple[str, ...]:
+        """Return the keys of who an event is about, such as ``user:bob``."""
+        if isinstance(event, LoginAttempt | LoginSuccess | LoginFailure):
+            return (*self._places(event.c), *_accounts(self._who(event)))
+        return self._places(event.c)
+
     def ban(self, key: str, seconds: float, why: str, now: float) -> set[str]:
         """Ban by hand; return the sessions that this ends."""
         past = self.store.past(key, now)
@@ -262,7 +284,9 @@ class Engine:
 
     def unban(self, key: str, now: float) -> bool:
         """End a ban, forget what was counted of the same, and count nothing against it for a time."""
-        return self.store.unban(key, self.rules.keys(key), now + self.policy.grace, now)
+        return self.store.unban(
+            key, self.rules.keys(key), min(now + self.policy.grace, LATEST), now
+        )
 
     def sessions(self, key: str) -> set[str]:
         """Return the sessions that a ban of this key, made elsewhere, ends."""
@@ -272,9 +296,9 @@ class Engine:
 
     # --- for what else is counted -----------------------------------------------------------------------
 
-    def is_allowed(self, c: Connection) -> bool:
+    def is_allowed(self, event: Event) -> bool:
         """Return whether a client is never counted, delayed, denied or banned."""
-        return self._is_allowed(c)
+        return self._is_allowed(event)
 
     def whereabouts(self, c: Connection) -> Who:
         """Return what is known of a client that has named no user."""
@@ -312,10 +336,27 @@ class Engine:
                 places.append(tries)
         self._flights += 1
         flight = Flight(f"{uid}.{self._flights}", event.ts, who, tuple(places))
-        if not self.store.flies_at_once(flight, keys, rooms):
+        attempt = Attempt(flight, tries=tries, budgets=self._budgets(who))
+        answer = self.store.flies_at_once(attempt, keys, rooms, event.ts)
+        if answer is None:
             return False
-        self.attempts.takes_off(uid, Flying(flight, who, number, event.user, tries, False))
+        if answer.budget >= 0:
+            flight = flight._replace(places=places_of(attempt, answer))
+        budget = _budget_of(attempt, answer)
+        self.attempts.takes_off(uid, Flying(flight, who, number, event.user, tries, False, budget))
         return True
+
+    def _budgets(self, who: Who) -> tuple[Budget, ...]:
+        """Return the tries of clients that are welcome at an account, in place of the rules by pair."""
+        if not (self._budgeted and who.address and who.user):
+            return ()
+        # A device whose mechanism shows no password leaves the tries of those that do, and the reverse.
+        kind = "visible" if who.password else "hidden"
+        by_pair = Budget(_welcome(who), f"tries|{kind}|{who.pair}", *TRIES)
+        if self.policy.known_by == "address":
+            return (by_pair,)
+        near = f"{who.network}|{who.user}"
+        return by_pair, Budget(f"near|{near}", f"tries|{kind}|near|{near}", *TRIES_NEARBY)
 
     def _asked(self, event: LoginAttempt, who: Who, ban: Ban | None) -> _Asked:
         """Put together what the store is asked about an attempt."""
@@ -341,7 +382,10 @@ class Engine:
         self._flights += 1
         flight = Flight(f"{c.uid}.{self._flights}", event.ts, who, tuple(at))
         charges = tuple([each.charge for each in found])
-        attempt = Attempt(flight, charges, _welcome(who), repeat, tries, self.policy.wait)
+        attempt = Attempt(
+            *(flight, charges, _welcome(who), repeat, tries, self.policy.wait),
+            budgets=self._budgets(who),
+        )
         return _Asked(event, who, found, attempt, ban)
 
     def _ask(self, attempt: Attempt, now: float) -> "Answer | Deferred[Answer]":
@@ -367,7 +411,10 @@ class Engine:
     def _decided(self, asked: _Asked, answer: Answer) -> Decision:
         """Take the store's last word on an attempt."""
         event, who, decision, penalties = asked.event, asked.who, asked.decision, self.penalties
-        if answer.fate is Fate.REFUSED:
+        if answer.budget >= 0 and answer.fate is not Fate.FLIES and answer.possible.counts:
+            budget = asked.attempt.budgets[answer.budget]
+            penalties.no_tries(decision, event, who, budget, answer)
+        elif answer.fate is Fate.REFUSED:
             penalties.refuse(decision, event, asked.charged, answer)
         elif answer.fate is Fate.HELD:
             penalties.busy(decision, event, who, asked.charged, answer)
@@ -377,9 +424,8 @@ class Engine:
 
     def _takes_off(self, asked: _Asked, answer: Answer) -> None:
         event, who, decision = asked.event, asked.who, asked.decision
-        flight = asked.attempt.flight
-        if answer.repeats:
-            flight = flight._replace(places=(asked.attempt.tries,) if asked.attempt.tries else ())
+        attempt = asked.attempt
+        flight = attempt.flight._replace(places=places_of(attempt, answer))
         now = max(self._now, event.ts)
         ban = asked.ban
         if now > event.ts:
@@ -393,7 +439,8 @@ class Engine:
             self.penalties.would_refuse(decision, event, asked.charged, answer)
         flying = Flying(
             flight._replace(at=now),
-            *(who, event.attempt, event.user, asked.attempt.tries, answer.repeats > 0),
+            *(who, event.attempt, event.user, attempt.tries, answer.repeats > 0),
+            _budget_of(attempt, answer),
         )
         if not self.attempts.takes_off(event.c.uid, flying):
             # The session has ended while the store was asked.
@@ -401,7 +448,8 @@ class Engine:
 
     def _take_back(self, attempt: Attempt) -> None:
         """Take back an attempt that flies though nobody waits for it."""
-        self._end(attempt.flight)
+        places = (*attempt.flight.places, *(budget.key for budget in attempt.budgets))
+        self._end(attempt.flight._replace(places=places))
 
     def _settled_at(self, places: Iterable[str]) -> None:
         if len(self.waiting):
@@ -420,7 +468,7 @@ class Engine:
 
     def _counted(self, event: LoginFailure, who: Who, flying: Flying | None) -> list[Charged]:
         """Return what counts of a failure: of a password that is known to be wrong nothing."""
-        if flying is not None and flying.repeated:
+        if flying is not None and (flying.repeated or flying.budget is not None):
             return []
         found = counted(self.rules.failing, who, _NO_PLACES, event.c)
         # What another reading of the same name is counted for is no second failure.
@@ -463,12 +511,13 @@ class Engine:
             for each in counted(self.rules.failing, who, _NO_PLACES, event.c)
             if not self._reasons.isdisjoint(each.rule.reasons) and _is_at(each, at)
         ]
-        if flying.repeated:
+        if flying.repeated or flying.budget is not None:
             found = []
         charges = tuple(each.charge for each in found)
         settlement = Settlement(
             flying.flight,
             charges if repeat is None else (*charges, repeat),
+            _spent(flying),
             marks=() if repeat is None else self._paced(flying, event.ts),
             home=_home(who),
         )
@@ -520,15 +569,25 @@ class Engine:
             return "", ""
         return self.addresses.address(c.orig_h), self.addresses.network(c.orig_h)
 
-    def _is_allowed(self, c: Connection) -> bool:
-        # The address of a proxy that names no client allows nobody.
-        return not c.orig_unknown and self.addresses.allowed(c.orig_h)
+    def _is_allowed(self, event: Event) -> bool:
+        c = event.c
+        if c.orig_unknown:
+            return False  # the address of a proxy that names no client allows nobody
+        return self.addresses.allowed(c.orig_h) or bool(self.allowances.of(c.orig_h, event.ts))
 
     def _places(self, c: Connection) -> tuple[str, ...]:
         return () if c.orig_unknown else self.addresses.places(c.orig_h)
 
     def _ban_of(self, who: Who, c: Connection, now: float) -> Ban | None:
         return self.store.ban_of((*self._places(c), *_accounts(who)), now)
+
+    def _marks(self, who: Who) -> tuple[str, ...]:
+        """Return what a good login makes known."""
+        if not _welcome(who):
+            return ()
+        if self.policy.known_by == "address":
+            return _welcome(who), _home(who)
+        return _welcome(who), _home(who), f"near|{who.network}|{who.user}"
 
     def _repeat(self, who: Who) -> Charge | None:
         """Return the count of this very password of this client; None if none is seen."""
@@ -541,6 +600,17 @@ class Engine:
 def _is_for_strangers(ban: Ban) -> bool:
     """Return whether welcome clients do not meet a ban: a rule's ban of a user; only the store knows them."""
     return ban.key.startswith("user:") and ban.rule != MANUAL
+
+
+def _budget_of(attempt: Attempt, answer: Answer) -> Budget | None:
+    """Return what a failure of an attempt is taken from, if it is the tries of a welcome client."""
+    if answer.budget < 0 or answer.repeats:
+        return None
+    return attempt.budgets[answer.budget]
+
+
+def _spent(flying: Flying | None) -> Budget | None:
+    return None if flying is None else flying.budget
 
 
 def _repeat_key(who: Who) -> str:

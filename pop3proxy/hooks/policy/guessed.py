@@ -69,7 +69,7 @@ class LikelyGuessed:
 
     def failed(self, event: LoginFailure) -> None:
         """Count a guess at an account, unless the client is welcome there."""
-        if event.reason is Reason.DENIED or self._engine.is_allowed(event.c):
+        if event.reason is Reason.DENIED or self._engine.is_allowed(event):
             return
         who, store = self._engine.reading(event), self._engine.store
         charges = tuple(
@@ -109,7 +109,7 @@ class LikelyGuessed:
     def succeeded(self, event: LoginSuccess, who: Who) -> "Decision | Deferred[Decision]":
         """Judge a login that the server has accepted."""
         decision, store = Decision(), self._engine.store
-        if self._engine.is_allowed(event.c) or not self.may_be(who):
+        if self._engine.is_allowed(event) or not self.may_be(who):
             return decision
         questions = list(self._questions(who, event.c, event.ts))
         if not questions:

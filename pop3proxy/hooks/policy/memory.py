@@ -1,10 +1,12 @@
 """Keeps counts, flights and bans in memory; what they mean is said in store.py, files in snapshot.py."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
 
+from .banrecords import LATEST, ban_of_row, instant, row, text, whole
 from .store import (
     BUCKETS,
     SECRET,
@@ -20,6 +22,7 @@ from .store import (
     Tally,
     Window,
     exceeded,
+    places_of,
 )
 
 _LOOKED_AT: Final = 8
@@ -116,6 +119,9 @@ Counter = PlainCount | DistinctCount
 
 _FLIES: Final = Answer()
 
+_ROUNDING: Final = 1e-6
+"""Tries that a time since the epoch may be off by."""
+
 _NOWHERE: Final[dict[str, Flight]] = {}
 
 
@@ -134,16 +140,25 @@ class MemoryStore:
         self.all_bans: OrderedDict[str, Ban] = OrderedDict()
         self.flights: dict[str, dict[str, Flight]] = {}  # by place and id
         self.evicted = 0
+        self._ban_changed: Callable[[str], None] = lambda key: None
+        self.on_change: Callable[[list[Any]], None] = lambda change: None
+        """Called with each ban and its end, as ``apply`` takes them, to have them kept."""
         self.on_settled: Callable[[Iterable[str]], None] = _unheard
         self._max_keys = max_keys
         self._max_bans = max_bans
         self._ban_memory = ban_memory
 
+    @property
+    def memory(self) -> "MemoryStore":
+        """What is kept in this process: all of it."""
+        return self
+
     # --- decisions --------------------------------------------------------------------------------------
 
     def attempt(self, attempt: Attempt, now: float) -> Answer:
         """Let an attempt fly, hold it or refuse it."""
-        welcome = self._marked(attempt.welcome, now)
+        number = self._welcomed(attempt, now)
+        welcome = number >= 0 or self._marked(attempt.welcome, now)
         if attempt.repeat is not None:
             (repeats,) = self._standing(attempt.repeat, now).counts
             again = self._again(attempt, now, repeats)
@@ -152,8 +167,14 @@ class MemoryStore:
                     Fate.HELD, welcome=welcome, repeats=repeats, place=attempt.tries, again=again
                 )
             if repeats:
-                self.take_off(attempt, repeats)
-                return Answer(welcome=welcome, repeats=repeats)
+                answer = Answer(welcome=welcome, repeats=repeats)
+                self.take_off(attempt, answer)
+                return answer
+        if number >= 0:
+            return self._within(number, attempt, now)
+        return self._by_charges(attempt, welcome, now)
+
+    def _by_charges(self, attempt: Attempt, welcome: bool, now: float) -> Answer:
         over: list[Over] = []
         held = refused = -1
         at_most = Tally(())
@@ -175,23 +196,55 @@ class MemoryStore:
             place = attempt.charges[held].place
             again = self._next_overdue(place, attempt.wait, now)
             return Answer(Fate.HELD, tuple(over), welcome, 0, place, held, at_most, again)
-        self.take_off(attempt, 0)
+        self.take_off(attempt, _FLIES)
         return Answer(Fate.FLIES, tuple(over), True) if welcome else _flies(over)
 
+    def _welcomed(self, attempt: Attempt, now: float) -> int:
+        """Return the number of the first budget whose clients are welcome, -1 if none is."""
+        for number, budget in enumerate(attempt.budgets):
+            if self._marked(budget.mark, now):
+                return number
+        return -1
+
+    def _within(self, number: int, attempt: Attempt, now: float) -> Answer:
+        """Let an attempt fly if there are tries for it."""
+        budget = attempt.budgets[number]
+        flights = self.flights.get(budget.key, _NOWHERE).values()
+        waiting = sum(now - flight.at < attempt.wait for flight in flights)
+        overdue = len(flights) - waiting if attempt.overdue_fail else 0
+        spent = max(0.0, self.marks.get(budget.key, 0.0) - now) / budget.seconds
+        failed = math.ceil(spent - _ROUNDING) + overdue + 1
+        answer = Answer(welcome=True, budget=number)
+        if failed > budget.size:
+            return answer._replace(fate=Fate.REFUSED, possible=Tally((failed,)))
+        if failed + waiting > budget.size:
+            again = self._next_overdue(budget.key, attempt.wait, now)
+            possible = Tally((failed + waiting,))
+            return answer._replace(fate=Fate.HELD, place=budget.key, possible=possible, again=again)
+        self.take_off(attempt, answer)
+        return answer
+
     def flies_at_once(
-        self, flight: Flight, keys: Iterable[str], rooms: Iterable[tuple[str, int]]
-    ) -> bool:
+        self, attempt: Attempt, keys: Iterable[str], rooms: Iterable[tuple[str, int]], now: float
+    ) -> Answer | None:
         """Let an attempt fly of whose values little is known."""
         counters, flights = self.counters, self.flights
         for key in keys:
             if key in counters:
-                return False
+                return None
         for place, room in rooms:
             there = flights.get(place)
             if there is not None and len(there) >= room:
-                return False
-        self._takes_off(flight, flight.places)
-        return True
+                return None
+        answer = _FLIES
+        number = self._welcomed(attempt, now)
+        if number >= 0:
+            key = attempt.budgets[number].key
+            if key in self.marks or key in flights:
+                return None
+            answer = Answer(welcome=True, budget=number)
+        self.take_off(attempt, answer)
+        return answer
 
     def settle(self, settlement: Settlement, now: float) -> Settled:
         """Take what became of an attempt."""
@@ -199,11 +252,12 @@ class MemoryStore:
             self.counters.pop(key, None)
         for charge in settlement.charges:
             self._add(charge, now)
+        if settlement.spent is not None:
+            budget = settlement.spent
+            level = max(now, self.marks.get(budget.key, 0.0))
+            self._mark(budget.key, level + budget.seconds)
         for mark, seconds in settlement.marks:
-            self.marks[mark] = now + seconds
-            self.marks.move_to_end(mark)
-            if len(self.marks) > self._max_keys:
-                self.marks.popitem(last=False)
+            self._mark(mark, now + seconds)
         asked = (*settlement.charges, *settlement.asked)
         tallies = tuple([self._standing(charge, now) for charge in asked])
         settled = Settled(tallies, self._marked(settlement.home, now))
@@ -221,14 +275,10 @@ class MemoryStore:
             self.flights[place][flight.id] = overdue
         self.on_settled(places)
 
-    def take_off(self, attempt: Attempt, repeats: int) -> None:
-        """Have an attempt in flight; one that repeats a wrong password is so for its like alone."""
-        flight = attempt.flight
-        self._takes_off(flight, _just(attempt.tries) if repeats else flight.places)
-
-    def _takes_off(self, flight: Flight, places: Iterable[str]) -> None:
-        flights = self.flights
-        for place in places:
+    def take_off(self, attempt: Attempt, answer: Answer) -> None:
+        """Have an attempt in flight, where the answer says."""
+        flights, flight = self.flights, attempt.flight
+        for place in places_of(attempt, answer):
             there = flights.get(place)
             if there is None:
                 flights[place] = {flight.id: flight}
@@ -288,6 +338,12 @@ class MemoryStore:
             Tally(distinct.counts_with(windows, now, members)),
             Tally(distinct.counts_with(windows, now, more)),
         )
+
+    def _mark(self, mark: str, until: float) -> None:
+        self.marks[mark] = until
+        self.marks.move_to_end(mark)
+        if len(self.marks) > self._max_keys:
+            self.marks.popitem(last=False)
 
     def _marked(self, mark: str, now: float) -> bool:
         return bool(mark) and self.marks.get(mark, 0.0) > now
@@ -349,21 +405,28 @@ class MemoryStore:
         if ban.key not in self.all_bans and len(self.all_bans) >= self._max_bans:
             oldest = list(islice(self.all_bans.values(), _FEW))
             over = [old for old in oldest if old.until <= now]
-            del self.all_bans[(over or oldest)[0].key]
+            self.drop_ban((over or oldest)[0].key)
         self.all_bans[ban.key] = ban
         self.all_bans.move_to_end(ban.key)
+        self._ban_changed(ban.key)
+        self.on_change(["ban", *row(ban)])
+
+    def drop_ban(self, key: str) -> None:
+        """Forget a ban, if there is one."""
+        if self.all_bans.pop(key, None) is not None:
+            self._ban_changed(key)
 
     def unban(self, key: str, cleared: Sequence[str], grace_until: float, now: float) -> bool:
         """End a ban, clear counts, and begin the grace; return whether there was one."""
         was = self.ban_of((key,), now)
-        self.all_bans.pop(key, None)
+        self.drop_ban(key)
         for each in cleared:
             self.counters.pop(each, None)
-        if was is not None:
-            self.graces[key] = grace_until
-            self.graces.move_to_end(key)
-            if len(self.graces) > self._max_keys:
-                self.graces.popitem(last=False)
+        self.graces[key] = grace_until
+        self.graces.move_to_end(key)
+        if len(self.graces) > self._max_keys:
+            self.graces.popitem(last=False)
+        self.on_change(["unban", key, list(cleared), grace_until])
         return was is not None
 
     def in_grace(self, key: str, now: float) -> bool:
@@ -373,6 +436,10 @@ class MemoryStore:
     def bans(self, now: float) -> list[Ban]:
         """List the bans in force."""
         return [ban for ban in self.all_bans.values() if _in_force(ban, now)]
+
+    def watch_bans(self, changed: Callable[[str], None]) -> None:
+        """Call this with the key of each ban that begins, is replaced, or ends before its time."""
+        self._ban_changed = changed
 
     # --- to and from a snapshot -------------------------------------------------------------------------
 
@@ -389,32 +456,38 @@ class MemoryStore:
                 for key, counter in counters
                 if secrets or not key.startswith(SECRET)
             ),
-            "marks": list(self.marks.items()),
-            "graces": list(self.graces.items()),
-            "bans": ([b.key, b.rule, b.since, b.until, b.times, list(b.evidence)] for b in bans),
+            "marks": [(mark, min(until, LATEST)) for mark, until in self.marks.items()],
+            "graces": [(key, min(until, LATEST)) for key, until in self.graces.items()],
+            "bans": (row(ban) for ban in bans),
         }
 
     def load(self, found: dict[str, Any]) -> None:
         """Take what ``dump`` returned. Raises LookupError, TypeError or ValueError for anything else."""
         counters: OrderedDict[str, Counter] = OrderedDict()
         for key, kind, held in found["counters"][-self._max_keys :]:
-            counters[str(key)] = _loaded(kind, held)
-        marks = OrderedDict((str(k), float(t)) for k, t in found["marks"][-self._max_keys :])
-        graces = OrderedDict((str(k), float(t)) for k, t in found["graces"][-self._max_keys :])
-        bans = [
-            Ban(str(key), str(rule), float(since), float(until), int(times), tuple(map(str, why)))
-            for key, rule, since, until, times, why in found["bans"][-self._max_bans :]
-        ]
+            counters[text(key)] = _loaded(kind, held)
+        marks, graces = (
+            OrderedDict(
+                (text(key), instant(until)) for key, until in found[name][-self._max_keys :]
+            )
+            for name in ("marks", "graces")
+        )
+        bans = [ban_of_row(each) for each in found["bans"][-self._max_bans :]]
         self.counters, self.marks, self.graces = counters, marks, graces
         self.all_bans = OrderedDict((ban.key, ban) for ban in bans)
+
+    def apply(self, change: list[Any], now: float) -> None:
+        """Take what ``on_change`` was called with. Raises TypeError or ValueError for anything else."""
+        if change[0] == "ban":
+            self.ban(ban_of_row(change[1:]), now)
+            return
+        _, key, cleared, grace_until = change
+        names = [text(each) for each in cleared]
+        self.unban(text(key), names, instant(grace_until), now)
 
 
 def _unheard(places: Iterable[str]) -> None:
     """Take a notice that nobody waits for."""
-
-
-def _just(place: str) -> tuple[str, ...]:
-    return (place,) if place else ()
 
 
 def _flies(over: Sequence[Over]) -> Answer:
@@ -422,8 +495,8 @@ def _flies(over: Sequence[Over]) -> Answer:
 
 
 def _in_force(ban: Ban, now: float) -> bool:
-    """Return whether a ban is neither over nor of a time from which the clock was set back."""
-    return 0 < ban.until - now <= 2 * (ban.until - ban.since)
+    """Return whether a ban is neither removed, nor over, nor of a time from which the clock was set back."""
+    return ban.times > 0 and 0 < ban.until - now <= 2 * (ban.until - ban.since)
 
 
 def _dumped(counter: Counter) -> tuple[str, Any]:
@@ -436,8 +509,13 @@ def _dumped(counter: Counter) -> tuple[str, Any]:
 def _loaded(kind: str, held: Any) -> Counter:
     if kind == "distinct":
         distinct = DistinctCount()
-        distinct.members = {str(member): float(at) for member, at in held}
+        distinct.members = {text(member): instant(at) for member, at in held}
         return distinct
-    if not held:
+    if kind != "plain" or not held:
         raise ValueError
-    return PlainCount([{int(n): int(count) for n, count in buckets} for buckets in held])
+    return PlainCount([dict(map(_bucket_of_row, buckets)) for buckets in held])
+
+
+def _bucket_of_row(found: Any) -> tuple[int, int]:
+    which, count = found
+    return whole(which), whole(count, least=1)

@@ -158,7 +158,7 @@ class Occurrences:
 
     def _shut(self, decision: Decision, event: Event, who: Who) -> None:
         """Deny a login at a trap, whatever has become of its address, and say why."""
-        if self._engine.is_allowed(event.c):
+        if self._engine.is_allowed(event):
             return
         for rule in self._of("trap_users"):
             config = rule.config
@@ -179,7 +179,7 @@ class Occurrences:
         return [rule for rule in self._rules if rule.config.counts == kind]
 
     def _charged(self, rules: Iterable[Rule], who: Who, event: Event) -> tuple[Charged, ...]:
-        if self._engine.is_allowed(event.c):
+        if self._engine.is_allowed(event):
             return ()
         found = [rule.charge(who, who.places(), event.c) for rule in rules]
         in_grace, now = self._engine.store.in_grace, event.ts

@@ -4,21 +4,24 @@ import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 from ...analyzer.events import Event
 from ...analyzer.events import Policy as PolicyEvent
 from ..api import PASS, Delay, Deny, Drop, Verdict
 from ..masking import shown_name
+from .banrecords import time_of
 from .config import Policy
 from .rules import Charged, Who
 from .sessions import OpenSessions
-from .store import Answer, Ban, Charge, Store, Tally, Window
+from .store import Answer, Ban, Budget, Charge, Fate, Store, Tally, Window
 from .users import Passwords
 
 MISCONFIGURED: Final = "misconfigured"
 """The name under which the same wrong password of one client is reported."""
+
+WELCOME: Final = "welcome"
+"""The name under which it is reported that a welcome client has no tries left."""
 
 _MAX_DOUBLINGS: Final = 30
 
@@ -81,6 +84,21 @@ class Penalties:
             self._say(decision, event, each, tally, action)
             return
         raise AssertionError("a refusal has a rule")
+
+    def no_tries(
+        self, decision: Decision, event: Event, who: Who, budget: Budget, answer: Answer
+    ) -> None:
+        """Deny a welcome client that has no tries left, or whose tries are in flight for too long."""
+        held = answer.fate is Fate.HELD
+        self.counts["busy" if held else "deny"] += 1
+        decision.verdict = self._busy if held else Deny()
+        key, (count,) = self._shown(f"pair:{who.pair}"), answer.possible.counts
+        decision.events.append(
+            PolicyEvent(
+                *(event.c, event.ts, WELCOME, "busy" if held else "deny", key, "failures"),
+                *(count, budget.size, budget.size * budget.seconds, 0.0, False),
+            )
+        )
 
     def busy(
         self,
@@ -217,7 +235,7 @@ class Penalties:
         self.counts["ban"] += 1
         said = decision.events[-1]
         evidence = (
-            f"{_time(now)} {said.counted} {said.count} of {said.limit} in {said.window:g} s"
+            f"{time_of(now)} {said.counted} {said.count} of {said.limit} in {said.window:g} s"
             f" by {shown_name(said.key)}; the last one in session {event.c.uid}",
         )
         before = past.evidence[-9:] if past is not None else ()
@@ -293,7 +311,3 @@ def _slow(decision: Decision, seconds: float) -> None:
 def _target(who: Who, kind: str) -> str:
     value = "" if kind == "pair" and not who.address else who.value(kind)
     return f"{kind}:{value}" if value else ""
-
-
-def _time(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

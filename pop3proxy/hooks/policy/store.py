@@ -9,9 +9,12 @@ What is asked when a client connects (``ban_of``, ``ban``, ``in_grace``) is answ
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
+
+if TYPE_CHECKING:
+    from .memory import MemoryStore
 
 T = TypeVar("T")
 
@@ -48,6 +51,19 @@ class Charge(NamedTuple):
     place: str = ""
     kind: int = -1
     least: int = 0
+
+
+class Budget(NamedTuple):
+    """What welcome clients have in place of rules: ``size`` tries at once, and one more each ``seconds``.
+
+    Clients are welcome while ``mark`` is set. ``key`` names both the place where their attempts are in flight
+    and the mark of what is spent: it ends when all tries are there again.
+    """
+
+    mark: str
+    key: str
+    size: int
+    seconds: float
 
 
 class Flight(NamedTuple):
@@ -94,7 +110,8 @@ class Attempt(NamedTuple):
     ``repeat`` is the count of one wrong password of one client: if it is not 0 the attempt counts for
     nothing, and is in flight at ``tries`` alone; None if no password is seen. Only one attempt is in flight
     at ``tries``, the same password of the same client by one mechanism, and while the mark of that name is
-    set a repeated one is held. If the mark ``welcome`` is set, charges that can be are waived.
+    set a repeated one is held. If the mark ``welcome`` is set, charges that can be are waived. The first of
+    the ``budgets`` whose clients are welcome counts in place of all charges: a failure takes one try of it.
 
     Attempts that are in flight for ``wait`` seconds are overdue: no other attempt is held because of them.
     They count as failures if ``overdue_fail`` is true, else as nothing.
@@ -107,18 +124,21 @@ class Attempt(NamedTuple):
     tries: str = ""
     wait: float = 10.0
     overdue_fail: bool = True
+    budgets: tuple[Budget, ...] = ()
 
 
 class Settlement(NamedTuple):
     """What became of an attempt, or of a login that was not seen to be tried.
 
     The ``flight`` ends, the counts ``cleared`` begin at 0, and ``charges`` are added, so that whoever hears
-    of the end finds them. ``asked`` are only looked up. ``marks`` are set for so many seconds. The mark
-    ``home`` is looked up. A flight that is never settled must come to an end by itself.
+    of the end finds them. ``asked`` are only looked up. A try of the budget ``spent`` is taken. ``marks`` are
+    set for so many seconds. The mark ``home`` is looked up. A flight that is never settled must come to an
+    end by itself.
     """
 
     flight: Flight | None = None
     charges: tuple[Charge, ...] = ()
+    spent: Budget | None = None
     marks: tuple[tuple[str, float], ...] = ()
     cleared: tuple[str, ...] = ()
     home: str = ""
@@ -139,6 +159,7 @@ class Answer(NamedTuple):
     ``repeats`` is the count of ``repeat``. Of a held attempt, ``place`` is where something must settle first,
     ``held_by`` the number of the charge that asks for it (-1 if it is ``tries``), ``possible`` how that would
     stand if all failed, and ``again`` the time at which to ask about it again if no notice comes before.
+    ``budget`` is the number of the budget that counts, -1 if none does; ``possible`` is then of its tries.
     """
 
     fate: Fate = Fate.FLIES
@@ -149,6 +170,17 @@ class Answer(NamedTuple):
     held_by: int = -1
     possible: Tally = Tally(())
     again: float = 0.0
+    budget: int = -1
+
+
+def places_of(attempt: Attempt, answer: Answer) -> tuple[str, ...]:
+    """Return where an attempt is in flight that the store has let fly."""
+    tries = (attempt.tries,) if attempt.tries else ()
+    if answer.repeats:
+        return tries
+    if answer.budget >= 0:
+        return (attempt.budgets[answer.budget].key, *tries)
+    return attempt.flight.places
 
 
 class Settled(NamedTuple):
@@ -162,7 +194,8 @@ class Settled(NamedTuple):
 class Ban:
     """Somebody is kept out; ``key`` is like ``address:192.0.2.1``. Times are in seconds since the epoch.
 
-    ``times`` counts the bans of this key, this one included; ``evidence`` are lines for people to read.
+    ``times`` counts the bans of this key, this one included; 0 if it was removed. ``evidence`` are lines for
+    people to read.
     """
 
     key: str
@@ -184,16 +217,20 @@ class Store(Protocol):
     """Called with the places at which a flight has ended, here or in another process: what is held there
     should be asked about again. Notices may get lost, and then ``Answer.again`` says when to ask."""
 
+    @property
+    def memory(self) -> "MemoryStore":
+        """What is kept in this process: counts, of a shared store those made here, and all bans."""
+
     def attempt(self, attempt: Attempt, now: float) -> Answer | Deferred[Answer]:
         """Let an attempt fly, hold it or refuse it."""
 
     def flies_at_once(
-        self, flight: Flight, keys: Iterable[str], rooms: Iterable[tuple[str, int]]
-    ) -> bool:
+        self, attempt: Attempt, keys: Iterable[str], rooms: Iterable[tuple[str, int]], now: float
+    ) -> Answer | None:
         """Let an attempt fly if none of these counts exists, and each place has room for more in flight.
 
-        Then no rule can refuse or hold it, and much need not be worked out. A store that cannot know that at
-        once returns False, and does nothing.
+        Then no rule can refuse or hold it, and its charges need not be worked out. A store that cannot know
+        that at once returns None, and does nothing.
         """
 
     def settle(self, settlement: Settlement, now: float) -> Settled | Deferred[Settled]:
@@ -222,3 +259,6 @@ class Store(Protocol):
 
     def bans(self, now: float) -> list[Ban]:
         """List the bans in force."""
+
+    def watch_bans(self, changed: Callable[[str], None]) -> None:
+        """Call this with the key of each ban that begins, is replaced, or ends before its time."""

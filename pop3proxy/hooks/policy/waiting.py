@@ -84,6 +84,10 @@ class WaitingRoom:
         """Return how many are held."""
         return len(self._held)
 
+    def held_at(self, place: str) -> int:
+        """Return how many are held for a place or address."""
+        return self._crowd[place]
+
     def hold(
         self, attempt: Attempt, waiter: Waiter, answer: Answer, now: float
     ) -> "Answer | Deferred[Answer]":

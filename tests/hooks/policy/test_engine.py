@@ -31,7 +31,7 @@ NOW = 1_764_000_000.0
 HOST = "192.0.2.1"
 
 
-class Held(Verdict):
+class Held:
     """No verdict yet; ``later`` is what it comes to, as far as it has."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class World:
     def connect(self, c: Connection) -> Verdict:
         return self._verdict(self.engine.connect(Connect(c, self.now)))
 
-    def attempt(self, c: Connection, user: str, password: str, mech: str = "PLAIN") -> Verdict:
+    def attempt(self, c: Connection, user: str, password: str, mech: str = "PLAIN") -> Any:
         found = self.engine.attempt(LoginAttempt(c, self.now, user, password, mech))
         if not isinstance(found, Deferred):
             return self._verdict(found)
@@ -103,7 +103,7 @@ class World:
         end = SessionEnd(c, self.now, "", "none", *none, 0.0, reason, 0, "whole", closing=closing)
         self._verdict(self.engine.ended(end))
 
-    def guess(self, user: str, password: str, host: str = HOST, **more: Any) -> Verdict:
+    def guess(self, user: str, password: str, host: str = HOST, **more: Any) -> Any:
         """Try a wrong login in a session of its own; return the verdict that it met."""
         c = self.client(host)
         verdict = self.connect(c)
@@ -286,7 +286,7 @@ def test_two_thousand_are_held_in_all() -> None:
 
 def reach(world: World, times: int, password: str = "stale", mech: str = "PLAIN") -> list[float]:
     """Send one wrong password in sessions that do not wait; return when it reached the server."""
-    met: list[tuple[Connection, Verdict]] = []
+    met: list[tuple[Connection, Any]] = []
     reached: list[float] = []
     for _ in range(times):
         c = world.client()
@@ -376,8 +376,8 @@ def test_who_leaves_while_the_store_is_asked_leaves_nothing_behind() -> None:
     asked: list[tuple[Deferred[Answer], Answer]] = []
 
     class Slow(MemoryStore):
-        def flies_at_once(self, *_: Any) -> bool:
-            return False
+        def flies_at_once(self, *_: Any) -> None:
+            return None
 
         def attempt(self, attempt: Attempt, now: float) -> Any:
             waiting: Deferred[Answer] = Deferred()
@@ -616,8 +616,89 @@ def test_a_rule_s_ban_of_a_user_leaves_in_who_is_welcome() -> None:
 def test_who_is_welcome_may_not_guess_without_end() -> None:
     world = World()
     world.log_in("bob", "right")
+    verdicts = [world.guess("bob", f"guess{n}") for n in range(15)]
+    assert verdicts == [PASS] * 10 + [Deny()] * 5
+    assert {(event.rule, event.action, event.key) for event in world.events} == {
+        ("welcome", "deny", f"pair:{HOST}|bob")
+    }
+    assert (world.events[0].count, world.events[0].limit) == (11, 10)
+    # One more each 288 seconds.
+    world.now += 288
+    assert world.guess("bob", "guess") is PASS
+    assert world.guess("bob", "another") == Deny()
+
+
+def test_the_owner_gets_in_beside_a_stale_phone_that_shows_no_password() -> None:
+    world = World()
+    world.log_in("bob", "right")
+    seen = 0
+    for turn in range(3600):
+        world.now += 9.5
+        seen += world.guess("bob", "", mech="CRAM-MD5") is PASS
+        if turn % 36 == 35:
+            world.now += 0.5
+            assert world.log_in("bob", "right") is PASS
+    hours = (world.now - NOW) / 3600
+    assert 9 < hours < 10
+    assert seen <= 10 + hours * 3600 / 288 + 1
+    # Nobody is banned, and no other account or address is hurt.
+    assert not world.engine.store.bans(world.now)
+    assert world.log_in("carol", "right") is PASS
+    assert world.log_in("bob", "right", "203.0.113.9") is PASS
+
+
+def test_a_stranger_at_the_owner_s_address_has_three_hundred_guesses_a_day() -> None:
+    world = World()
+    world.log_in("bob", "right")
+    seen = 0
+    for n in range(24 * 60):
+        seen += world.guess("bob", f"guess{n}") is PASS
+        world.now += 60
+    assert 300 <= seen <= 310
+
+
+def test_failures_of_a_welcome_client_count_for_nobody_else() -> None:
+    user = {**rule("failures", "user", 3, "deny"), "name": "u"}
+    address = {**rule("failures", "address", 3, "ban"), "name": "a"}
+    world = World([rule("failures", "pair", 2, "deny"), user, address])
+    world.log_in("bob", "right")
+    verdicts = [world.guess("bob", f"old{n}") for n in range(9)]
+    assert verdicts == [PASS] * 9
+    assert world.guess("carol", "x") is PASS
+    assert world.guess("bob", "x", "203.0.113.9") is PASS
+    assert not world.engine.store.bans(NOW)
+
+
+def test_a_password_that_is_known_to_be_wrong_takes_no_try() -> None:
+    world = World()
+    world.log_in("bob", "right")
+    for _ in range(50):
+        assert world.guess("bob", "stale") is PASS
+        world.now += 2
     verdicts = [world.guess("bob", f"guess{n}") for n in range(10)]
-    assert sum(isinstance(verdict, Deny) for verdict in verdicts) == 5
+    assert verdicts == [PASS] * 9 + [Deny()]
+
+
+def test_tries_are_spent_also_by_who_does_not_wait_and_held_in_flight() -> None:
+    world = World()
+    world.log_in("bob", "right")
+    tried = [(world.client(), f"guess{n}") for n in range(15)]
+    met = [world.attempt(c, "bob", password) for c, password in tried]
+    assert [verdict is PASS for verdict in met] == [True] * 10 + [False] * 5
+    assert all(isinstance(verdict, Held) for verdict in met[10:])
+    for c, _ in tried[:10]:
+        world.end(c, "client_closed")
+    assert [verdict.later for verdict in met[10:] if isinstance(verdict, Held)] == [Deny()] * 5
+
+
+@pytest.mark.parametrize(("known_by", "tries"), [("address", 5), ("network", 3)])
+def test_clients_of_a_known_network_have_three_tries(known_by: str, tries: int) -> None:
+    world = World(known_by=known_by)
+    world.log_in("bob", "right", "192.0.2.7")
+    verdicts = [world.guess("bob", f"guess{n}", "192.0.2.8") for n in range(8)]
+    assert [v != Deny() for v in verdicts] == [True] * tries + [False] * (8 - tries)
+    # Where the account itself is known there are ten.
+    assert [world.guess("bob", f"more{n}", "192.0.2.7") for n in range(10)] == [PASS] * 10
 
 
 def test_an_address_that_people_log_in_from_is_not_banned_but_strangers_are_denied() -> None:
@@ -654,10 +735,12 @@ def test_a_good_login_clears_the_pair_and_not_the_address() -> None:
     for n in range(2):
         world.guess("bob", f"{n}")
     world.log_in("bob", "right")
-    for n in range(2):
+    for n in range(3):
         assert world.guess("bob", f"again{n}") is PASS
+    # What bob fails at now is taken from the tries there.
     world.guess("eve", "x")
-    assert isinstance(world.guess("eve", "y"), Deny)
+    world.guess("eve", "y")
+    assert isinstance(world.guess("eve", "z"), Deny)
     assert world.events[-1].rule == "a"
 
 

@@ -10,7 +10,16 @@ import pytest
 
 from pop3proxy.hooks.policy import snapshot
 from pop3proxy.hooks.policy.memory import MemoryStore
-from pop3proxy.hooks.policy.store import Attempt, Ban, Charge, Flight, Settlement, Window
+from pop3proxy.hooks.policy.store import (
+    Answer,
+    Attempt,
+    Ban,
+    Budget,
+    Charge,
+    Flight,
+    Settlement,
+    Window,
+)
 
 NOW = 1_764_000_000.0
 WINDOWS = (Window(60.0, 3), Window(3600.0, 50))
@@ -110,7 +119,7 @@ def test_a_snapshot_is_written_in_another_thread_while_counting_goes_on(tmp_path
         failed(kept, charge(f"distinct{number}", "m"))
     with ThreadPoolExecutor(1) as threads:
         for number in range(20):
-            done = threads.submit(snapshot.writing(kept, path, secrets=True, lock=Lock()))
+            done = threads.submit(snapshot.writing(kept.dump(secrets=True), path, Lock()))
             turn = 0
             while not done.done():
                 failed(kept, charge(f"plain{turn % 50}"))
@@ -188,11 +197,26 @@ def test_a_write_that_fails_leaves_the_old_snapshot_and_nothing_beside_it(
 
 def test_an_attempt_flies_at_once_where_nothing_has_failed_and_there_is_room() -> None:
     kept = store()
-    one = Flight("F1", NOW, (), ("here", "there"))
-    assert kept.flies_at_once(one, ["k"], [("here", 1), ("there", 2)])
-    assert not kept.flies_at_once(Flight("F2", NOW, (), ("here",)), ["k"], [("here", 1)])
-    assert kept.flies_at_once(Flight("F3", NOW, (), ("there",)), ["k"], [("there", 2)])
-    kept.settle(Settlement(one), NOW)
+    tries = Budget("known", "tries", 2, 10.0)
+
+    def flies(name: str, places: tuple[str, ...], *rooms: tuple[str, int]) -> Answer | None:
+        one = Attempt(Flight(name, NOW, (), places), budgets=(tries,))
+        return kept.flies_at_once(one, ["k"], rooms, NOW)
+
+    assert flies("F1", ("here", "there"), ("here", 1), ("there", 2))
+    assert not flies("F2", ("here",), ("here", 1))
+    assert flies("F3", ("there",), ("there", 2))
+    kept.settle(Settlement(Flight("F1", NOW, (), ("here", "there"))), NOW)
     failed(kept, charge("k"))
-    assert not kept.flies_at_once(one, ["k"], [("here", 1)])
+    assert not flies("F1", ("here",), ("here", 1))
     assert set(kept.flights) == {"there"}
+    kept.counters.clear()
+    # Welcome clients fly so as long as no try of theirs is spent or in flight.
+    kept.settle(Settlement(marks=(("known", 100.0),)), NOW)
+    answer = flies("F4", ("here",), ("here", 1))
+    assert answer is not None
+    assert answer.budget == 0
+    assert set(kept.flights) == {"there", "tries"}
+    assert not flies("F5", ("here",), ("here", 1))
+    kept.settle(Settlement(Flight("F4", NOW, (), ("tries",)), spent=tries), NOW)
+    assert not flies("F6", ("here",), ("here", 1))

@@ -13,6 +13,7 @@ from pop3proxy.hooks.policy.store import (
     Answer,
     Attempt,
     Ban,
+    Budget,
     Charge,
     Fate,
     Flight,
@@ -31,7 +32,7 @@ NOW = 1_764_000_000.0
 
 STORES: dict[str, Callable[[], Store]] = {
     "memory": lambda: MemoryStore(1000, 100, 1000.0),
-    "redis": REDIS,
+    **REDIS,
 }
 
 WINDOWS = (Window(60.0, 3), Window(3600.0, 5))
@@ -44,7 +45,8 @@ IDS = count()
 @pytest.fixture(scope="module", autouse=True)
 def _redis_ends() -> Iterator[None]:
     yield
-    REDIS.end()
+    for stores in REDIS.values():
+        stores.end()
 
 
 @pytest.fixture(params=STORES)
@@ -273,7 +275,7 @@ def test_a_password_that_is_known_to_be_wrong_counts_nowhere_and_has_a_pace(stor
     first, second = again(plain()), again(plain())
     assert ask(store, first).repeats == 0
     marks = (("try", 2.0),)
-    settle(store, Settlement(first.flight, (plain(), REPEAT), marks))
+    settle(store, Settlement(first.flight, (plain(), REPEAT), marks=marks))
     answer = ask(store, second)
     assert (answer.fate, answer.repeats, answer.place) == (HELD, 1, "try")
     assert ask(store, second, NOW + 1.99).fate is HELD
@@ -284,6 +286,58 @@ def test_a_password_that_is_known_to_be_wrong_counts_nowhere_and_has_a_pace(stor
     assert [fate(store, plain(), now=NOW + 2) for _ in range(3)] == [FLIES, FLIES, HELD]
     settle(store, Settlement(second.flight._replace(places=("try",)), (REPEAT,)), NOW + 2)
     assert fail(store, plain(), NOW + 2) == (2, 2)
+
+
+# --- tries of welcome clients -----------------------------------------------------------------------------
+
+NEAR = Budget("near", "tries nearby", 1, 50.0)
+TRIES = Budget("known", "tries", 2, 10.0)
+
+
+def welcome(*charges: Charge) -> Attempt:
+    return trying(*charges)._replace(budgets=(TRIES, NEAR))
+
+
+def test_welcome_clients_have_tries_in_place_of_all_charges(store: Store) -> None:
+    for _ in range(3):
+        fail(store, plain())
+    assert ask(store, welcome(plain())).fate is REFUSED
+    settle(store, Settlement(marks=(("known", 1000.0),)))
+    first, second, third = (welcome(plain()) for _ in range(3))
+    for each in (first, second):
+        answer = ask(store, each)
+        assert (answer.fate, answer.welcome, answer.budget) == (FLIES, True, 0)
+    answer = ask(store, third)
+    assert (answer.fate, answer.place, answer.possible.counts) == (HELD, "tries", (3,))
+    # In flight they count for nothing else.
+    assert [fate(store, plain("other")) for _ in range(4)] == [FLIES] * 3 + [HELD]
+    settle(store, Settlement(first.flight._replace(places=("tries",)), spent=TRIES))
+    assert ask(store, third).fate is HELD
+    settle(store, Settlement(second.flight._replace(places=("tries",)), spent=TRIES))
+    answer = ask(store, third)
+    assert (answer.fate, answer.budget, answer.possible.counts) == (REFUSED, 0, (3,))
+    assert ask(store, third, NOW + 9.9).fate is REFUSED
+    assert ask(store, third, NOW + 10).fate is FLIES
+    assert ask(store, welcome(plain()), NOW + 10).fate is HELD
+
+
+def test_the_first_mark_that_is_set_says_which_tries_there_are(store: Store) -> None:
+    settle(store, Settlement(marks=(("near", 1000.0),)))
+    answer = ask(store, welcome(plain()))
+    assert (answer.fate, answer.budget) == (FLIES, 1)
+    assert ask(store, welcome(plain())).place == "tries nearby"
+    settle(store, Settlement(marks=(("known", 1000.0),)))
+    assert ask(store, welcome(plain())).budget == 0
+
+
+def test_tries_that_are_spent_come_back_one_by_one_up_to_all(store: Store) -> None:
+    settle(store, Settlement(marks=(("known", 1000.0),)))
+    for _ in range(2):
+        settle(store, Settlement(spent=TRIES))
+    one = welcome()
+    assert [ask(store, each, NOW + 15).fate for each in (one, welcome())] == [FLIES, HELD]
+    settle(store, Settlement(one.flight._replace(places=("tries",))), NOW + 15)
+    assert [ask(store, welcome(), NOW + 500).fate for _ in range(3)] == [FLIES, FLIES, HELD]
 
 
 # --- bans -------------------------------------------------------------------------------------------------
@@ -312,6 +366,20 @@ def test_an_unban_clears_counts_and_gives_grace(store: Store) -> None:
     assert store.in_grace(ban().key, NOW + 49)
     assert not store.in_grace(ban().key, NOW + 50)
     assert not store.unban(ban().key, (), NOW + 50, NOW)
+
+
+def test_what_watches_bans_hears_of_each_that_begins_changes_or_ends_early(store: Store) -> None:
+    heard: list[str] = []
+    store.watch_bans(heard.append)
+    store.ban(ban(), NOW)
+    store.ban(ban(until=NOW + 200), NOW)
+    store.unban(ban().key, (), NOW + 50, NOW)
+    store.unban(ban().key, (), NOW + 50, NOW)
+    assert heard == [ban().key] * 3
+    # There is room for a hundred: another drives the oldest out.
+    for number in range(101):
+        store.ban(ban(f"address:{number}"), NOW)
+    assert heard[3:] == [*(f"address:{n}" for n in range(100)), "address:0", "address:100"]
 
 
 # --- against plain models ---------------------------------------------------------------------------------

@@ -87,9 +87,8 @@ def _unguarded(run: Run) -> Iterator[Breach]:
         bytes(run.tapped.sent), bytes(run.played.sent), True
     ):
         yield Breach(run.way, "changed bytes", "the server was not sent what the client sent")
-    if run.tapped is not None and not _same_or_cut(
-        bytes(run.tapped.answered), run.played.received, run.cut
-    ):
+    # A reset, by a server that leaves while it is spoken to, takes what was not read yet away.
+    if run.tapped is not None and not run.tapped.answered.startswith(run.played.received):
         yield Breach(run.way, "changed answers", "the client did not get what the server said")
     # Twisted's server judges clients that have logged in, which is against RFC 5034 section 4.
     first = next((n for n, one in enumerate(run.judged) if one.accepted), len(run.judged))

@@ -233,16 +233,25 @@ end
 local FLIES, REFUSED, HELD = 0, 1, 2
 
 -- Returns: fate, welcome, repeats, number of the charge that holds (-1: the same password before), number of the
--- place (0 if none), milliseconds until to ask again; how many charges are over, and their numbers and counts; and
--- the counts of the charge that holds, if all that is in flight failed.
+-- place (0 if none, below 0 that of a budget), milliseconds until to ask again; the number of the budget that counts
+-- (-1: none); how many charges are over, and their numbers and counts; and the counts of the charge that holds, or of
+-- the budget that holds or refuses, if all that is in flight failed.
 local function attempt()
     local wait, overdue_fail, flight = number(), text() == '1', text()
     local all, tries = places(), number()
-    local welcome = text() == '1' and left() or 0
+    local welcome, budget, budgets = text() == '1' and left() or 0, -1, {}
+    for i = 1, number() do
+        local one = {welcome = left() > 0, place = key(), level = key()}
+        one.size, one.seconds = number(), number()
+        budgets[i] = one
+        if one.welcome and budget < 0 then
+            budget = i - 1
+        end
+    end
 
     local function answer(fate, repeats, by, place, again, over, counts)
         local milliseconds = again == math.huge and 0 or math.max(0, math.ceil((again - now) * 1000))
-        local reply = {fate, welcome, repeats, by, place, milliseconds, #over}
+        local reply = {fate, welcome, repeats, by, place, milliseconds, budget, #over}
         for _, one in ipairs(over) do
             reply[#reply + 1] = one.number
             for _, count in ipairs(one.counts) do
@@ -253,7 +262,8 @@ local function attempt()
             reply[#reply + 1] = count
         end
         if fate == HELD then
-            redis.call('SET', all[place] .. ':w', '1', 'PX', math.ceil(wait * 1000) + 1000)
+            local name = place > 0 and all[place] or budgets[-place].place
+            redis.call('SET', name .. ':w', '1', 'PX', math.ceil(wait * 1000) + 1000)
         end
         return reply
     end
@@ -275,6 +285,21 @@ local function attempt()
             take_off(flight, pace and {all[tries]} or {})
             return answer(FLIES, repeats, -1, 0, math.huge, {})
         end
+    end
+
+    if budget >= 0 then
+        local one = budgets[budget + 1]
+        local overdue, waiting, again = in_flight(one.place, wait)
+        local spent = math.max(0, tonumber(redis.call('GET', one.level) or '0') - now) / one.seconds
+        local failed = math.ceil(spent - 1e-6) + (overdue_fail and #overdue or 0) + 1
+        if failed > one.size then
+            return answer(REFUSED, 0, -1, 0, math.huge, {}, {failed})
+        end
+        if failed + #waiting > one.size then
+            return answer(HELD, 0, -1, -budget - 1, again, {}, {failed + #waiting})
+        end
+        take_off(flight, {one.place, tries > 0 and all[tries] or nil})
+        return answer(FLIES, 0, -1, 0, math.huge, {})
     end
 
     local cards, over, holds, refused = {}, {}, nil, false
@@ -319,6 +344,11 @@ local function settle()
     end
     for i = 1, number() do
         mark(key(), number())
+    end
+    if text() == '1' then
+        local name, seconds = key(), number()
+        local ends = math.max(now, tonumber(redis.call('GET', name) or '0')) + seconds
+        redis.call('SET', name, exactly(ends), 'PX', math.ceil((ends - now) * 1000) + 1000)
     end
     local reply = {text() == '1' and left() or 0}
     for _, some in ipairs({added, charges()}) do

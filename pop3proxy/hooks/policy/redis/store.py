@@ -10,16 +10,18 @@ import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
+from txredisapi import ResponseError
 
+from ..banrecords import ban_of_row, ended, instant, row
 from ..config import Policy, PolicyRedis
 from ..memory import MemoryStore
 from ..store import (
@@ -27,6 +29,7 @@ from ..store import (
     Answer,
     Attempt,
     Ban,
+    Budget,
     Charge,
     Fate,
     Flight,
@@ -34,8 +37,13 @@ from ..store import (
     Settled,
     Settlement,
     Tally,
+    places_of,
 )
-from .link import TROUBLES, Link, RedisTrouble
+from .clock import SharedClock
+from .former import FormerNames
+from .link import TROUBLES, Link
+from .names import tagged, untagged
+from .words import RedisTrouble, in_words
 
 T = TypeVar("T")
 
@@ -64,6 +72,9 @@ _FATES: Final = (Fate.FLIES, Fate.REFUSED, Fate.HELD)
 
 _BEATS_UNHEARD: Final = 5
 """Own messages that may be under way at once."""
+
+_SAME: Final = 0.001
+"""Seconds that the same time may differ by."""
 
 _MARK_SECONDS: Final = 365 * 86400
 
@@ -141,15 +152,17 @@ class RedisStore:
         self._clock = clock
         secret = policy.fingerprint_key.encode("utf-8", "surrogateescape")
         self._secret = hashlib.blake2b(secret, person=b"pop3proxy.redis").digest()
-        self._prefix = config.prefix.encode("utf-8", "surrogateescape")
-        self._channel = self._prefix + b"bans"
-        self._settled_channel = self._prefix + b"settled"
+        self._prefix = tagged(config.prefix)
+        self._shared = SharedClock()
+        self._time_untold = False
+        self._channel = untagged(config.prefix) + b"bans"
+        self._settled_channel = untagged(config.prefix) + b"settled"
         self.on_settled: Callable[[Iterable[str]], None] = lambda places: None
         self.memory.on_settled = self._settled_in_memory
         self._named: OrderedDict[bytes, str] = OrderedDict()  # places where something is held
         self._name_here = secrets.token_hex(8)
         # On its own channel a proxy hears whether it still hears.
-        self._own_channel = self._prefix + b"beat:" + self._name_here.encode()
+        self._own_channel = untagged(config.prefix) + b"beat:" + self._name_here.encode()
         self._patience = str(PATIENCE).encode()
         self._parts = str(BUCKETS).encode()
         self._reactor: Any = None
@@ -206,7 +219,7 @@ class RedisStore:
         if not self._may_ask():
             return self.memory.attempt(attempt, now)
         keys: list[bytes] = []
-        args = [b"attempt", _number(now), self._patience, self._parts]
+        args = [b"attempt", self._at(now), self._patience, self._parts]
         self._put_attempt(attempt, now, keys, args)
 
         def read(reply: list[int]) -> Answer:
@@ -214,14 +227,15 @@ class RedisStore:
             self._learn_mark(attempt.welcome, reply[1], now)
             if answer.fate is Fate.FLIES:
                 # Memory holds what Redis has decided.
-                self.memory.take_off(attempt, answer.repeats)
+                self.memory.take_off(attempt, answer)
             elif answer.fate is Fate.HELD:
                 self._name_place(answer.place)
             return answer
 
         def take_back(reply: list[int]) -> None:
             if _attempted(attempt, reply, now).fate is Fate.FLIES:
-                self._send_only(Settlement(attempt.flight), now)
+                places = places_of(attempt, _attempted(attempt, reply, now))
+                self._send_only(Settlement(attempt.flight._replace(places=places)), now)
 
         def alone() -> Answer:
             return self.memory.attempt(attempt, now)
@@ -229,10 +243,10 @@ class RedisStore:
         return self._ask(keys, args, _Question(read, alone, take_back))
 
     def flies_at_once(
-        self, flight: Flight, keys: Iterable[str], rooms: Iterable[tuple[str, int]]
-    ) -> bool:
-        """Return False: only Redis knows what others have in flight."""
-        return False
+        self, attempt: Attempt, keys: Iterable[str], rooms: Iterable[tuple[str, int]], now: float
+    ) -> Answer | None:
+        """Return None: only Redis knows what others have in flight."""
+        return None
 
     def settle(self, settlement: Settlement, now: float) -> "Settled | Deferred[Settled]":
         """Take what became of an attempt, in Redis and in memory."""
@@ -253,8 +267,8 @@ class RedisStore:
         self.memory.announced(flight, wait)
         if self._may_ask():
             keys: list[bytes] = []
-            args = [b"announce", _number(flight.at), self._patience, self._parts]
-            args.append(_number(flight.at - wait))
+            args = [b"announce", self._at(flight.at), self._patience, self._parts]
+            args.append(self._at(flight.at - wait))
             self._put_flight(flight, keys, args)
             self._send(keys, args)
 
@@ -301,10 +315,12 @@ class RedisStore:
     def _failed(self, failure: Failure, question: _Question[Any]) -> None:
         self.counts["redis_failed"] += 1
         if isinstance(failure.value, TROUBLES):
-            self._ill(_said(failure.value))
+            self._ill(in_words(failure.value))
+        elif isinstance(failure.value, (LookupError, TypeError, ValueError)):
+            self._ill("it answers what the proxy cannot read; mend policy.redis.url")
         else:
-            self._ill("an answer that makes no sense")
-            self._log.failure("Redis answered what the proxy cannot read", failure)
+            self._ill("an error in the proxy; report it")
+            self._log.failure("an answer of Redis could not be taken", failure)
         if question.open:
             question.timer.cancel()
             question.decide_alone()
@@ -342,6 +358,11 @@ class RedisStore:
         tries = places.index(attempt.tries) + 1 if attempt.tries else 0
         args.append(_number(tries))
         self._put_mark(attempt.welcome, now, keys, args)
+        args.append(_number(len(attempt.budgets)))
+        for budget in attempt.budgets:
+            keys += [self._name(kind, name) for kind, name in _named(budget)]
+            args += (_number(self._left(budget.mark, now)), _number(budget.size))
+            args.append(_number(budget.seconds))
         if attempt.repeat is None:
             args.append(b"0")
         else:
@@ -358,7 +379,7 @@ class RedisStore:
 
     def _settling(self, settlement: Settlement, now: float) -> tuple[list[bytes], list[bytes]]:
         keys: list[bytes] = []
-        args = [b"settle", _number(now), self._patience, self._parts]
+        args = [b"settle", self._at(now), self._patience, self._parts]
         self._put_flight(settlement.flight or _NO_FLIGHT, keys, args)
         args.append(_number(len(settlement.cleared)))
         keys += [self._name(b"c:", cleared) for cleared in settlement.cleared]
@@ -367,9 +388,18 @@ class RedisStore:
         for mark, seconds in settlement.marks:
             keys.append(self._name(b"m:", mark))
             args.append(_number(seconds))
+        if settlement.spent is None:
+            args.append(b"0")
+        else:
+            keys.append(self._name(b"m:", settlement.spent.key))
+            args += (b"1", _number(settlement.spent.seconds))
         self._put_mark(settlement.home, now, keys, args)
         self._put_charges(settlement.asked, (), keys, args)
         return keys, args
+
+    def _at(self, here: float) -> bytes:
+        """Write a time as all proxies have it."""
+        return _number(self._shared.shared(here))
 
     def _name_place(self, place: str) -> None:
         """Know what messages about a place mean, as something is held there."""
@@ -451,7 +481,7 @@ class RedisStore:
     def unban(self, key: str, cleared: Sequence[str], grace_until: float, now: float) -> bool:
         """End a ban here at once, and at the other proxies as soon as Redis can be told."""
         was = self.memory.unban(key, cleared, grace_until, now)
-        record: list[Any] = ["unban", key, grace_until, []]
+        record: list[Any] = ["unban", key, self._shared.shared(grace_until), []]
         message = [*record[:3], list(cleared)]
         names = [self._name(b"c:", each) for each in cleared]
         self._tell(key, record, message, grace_until, now, names)
@@ -465,8 +495,13 @@ class RedisStore:
         """List the bans in force."""
         return self.memory.bans(now)
 
+    def watch_bans(self, changed: Callable[[str], None]) -> None:
+        """Call this with the key of each ban that begins, is replaced, or ends before its time."""
+        self.memory.watch_bans(changed)
+
     def _tell_ban(self, ban: Ban, now: float) -> None:
-        record = ["ban", ban.key, ban.rule, ban.since, ban.until, ban.times, list(ban.evidence)]
+        since, until = self._shared.shared(ban.since), self._shared.shared(ban.until)
+        record = ["ban", *row(replace(ban, since=since, until=until))]
         self._tell(ban.key, record, record, ban.until + self._policy.ban_memory, now, [])
 
     def _tell(
@@ -483,8 +518,8 @@ class RedisStore:
             b"put",
             key.encode("utf-8", "surrogateescape"),
             json.dumps(record).encode(),
-            _number(forget),
-            _number(now),
+            self._at(forget),
+            self._at(now),
             _number(self._policy.max_bans),
             self._channel,
             json.dumps([self._name_here, *message]).encode(),
@@ -524,7 +559,7 @@ class RedisStore:
         self._telling -= 1
         # What was said of the key since is newer.
         self._untold.setdefault(key, told)
-        self._ill(_said(failure.value))
+        self._ill(in_words(failure.value))
 
     def _heard(self, channel: bytes, message: bytes) -> None:
         if channel == self._own_channel:
@@ -569,15 +604,21 @@ class RedisStore:
     def _take(self, key: str, record: list[Any]) -> None:
         now = self._clock()
         if record[0] == "ban":
-            _, _, rule, since, until, times, why = record
-            ban = Ban(key, str(rule), float(since), float(until), int(times), tuple(map(str, why)))
-            if self.memory.all_bans.get(key) != ban:
+            shared = ban_of_row(record[1:])
+            since, until = self._shared.here(shared.since), self._shared.here(shared.until)
+            ban = replace(shared, since=since, until=until)
+            if not _same(self.memory.all_bans.get(key), ban):
                 self.memory.ban(ban, now)
                 self.counts["redis_bans_heard"] += 1
                 self.on_ban(ban)
         elif record[0] == "unban":
-            until = float(record[2])
+            until = self._shared.here(instant(record[2]))
+            was = self.memory.past(key, now)
             self.memory.unban(key, [str(each) for each in record[3]], until, now)
+            if was is not None:
+                # So that it can be asked about; one that this proxy has ended says more.
+                over = ended(was, now, "removed at another proxy") if was.times else was
+                self.memory.ban(over, now)
             if until > now:
                 self._grace(key, until)
         else:
@@ -599,12 +640,12 @@ class RedisStore:
             try:
                 await self._take_part()
             except (*TROUBLES, TookTooLong) as problem:
-                self._ill(_said(problem))
+                self._ill(in_words(problem))
             except Exception:
                 # Whatever it is, Redis is to take part again when it is over.
                 self._ill("an error in the proxy; report it")
                 if not self._stopped:
-                    self._log.failure("the store in Redis begins anew")
+                    self._log.failure("taking part in Redis failed; it begins again")
             finally:
                 self._hang_up()
             if not self._stopped:
@@ -641,7 +682,7 @@ class RedisStore:
         while not self._stopped:
             await self._wait()
             if not link.alive:
-                raise RedisTrouble("the connection was lost" + link.why)
+                raise RedisTrouble(link.why)
             await self._beat(link)
 
     # --- well or not ------------------------------------------------------------------------------------
@@ -667,7 +708,7 @@ class RedisStore:
             self._log.warn(
                 "Redis at {url} is not asked any more: {why}; until it is well this proxy counts for itself",
                 url=self._config.url,
-                why=why.rstrip("."),
+                why=why,
             )
 
     def _recovered(self) -> None:
@@ -699,14 +740,65 @@ class RedisStore:
             raise RedisTrouble("it no longer pushes what is banned")
         if self._reactor.seconds() - began > self._config.time_limit:
             self._ill("no answer in time")
-        elif not self._well:
+            return
+        await self._look_at_clock(link)
+        if await self._timed(link.ask(b"GET", self._ban_keys[2])) != self._mark:
+            self._data_is_lost()
+            await self._catch_up(link)
+        if not self._well:
             self._recovered()
+
+    def _data_is_lost(self) -> None:
+        self.counts["redis_data_lost"] += 1
+        self._log.warn(
+            "Redis at {url} has lost its data; it is told again of {bans} bans, and counts begin again",
+            url=self._config.url,
+            bans=len(self.memory.bans(self._clock())),
+        )
+
+    async def _look_at_clock(self, link: Link) -> None:
+        """Compare the clock here with Redis's."""
+        asked = self._clock()
+        try:
+            there = await self._timed(Deferred.fromCoroutine(link.time()))
+        except ResponseError as problem:
+            if not self._time_untold:
+                self._time_untold = True
+                self._log.warn(
+                    "the clock cannot be compared with Redis's: {why}", why=in_words(problem)
+                )
+            return
+        said = self._shared.measured(there, asked, self._clock())
+        if said is not None:
+            self.counts["redis_clock"] += 1
+            level = LogLevel.warn if self._shared.ahead else LogLevel.info
+            self._log.emit(level, "{said}", said=said)
+
+    async def _read_former_names(self, link: Link) -> None:
+        """Read once what former versions wrote, before anything is under the names of this one."""
+        if await self._timed(link.ask(b"EXISTS", self._ban_keys[2])):
+            return
+        former = FormerNames(untagged(self._config.prefix), self._prefix, self._timed)
+        try:
+            found = await former.read(link)
+        except ResponseError as problem:
+            self._log.info("names of former versions are not read: {why}", why=in_words(problem))
+            return
+        if found is not None:
+            self._log.info(
+                "read under the names of former versions: {bans} bans and {marks} welcomes;"
+                " counts begin again",
+                bans=found.bans,
+                marks=found.marks,
+            )
 
     async def _catch_up(self, link: Link) -> None:
         """Read all bans, and find out which of those here are no longer there."""
         self._touched = set()
         self._beats = self._heard_beats = 0
         try:
+            await self._look_at_clock(link)
+            await self._read_former_names(link)
             keys = list(self._ban_keys)
             fresh = secrets.token_hex(8).encode()
             mark = await self._timed(link.bans(keys, [b"mark", fresh, _number(_MARK_SECONDS)]))
@@ -730,20 +822,24 @@ class RedisStore:
             if key in seen or key in self._untold:
                 continue
             if mark == self._mark:
-                del self.memory.all_bans[key]
+                self.memory.drop_ban(key)
             else:
                 self._tell_ban(ban, self._clock())
 
 
-def _said(problem: BaseException | None) -> str:
-    """Say in one line what is wrong; replies of Redis name no secrets."""
-    if isinstance(problem, TookTooLong):
-        return "no answer in time"
-    return " ".join(str(problem).split())[:200] or type(problem).__name__
+def _same(known: Ban | None, ban: Ban) -> bool:
+    """Return whether two bans are one, though their times went through another clock."""
+    if known is None or abs(known.since - ban.since) + abs(known.until - ban.until) > _SAME:
+        return False
+    return replace(known, since=ban.since, until=ban.until) == ban
 
 
 def _number(value: float) -> bytes:
     return repr(value).encode()
+
+
+def _named(budget: Budget) -> tuple[tuple[bytes, str], ...]:
+    return (b"m:", budget.mark), (b"f:", budget.key), (b"m:", budget.key)
 
 
 _NO_FLIGHT: Final = Flight("-", 0.0)
@@ -763,7 +859,7 @@ def _tallies(charges: Sequence[Charge], numbers: Iterator[int]) -> tuple[Tally, 
 
 def _attempted(attempt: Attempt, reply: list[int], now: float) -> Answer:
     """Read the answer about an attempt. Raises ValueError or IndexError if it makes no sense."""
-    fate, welcome, repeats, held_by, place, again, over, *numbers = reply
+    fate, welcome, repeats, held_by, place, again, budget, over, *numbers = reply
     rest = iter(numbers)
     found = []
     for _ in range(over):
@@ -771,12 +867,12 @@ def _attempted(attempt: Attempt, reply: list[int], now: float) -> Answer:
         if number < 0:
             raise ValueError("too few numbers")
         found.append(Over(number, _tally(attempt.charges[number], rest)))
-    answer = Answer(_FATES[fate], tuple(found), welcome > 0, repeats)
+    answer = Answer(_FATES[fate], tuple(found), welcome > 0 or budget >= 0, repeats, budget=budget)
+    possible = Tally(tuple(rest)) if held_by < 0 else _tally(attempt.charges[held_by], rest)
     if answer.fate is not Fate.HELD:
-        return answer
-    possible = Tally(()) if held_by < 0 else _tally(attempt.charges[held_by], rest)
+        return answer._replace(possible=possible)
     return answer._replace(
-        place=attempt.flight.places[place - 1],
+        place=attempt.budgets[-place - 1].key if place < 0 else attempt.flight.places[place - 1],
         held_by=held_by,
         possible=possible,
         # A message may get lost, or Redis be gone by then.
