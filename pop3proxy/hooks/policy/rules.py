@@ -77,7 +77,9 @@ class Rule:
         self.config = config
         self.windows = tuple(Window(limit.seconds, limit.count) for limit in config.limits)
         self.dry = policy.dry_run or config.dry_run
-        self.enforced = config.action in ("deny", "drop", "ban") and not config.of_success
+        # What is about a success refuses no attempt.
+        about_success = config.of_success or config.of_guess
+        self.enforced = config.action in ("deny", "drop", "ban") and not about_success
         self.reasons = frozenset(map(Reason, config.reasons or policy.reasons))
         # Counts of a rule that was changed otherwise than in its limits are not taken for its own.
         shape = f"{config.counts} {config.by} {[limit.seconds for limit in config.limits]}"

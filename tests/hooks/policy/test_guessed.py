@@ -237,3 +237,10 @@ def test_guesses_that_are_kept_are_bounded() -> None:
     assert [
         len(counter.members) for counter in counters.values() if hasattr(counter, "members")
     ] == [4]
+
+
+@pytest.mark.parametrize("action", ["deny", "drop", "ban"])
+def test_guesses_that_are_counted_refuse_no_attempt(action: str) -> None:
+    world = attacked(World(action), 10)
+    assert not world.policy.engine.rules.all[0].enforced
+    assert world.fail(OTHER, "another") is PASS
