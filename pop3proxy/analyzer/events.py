@@ -54,7 +54,8 @@ class Tls:
 
     ``version`` is like ``TLSv1.3``; ``server_name`` is what the client called the server (SNI, RFC 6066
     section 3) and ``next_protocol`` the protocol agreed on (ALPN, RFC 7301), both empty if there is none;
-    ``client`` is the subject of the client's certificate (RFC 4514), empty without one.
+    ``client`` is the subject of the client's certificate (RFC 4514), empty without one; ``ja4`` names the
+    client's program by its ClientHello, empty where the proxy has not seen that.
     """
 
     version: str
@@ -62,6 +63,7 @@ class Tls:
     server_name: str = ""
     next_protocol: str = ""
     client: str = ""
+    ja4: str = ""
 
 
 @dataclass(slots=True, eq=False)

@@ -29,6 +29,7 @@ from .allowances import Allowances
 from .attempts import ANSWER_TIME, Attempts, Flying
 from .banrecords import LATEST
 from .config import Policy
+from .geo import NOWHERE, Geo
 from .penalties import Decision, Penalties
 from .rules import Charged, Rules, Who, charged, counted
 from .store import (
@@ -53,7 +54,7 @@ from .waiting import Waiter, WaitingRoom
 T = TypeVar("T")
 R = TypeVar("R")
 
-_NO_PLACES: Final = ("", "", "", "", "")
+_NO_PLACES: Final = ("", "", "", "", "", "", "")
 """Where a login is in flight that was judged."""
 
 TRIES: Final = (10, 288.0)
@@ -93,6 +94,7 @@ class _Asked:
 class Engine:
     """Counts logins and says what becomes of them.
 
+    ``before_success`` is called with each success before anybody becomes welcome by it.
     Every method takes an event, whose stamp is the time, and returns a Decision, or a Deferred of one if
     the attempt is held or the store takes its time. ``counts`` has what is worth knowing.
     """
@@ -108,6 +110,7 @@ class Engine:
         """Take the rules, the key of the passwords' hashes, and where a number from 0 to 1 comes from.
 
         ``aside`` has a function called in a thread; without it that is done at once.
+        Raises PolicyFileError for what cannot be read of ``geo_files``.
         """
         self.policy = policy
         self.store = store
@@ -124,6 +127,13 @@ class Engine:
         self._sessions = self.penalties.sessions
         self.allowances = Allowances()
         self._reasons = frozenset(map(Reason, policy.reasons))
+        self._by_listener = self.rules.count_by("listener")
+        self._by_ja4 = self.rules.count_by("ja4")
+        self.geo = Geo(policy)
+        self._of_places = self.rules.of_places
+        self._asks_more = self._by_listener or self._by_ja4 or self._of_places
+        self.before_success: Callable[[LoginSuccess, Who], None] | None = None
+        self._denial = Deny(policy.users.denial)
         self._banned = Drop() if policy.banned == "drop" else Deny(policy.banned_reply)
         self._paces = 0 if policy.dry_run else policy.misconfigured_delay
         # They stand in place of the rules by pair: where there are none, nothing is said about pairs.
@@ -159,7 +169,7 @@ class Engine:
         ban = self._ban_of(who, c, now)
         if ban is not None and not _is_for_strangers(ban):
             decision = Decision()
-            self.penalties.turned_away(decision, event, ban, Deny())
+            self.penalties.turned_away(decision, event, ban, self._denial)
             return decision
         self.tries.goes_on(who.pair, now, self.policy.wait)
         self.attempts.opened(c.uid)
@@ -251,6 +261,8 @@ class Engine:
         flying = self._landed(event)
         who = self._who(event) if flying is None else flying.who
         self.tries.forget(who.pair)
+        if self.before_success is not None:
+            self.before_success(event, who)
         found = counted(self.rules.succeeding, who, _NO_PLACES, c)
         settlement = Settlement(
             None if flying is None else flying.flight,
@@ -319,6 +331,30 @@ class Engine:
         if not self.policy.end_sessions or key.startswith("user:"):  # who is logged in is welcome
             return set()
         return self._sessions.of(key)
+
+    # --- for what else is counted -----------------------------------------------------------------------
+
+    def is_allowed(self, event: Event) -> bool:
+        """Return whether a client is never counted, delayed, denied or banned."""
+        return self._is_allowed(event)
+
+    def whereabouts(self, c: Connection) -> Who:
+        """Return what is known of a client that has named no user."""
+        return Who(*self._whereabouts(c), "", "", "", *self._besides(c))
+
+    def reading(self, event: LoginAttempt | LoginSuccess | LoginFailure) -> Who:
+        """Return who tries to log in."""
+        return self._who(event)
+
+    @staticmethod
+    def home_mark(who: Who) -> str:
+        """Return the mark of an address that somebody logged in from; empty if there can be none."""
+        return _home(who)
+
+    @staticmethod
+    def welcome_mark(who: Who) -> str:
+        """Return the mark of an address that an account was logged in to from; empty if there can be none."""
+        return _welcome(who)
 
     # --- an attempt -------------------------------------------------------------------------------------
 
@@ -435,7 +471,7 @@ class Engine:
             ban = self._ban_of(who, event.c, now)
         if ban is not None and not (_is_for_strangers(ban) and answer.welcome):
             self._end(flight)
-            self.penalties.turned_away(decision, event, ban, Deny())
+            self.penalties.turned_away(decision, event, ban, self._denial)
             return
         if answer.over:
             self.penalties.would_refuse(decision, event, asked.charged, answer)
@@ -554,7 +590,16 @@ class Engine:
         user = self.users.key(event.user)
         place = unknown_place(event.c.listener) if event.c.orig_unknown else address
         pair = f"{place}|{user}" if place and user else ""
-        return Who(address, network, user, self.passwords.fingerprint(event.password), pair)
+        password = self.passwords.fingerprint(event.password)
+        if not self._asks_more:
+            return Who(address, network, user, password, pair)
+        return Who(address, network, user, password, pair, *self._besides(event.c))
+
+    def _besides(self, c: Connection) -> tuple[str, str, str, str]:
+        """Return what else some rules want to know of a client."""
+        where = self.geo.place(c.orig_h) if self._of_places and not c.orig_unknown else NOWHERE
+        ja4 = c.tls.ja4 if self._by_ja4 and c.tls is not None else ""
+        return (c.listener if self._by_listener else "", ja4, *where)
 
     def _whereabouts(self, c: Connection) -> tuple[str, str]:
         """Return the client's address and network as keys; a proxy's own address says nothing of a client."""

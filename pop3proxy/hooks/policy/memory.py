@@ -268,7 +268,8 @@ class MemoryStore:
             self._mark(budget.key, level + budget.seconds)
         for mark, seconds in settlement.marks:
             self._mark(mark, now + seconds)
-        tallies = tuple([self._standing(charge, now) for charge in settlement.charges])
+        asked = (*settlement.charges, *settlement.asked)
+        tallies = tuple([self._standing(charge, now) for charge in asked])
         settled = Settled(tallies, self._marked(settlement.home, now))
         if settlement.flight is not None:
             self._lands(settlement.flight)
@@ -392,6 +393,10 @@ class MemoryStore:
         key, _ = min(oldest, key=lambda item: item[1].total())
         del self.counters[key]
         self.evicted += 1
+
+    def may_hold(self, key: str) -> bool:
+        """Return whether there is a count of a key."""
+        return key in self.counters
 
     # --- bans -------------------------------------------------------------------------------------------
 

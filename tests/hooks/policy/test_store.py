@@ -494,3 +494,22 @@ def test_no_order_of_answers_lets_more_fly_than_the_limit(
             charges = (charge,) if move == "fail" else ()
             settle(store, Settlement(one.flight, charges))
             failed += [member] * len(charges)
+
+
+def test_what_is_only_asked_for_is_answered_behind_the_rest_and_stays_as_it_is(
+    store: Store,
+) -> None:
+    def asked() -> Settled:
+        return settle(store, Settlement(asked=(distinct("a"), plain())))
+
+    assert [tally.counts for tally in asked().tallies] == [(0, 0), (0, 0)]
+    added = Settlement(charges=(plain(),), asked=(distinct("a"),))
+    assert [tally.counts for tally in settle(store, added).tallies] == [(1, 1), (0, 0)]
+    assert [tally.counts for tally in asked().tallies] == [(0, 0), (1, 1)]
+
+
+def test_where_there_is_a_count_it_is_worth_asking(store: Store) -> None:
+    if isinstance(store, MemoryStore):
+        assert not store.may_hold("k")
+    settle(store, Settlement(charges=(plain(),)))
+    assert store.may_hold("k")
