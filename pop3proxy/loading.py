@@ -24,6 +24,7 @@ from .hooks.policy.commands import (
 from .hooks.policy.config import Policy
 from .hooks.policy.failedlogins import FailedLogins, PolicyUnusable
 from .hooks.policy.users import Passwords
+from .hooks.policy.watchedfiles import PolicyFileError
 from .problems import in_one_line
 
 GROUP = "pop3proxy.hooks"
@@ -57,8 +58,9 @@ def load_hooks(config: Config, live: bool = True) -> list[Hook]:
         hooks.append(CommandRules(rules))
     if config.policy is not None:
         try:
-            hooks.append(FailedLogins(config.policy, live=live))
-        except PolicyUnusable as problem:
+            policy = FailedLogins(config.policy, live=live)
+            hooks += (*policy.ears, policy)
+        except (PolicyFileError, PolicyUnusable) as problem:
             mistakes.append(str(problem))
     for index, entry in enumerate(config.hooks):
         try:

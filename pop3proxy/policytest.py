@@ -22,16 +22,21 @@ from .analyzer.events import (
     LoginFailure,
     LoginSuccess,
     Reason,
+    Reply,
+    Request,
     SessionEnd,
+    State,
     Tls,
 )
 from .analyzer.events import Policy as PolicyEvent
 from .config import AnalyzerOptions, ConfigError, load_apart
 from .hooks.logging.records import line
 from .hooks.masking import MASK, masked
-from .hooks.policy.config import Policy
+from .hooks.policy.config import Occurrence, Policy
 from .hooks.policy.failedlogins import FailedLogins
+from .hooks.policy.occurrences import DENYING
 from .hooks.policy.penalties import MISCONFIGURED
+from .hooks.policy.watchedfiles import PolicyFileError
 from .replay.captures import STANDARD_INPUT, CaptureError, CaptureFile, NoCapture
 
 MAX_SESSIONS: Final = 100_000
@@ -72,7 +77,10 @@ def test(source: str, path: str, partial: bool) -> int:
     rules = config.policy
     if rules is None:
         raise ConfigError([f"{path}: has no [policy] to try; add [policy] for the default rules"])
-    hook = Trial(rules)
+    try:
+        hook = Trial(rules)
+    except PolicyFileError as problem:
+        raise ConfigError([str(problem)]) from None
     summary = Summary(hook)
     # A Hook emits what it decides to whoever delivers events: here, to the summary.
     hook.emit = summary.take
@@ -80,7 +88,15 @@ def test(source: str, path: str, partial: bool) -> int:
         if _is_log(source):
             unjudged = _judge_events(source, hook, rules, partial)
         else:
-            unjudged = _for_one_listener(rules)
+            unjudged = tuple(
+                dict.fromkeys(
+                    (
+                        *_that_count(rules, UNSEEN_IN_CAPTURES),
+                        *_for_one_listener(rules),
+                        *_by_ja4(rules),
+                    )
+                )
+            )
             _judge_capture(source, hook, summary.take, config.analyzer)
     except OSError as problem:
         return _complain(f"{source}: cannot be read: {problem.strerror}; give {FORMATS}")
@@ -90,6 +106,13 @@ def test(source: str, path: str, partial: bool) -> int:
         return _complain(str(problem))
     summary.show(unjudged)
     return 0
+
+
+UNSEEN: Final = frozenset({"handshakes_failed"})
+"""What no log and no capture shows whole: a client whose first bytes fail as TLS has no session."""
+
+UNSEEN_IN_CAPTURES: Final = frozenset({*UNSEEN, "denied"})
+"""In a capture a denial looks like an answer of the server."""
 
 
 class _CannotJudge(Exception):
@@ -104,6 +127,16 @@ class Trial(FailedLogins):
         super().__init__(policy, live=False)
         self.attempts = 0
         self.failures = 0
+
+    def pop3_policy(self, event: PolicyEvent) -> None:
+        """Note that the policy of the time denied the login whose failure comes next."""
+        if event.action in DENYING and not event.dry_run:
+            self.has_denied(event.c.uid)
+
+    def occurred(self, kind: Occurrence, event: Event) -> None:
+        """Count what old traffic shows."""
+        if kind not in UNSEEN:
+            super().occurred(kind, event)
 
     def pop3_login_attempt(self, event: LoginAttempt) -> Any:
         """Judge an attempt."""
@@ -173,7 +206,9 @@ def _judge_capture(
 
     try:
         with closing(CaptureFile(source)) as capture:
-            running = Replay(capture, (), None, (hook,), options.auth_resp_code, options.table())
+            running = Replay(
+                capture, (), None, (*hook.ears, hook), options.auth_resp_code, options.table()
+            )
             # Set anew: whoever delivers the replay's events has put itself there.
             hook.emit = take
             running.run(capture.frames())
@@ -193,21 +228,38 @@ def _judge_events(source: str, hook: FailedLogins, rules: Policy, partial: bool)
             " set policy.fingerprint_key for logs to come, or try the others with --partial"
         )
     sessions: dict[str, Connection] = {}
+    listening = (*hook.ears, hook)
     for event in _events(source, sessions):
         if len(sessions) > MAX_SESSIONS:
             oldest = sessions.pop(next(iter(sessions)))
             hook.pop3_session(_end(oldest, event.ts, "none"))
         # What would be held flies when others have settled, or has its answer in the log before that.
-        getattr(hook, event.name)(event)
+        for each in listening:
+            if (judge := getattr(each, event.name, None)) is not None:
+                judge(event)
     unheard = _for_one_listener(rules)
     if unheard and not _lacks_listeners(source):
         unheard = ()
-    return tuple(dict.fromkeys((*(needed if lacking else ()), *unheard)))
+    unseen = _that_count(rules, UNSEEN)
+    if (by_ja4 := _by_ja4(rules)) and _lacks_ja4(source):
+        unseen = (*unseen, *by_ja4)
+    return tuple(dict.fromkeys((*(needed if lacking else ()), *unseen, *unheard)))
+
+
+def _that_count(rules: Policy, unseen: frozenset[str]) -> tuple[str, ...]:
+    return tuple(rule.name for rule in rules.rules if rule.counts in unseen)
+
+
+def _by_ja4(rules: Policy) -> tuple[str, ...]:
+    """Name the rules that count by JA4: no capture shows logins inside TLS, and old logs do not name it."""
+    return tuple(rule.name for rule in rules.rules if rule.by == "ja4")
 
 
 def _for_one_listener(rules: Policy) -> tuple[str, ...]:
-    """Name the rules for one listener: no capture says on which one a client was, nor do old logs."""
-    return tuple(rule.name for rule in rules.rules if rule.listener is not None)
+    """Name the rules for or by a listener: no capture says on which one a client was, nor do old logs."""
+    return tuple(
+        rule.name for rule in rules.rules if rule.listener is not None or rule.by == "listener"
+    )
 
 
 def _records(source: str) -> Iterator[dict[str, Any]]:
@@ -228,6 +280,16 @@ def _lacks_passwords(source: str) -> bool:
         record.get("event") == LoginFailure.name
         and record.get("password") == MASK
         and not record.get("password_fp")
+        for record in _records(source)
+    )
+
+
+def _lacks_ja4(source: str) -> bool:
+    """Return whether a login inside TLS does not say by which program it was."""
+    return any(
+        record.get("event") == LoginAttempt.name
+        and "tls_version" in record
+        and not record.get("tls_ja4")
         for record in _records(source)
     )
 
@@ -269,28 +331,59 @@ def _event(record: dict[str, Any], sessions: dict[str, Connection]) -> Event | N
         )
         c.orig_unknown = record.get("orig_unknown") is True
     if "tls_version" in record:
-        c.tls = Tls(str(record["tls_version"]), str(record["tls_cipher"]))
-    if name == Connect.name:
-        return Connect(c, ts)
+        ja4 = str(record.get("tls_ja4", ""))
+        c.tls = Tls(str(record["tls_version"]), str(record["tls_cipher"]), ja4=ja4)
     if name == SessionEnd.name:
         sessions.pop(uid, None)
-        return _end(c, ts, str(record["reason"]))
-    login = str(record["user"]), _password(record), str(record["mechanism"])
-    number = int(record.get("attempt", 0))  # old logs have none
-    if name == LoginAttempt.name:
-        return LoginAttempt(c, ts, *login, number)
+        return _end(c, ts, str(record["reason"]), str(record.get("inspected", "whole")))
     if name == LoginSuccess.name:
-        return LoginSuccess(c, ts, *login, number)
-    return LoginFailure(c, ts, *login, Reason(record["reason"]), str(record["code"]), number)
+        c.state = State.TRANSACTION
+    return _MAKERS[name](c, ts, record)
 
 
-def _end(c: Connection, ts: float, reason: str) -> SessionEnd:
-    return SessionEnd(c, ts, "", "none", *(0, 0, 0, 0, 0, 0), 0.0, reason, 0, "whole")
+def _end(c: Connection, ts: float, reason: str, inspected: str = "whole") -> SessionEnd:
+    return SessionEnd(c, ts, "", "none", *(0, 0, 0, 0, 0, 0), 0.0, reason, 0, inspected)
 
 
-_HEARD: Final = frozenset(
-    kind.name for kind in (Connect, LoginAttempt, LoginSuccess, LoginFailure, SessionEnd)
-)
+def _login(record: dict[str, Any]) -> tuple[str, str, str]:
+    return str(record["user"]), _password(record), str(record["mechanism"])
+
+
+def _number(record: dict[str, Any]) -> int:
+    """Return the attempt's number; old logs have none."""
+    return int(record.get("attempt", 0))
+
+
+def _command(record: dict[str, Any]) -> tuple[str, str]:
+    return str(record.get("command", "")), str(record.get("arg", ""))
+
+
+def _failure(c: Connection, ts: float, record: dict[str, Any]) -> Event:
+    why = Reason(record["reason"]), str(record["code"])
+    return LoginFailure(c, ts, *_login(record), *why, _number(record))
+
+
+def _reply(c: Connection, ts: float, record: dict[str, Any]) -> Event:
+    return Reply(c, ts, str(record.get("cmd", "")), "", record.get("denial") is True)
+
+
+def _decision(c: Connection, ts: float, record: dict[str, Any]) -> Event:
+    action, dry_run = str(record["action"]), record["dry_run"] is True
+    return PolicyEvent(c, ts, "", action, "", "", 0, 0, 0.0, 0.0, dry_run)
+
+
+_MAKERS: Final[dict[str, Callable[[Connection, float, dict[str, Any]], Event]]] = {
+    Connect.name: lambda c, ts, _: Connect(c, ts),
+    Request.name: lambda c, ts, record: Request(c, ts, *_command(record)),
+    Reply.name: _reply,
+    LoginAttempt.name: lambda c, ts, record: LoginAttempt(c, ts, *_login(record), _number(record)),
+    LoginSuccess.name: lambda c, ts, record: LoginSuccess(c, ts, *_login(record), _number(record)),
+    LoginFailure.name: _failure,
+    PolicyEvent.name: _decision,
+}
+"""What makes an event of a record, by its name; the end of a session is made apart."""
+
+_HEARD: Final = frozenset({*_MAKERS, SessionEnd.name})
 
 
 def _password(record: dict[str, Any]) -> str:

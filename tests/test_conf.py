@@ -85,7 +85,7 @@ KEYS = sorted(keys_of(Config))
 IN_ONE_LINE = {"listen": Listener, "upstream": Upstream}
 """These tables stand in one line; the comment above it has their keys."""
 EXAMPLE_VALUES = {
-    *(("policy", name) for name in ("allow", "rules")),
+    *(("policy", name) for name in ("allow", "rules", "trap_users", "geo_files")),
     *(("policy", "users", name) for name in ("default_domain", "separators", "strip_prefix")),
     ("policy", "users", "master_separator"),
     *(("tls", "certificates"), ("analyzer", "refusals"), ("rules", "deny"), ("hooks",)),
@@ -130,8 +130,13 @@ def test_what_the_commented_example_has_out_of_force_can_be_put_in_force() -> No
     # Two that exclude each other, and one that is for hooks that block.
     redis = tables["policy"].pop("redis")
     del tables["hooks"][0]["on_error"]
+    # These are read at once, and what needs them.
+    for name in ("users_file", "aliases_file", "geo_files"):
+        assert tables["policy"].pop(name)
+    for name in ("country", "asn"):
+        assert tables["policy"]["rules"][0].pop(name)
     config = Config.model_validate(tables)
-    assert len(load_hooks(config)) == 4
+    assert len(load_hooks(config)) == 5
     del tables["policy"]["snapshot"]
     tables["policy"]["redis"] = redis
     Config.model_validate(tables)

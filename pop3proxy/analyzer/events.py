@@ -8,11 +8,16 @@ Text in events is ``str``: the bytes decoded as UTF-8, and what is not UTF-8 kep
 so ``event.user.encode("utf-8", "surrogateescape")`` is exactly what the peer sent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import ClassVar, Final
 
 from .remembered import NOTHING_REMEMBERED, Remembered
+
+Exchanged = tuple[tuple[bytes, bytes], ...]
+"""The challenges of a login, each with the client's response, decoded: passwords can be tried on them."""
+
+NOTHING_EXCHANGED: Final[Exchanged] = ()
 
 
 class Side(Enum):
@@ -49,7 +54,8 @@ class Tls:
 
     ``version`` is like ``TLSv1.3``; ``server_name`` is what the client called the server (SNI, RFC 6066
     section 3) and ``next_protocol`` the protocol agreed on (ALPN, RFC 7301), both empty if there is none;
-    ``client`` is the subject of the client's certificate (RFC 4514), empty without one.
+    ``client`` is the subject of the client's certificate (RFC 4514), empty without one; ``ja4`` names the
+    client's program by its ClientHello, empty where the proxy has not seen that.
     """
 
     version: str
@@ -57,6 +63,7 @@ class Tls:
     server_name: str = ""
     next_protocol: str = ""
     client: str = ""
+    ja4: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -317,7 +324,8 @@ class LoginAttempt(Event):
     ``mechanism`` is ``USER/PASS``, ``APOP``, ``RPOP`` or the SASL mechanism in upper case. ``attempt``
     numbers the attempts of a session from 1. Each has exactly one outcome, with the same number: a success,
     a failure, or a ``pop3_unexpected`` that says that it was not judged (``login_cancelled``) or not
-    answered (``cut_login``).
+    answered (``cut_login``). ``exchanged`` has, for a mechanism that proves a password without showing it,
+    each challenge with its response, decoded; no record has it.
     """
 
     name: ClassVar[str] = "pop3_login_attempt"
@@ -328,6 +336,7 @@ class LoginAttempt(Event):
     password: str
     mechanism: str
     attempt: int = 0
+    exchanged: Exchanged = field(default=NOTHING_EXCHANGED, repr=False)
 
 
 @dataclass(slots=True)
@@ -346,7 +355,10 @@ class LoginSuccess(Event):
 
 @dataclass(slots=True)
 class LoginFailure(Event):
-    """The server refused a login. ``code`` is its raw response code (RFC 2449 section 8), or empty."""
+    """The server refused a login. ``code`` is its raw response code (RFC 2449 section 8), or empty.
+
+    ``exchanged`` is as in the attempt.
+    """
 
     name: ClassVar[str] = "pop3_login_failure"
     parameters: ClassVar[tuple[str, ...]] = (
@@ -366,6 +378,7 @@ class LoginFailure(Event):
     reason: Reason
     code: str = ""
     attempt: int = 0
+    exchanged: Exchanged = field(default=NOTHING_EXCHANGED, repr=False)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .sasl import MOST_EXCHANGED
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -61,4 +63,6 @@ class Limits:
         summary = 4 * self.sasl_line + self.deletions // 8 + 1
         # With what they are searched by: a probe of each fourth byte or so, which takes a hundred.
         secrets = 128 * self.secrets + 40 * self.secret_bytes
+        # One exchange is under way at a time; a digest of APOP is in the credentials.
+        secrets += MOST_EXCHANGED
         return lines + self.undecided + credentials + doubtful + pending + summary + secrets + 65536

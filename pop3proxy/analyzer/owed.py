@@ -68,7 +68,9 @@ class OwedToLogin(Owed):
     @property
     def octets(self) -> int:
         """What it keeps of the client's line."""
-        return len(self.attempt.user) + len(self.attempt.password)
+        attempt = self.attempt
+        digest = sum(len(response) for _, response in attempt.exchanged)
+        return len(attempt.user) + len(attempt.password) + digest
 
     @property
     def login(self) -> int:

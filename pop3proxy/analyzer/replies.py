@@ -3,6 +3,7 @@
 What the text of a refusal means stands in ``refusals``.
 """
 
+import re
 from collections.abc import Callable, Mapping
 
 from .doubt import Doubt
@@ -32,6 +33,8 @@ from .status import Kind, Status, parse_status
 from .summary import DELETING
 from .text import decode
 
+# RFC 1939 section 7; clients take whatever stands between the first two angle brackets.
+_STAMP = re.compile(rb"<[^>]{0,254}>")
 _PLUS_ERR = Kind.PLUS_ERR
 _CHALLENGE = Kind.CHALLENGE
 
@@ -254,7 +257,9 @@ class Replies(Requests):
             self._odd(Oddity.WRONG_STATE, True, row.name.encode("ascii"))
 
     def _answer_greeting(self, owed: Owed, status: Status, certain: bool) -> None:
-        """A client that began with TLS speaks to a POP3 server after all."""
+        """Keep the time stamp; a client that began with TLS speaks to a POP3 server after all."""
+        stamp = _STAMP.search(status.text)
+        self._stamp = b"" if stamp is None else stamp[0]
         if not self._owed and self._client_expects is ANSWER:
             self._client_expects = COMMAND
 

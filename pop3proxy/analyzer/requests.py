@@ -12,7 +12,9 @@ from . import grammar
 from .events import (
     AUTHORIZATION,
     CLIENT,
+    NOTHING_EXCHANGED,
     Data,
+    Exchanged,
     LoginAttempt,
     Oddity,
     Reason,
@@ -47,7 +49,8 @@ _AUTH = Role.AUTH
 _DELE = grammar.COMMANDS[b"DELE"]
 
 _LETTERS = re.compile(rb"[A-Za-z]{0,16}")
-_NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ].*\Z", re.S)
+_NAME_AND_DIGEST = re.compile(rb"(.*)[\t-\r ](.*)\Z", re.S)
+_DIGEST_SIZE = 32
 # What RFC 1939 section 7 has of MD5; wherever it is in the line, there are servers that judge it.
 _MAYBE_DIGEST = re.compile(rb"[0-9a-f]{32}", re.I)
 _ENDS_FOR_SOME = re.compile(rb"(?:\A|\r)[ \t]*\.[ \t]*(?:\r|\Z)")
@@ -282,7 +285,7 @@ class Requests(DialogueState):
         """Return what an exchange tries to log in with."""
         return LoginAttempt(
             *(self.connection, self.ts, exchange.user, exchange.password, exchange.mechanism),
-            exchange.attempt,
+            *(exchange.attempt, exchange.exchanged),
         )
 
     def _owe(self, row: Command, arg: bytes) -> None:
@@ -335,7 +338,10 @@ class Requests(DialogueState):
             return OwedToLogin(row, none, name, complete=False)
         user = parts[1]
         malformed = _MAYBE_DIGEST.search(arg) is None
-        attempt = self._attempt(decode(user), "", "APOP")
+        exchanged = NOTHING_EXCHANGED
+        if self._stamp and len(parts[2]) <= _DIGEST_SIZE:
+            exchanged = ((self._stamp, parts[2]),)
+        attempt = self._attempt(decode(user), "", "APOP", exchanged)
         return OwedToLogin(row, attempt, attempt.user, malformed=malformed)
 
     def _request_rpop(self, row: Command, arg: bytes) -> Owed:
@@ -418,12 +424,15 @@ class Requests(DialogueState):
         if exchange.complete and before != (exchange.user, exchange.password):
             self._remember(exchange.password.encode("utf-8", "surrogateescape"))
             self._came_to_nothing(Oddity.LOGIN_CANCELLED, exchange.attempt)
-            attempt = self._attempt(exchange.user, exchange.password, exchange.mechanism)
-            exchange.attempt = attempt.attempt
+            tried = (exchange.user, exchange.password, exchange.mechanism, exchange.exchanged)
+            exchange.attempt = self._attempt(*tried).attempt
 
-    def _attempt(self, user: str, password: str, mechanism: str) -> LoginAttempt:
+    def _attempt(
+        self, user: str, password: str, mechanism: str, exchanged: Exchanged = NOTHING_EXCHANGED
+    ) -> LoginAttempt:
         """Raise and return an attempt; it has no number if the client is logged in already."""
-        attempt = LoginAttempt(self.connection, self.ts, user, password, mechanism)
+        tried = (user, password, mechanism, 0, exchanged)
+        attempt = LoginAttempt(self.connection, self.ts, *tried)
         if self.connection.state is not AUTHORIZATION:
             return attempt
         self.attempts += 1

@@ -9,10 +9,14 @@ import binascii
 import re
 from collections.abc import Callable, Mapping
 
+from .events import NOTHING_EXCHANGED
 from .text import decode
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}\Z")
 _BLANKS = b" \t\r\0"
+
+MOST_EXCHANGED = 4096
+"""Bytes of challenges and responses that are kept of an exchange; SCRAM, the longest, has some 500."""
 
 
 class Exchange:
@@ -25,7 +29,8 @@ class Exchange:
     ``odd_line``: that line is no AUTH in the RFC's form, and may be another command to the server;
     ``early``: what is known came on the AUTH line, which a server may ignore; ``attempt``: the number of the
     login attempt under way, 0 before the credentials are complete; ``realm``: where the user's account is, if
-    the client has said so; ``disputed``: servers read the user in different ways.
+    the client has said so; ``disputed``: servers read the user in different ways; ``exchanged``: what
+    proves a password without showing it, challenges and responses, of ``MOST_EXCHANGED`` bytes at the most.
 
     A server that ignores the initial response (RFC 1734 has none), or does not like what it got, asks again
     within the exchange. Then what the client says last is what counts.
@@ -39,6 +44,7 @@ class Exchange:
         "complete",
         "disputed",
         "early",
+        "exchanged",
         "malformed",
         "mechanism",
         "odd_line",
@@ -69,6 +75,7 @@ class Exchange:
         self.prompt = b""
         self.realm = ""
         self.disputed = False
+        self.exchanged = NOTHING_EXCHANGED
         self._read = _reader(self.mechanism)
 
     @property
@@ -102,10 +109,19 @@ class Exchange:
         self.cancelled = False
         data = _base64(line)
         if data is not None:
+            self._keep(data)
             self._read(self, data)
             self.turn += 1
         elif not self.announced:
             self.refuse()
+
+    def _keep(self, data: bytes) -> None:
+        """Keep a response and its challenge, if a password can be tried on them; of too many none."""
+        if not proves_password(self.mechanism):
+            return
+        exchanged = (*self.exchanged, (self.prompt, data))
+        size = sum(len(challenge) + len(response) for challenge, response in exchanged)
+        self.exchanged = exchanged if size <= MOST_EXCHANGED else NOTHING_EXCHANGED
 
     def settled(self, data: bytes) -> bool:
         """Say whether there is nothing to read: an empty initial response, or an acknowledgement."""
@@ -347,6 +363,11 @@ def is_mechanism(word: bytes) -> bool:
     """
     known = decode(word.upper())
     return known in _MECHANISMS or known.startswith("SCRAM-") or bool(_REGISTERED.match(word))
+
+
+def proves_password(mechanism: str) -> bool:
+    """Return whether a mechanism's responses prove a password to who knows it, and do not show it."""
+    return mechanism in ("CRAM-MD5", "DIGEST-MD5") or mechanism.startswith("SCRAM-")
 
 
 def _reader(mechanism: str) -> _Reader:

@@ -134,6 +134,7 @@ class DialogueState:
         "_server_expects",
         "_server_fresh",
         "_stale",
+        "_stamp",
         "_tls_head",
         "_too_long",
         "_undecided",
@@ -217,6 +218,7 @@ class DialogueState:
         self._server_expects = STATUS
         self._server_fresh = True
         self._owed: list[Owed] = [GREETING]
+        self._stamp = b""  # what the greeting has for APOP
         self._credentials = 0  # octets of what the client said in commands whose reply is owed
         self._body: Body | None = None
         self._body_end: BodyEnd | None = None
@@ -372,7 +374,10 @@ class DialogueState:
         self.failures += 1
         if LoginFailure in self._wants:
             number = attempt.attempt or self._number()
-            raised = (attempt.password, attempt.mechanism, reason, code, number)
+            raised = (
+                *(attempt.password, attempt.mechanism, reason, code, number),
+                attempt.exchanged,
+            )
             self._out.append(LoginFailure(self.connection, self.ts, user, *raised))
             for name in self._guard.readings(user):
                 self._read_too(LoginFailure(self.connection, self.ts, name, *raised))

@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any, Final, TypeVar
 
 from ..analyzer.events import (
+    NOTHING_EXCHANGED,
     Connect,
     Connection,
     Data,
@@ -184,9 +185,9 @@ def _copier(kind: type[E], *changed: str) -> Callable[..., E]:
 _copied_request: Final = _copier(Request, "command", "arg")
 _copied_reply: Final = _copier(Reply, "msg")
 _copied_data: Final = _copier(Data, "data")
-_copied_attempt: Final = _copier(LoginAttempt, "user", "password", "mechanism")
+_copied_attempt: Final = _copier(LoginAttempt, "user", "password", "mechanism", "exchanged")
 _copied_success: Final = _copier(LoginSuccess, "user", "password", "mechanism")
-_copied_failure: Final = _copier(LoginFailure, "user", "password", "mechanism", "code")
+_copied_failure: Final = _copier(LoginFailure, "user", "password", "mechanism", "code", "exchanged")
 _copied_unexpected: Final = _copier(Unexpected, "detail")
 _copied_end: Final = _copier(SessionEnd, "user")
 _copied_policy: Final = _copier(Policy, "key")
@@ -225,9 +226,10 @@ def _data(event: Data) -> Data:
 
 def _login_attempt(event: LoginAttempt) -> LoginAttempt:
     user, mechanism = _user(event.user, event.mechanism), _mechanism(event.mechanism)
-    if not event.password and user == event.user and mechanism == event.mechanism:
+    shows_secret = event.password or event.exchanged
+    if not shows_secret and user == event.user and mechanism == event.mechanism:
         return event
-    return _copied_attempt(event, user, _all(event.password), mechanism)
+    return _copied_attempt(event, user, _all(event.password), mechanism, NOTHING_EXCHANGED)
 
 
 def _login_success(event: LoginSuccess) -> LoginSuccess:
@@ -241,7 +243,8 @@ def _login_failure(event: LoginFailure) -> LoginFailure:
     user, mechanism = _user(event.user, event.mechanism), _mechanism(event.mechanism)
     # The code is the beginning of the server's text, which may be an echo.
     code = shown(event.code, event.c)
-    return _copied_failure(event, user, _all(event.password), mechanism, code)
+    password = _all(event.password)
+    return _copied_failure(event, user, password, mechanism, code, NOTHING_EXCHANGED)
 
 
 def _unexpected(event: Unexpected) -> Unexpected:

@@ -64,11 +64,15 @@ class Hall(Protocol):
     def count(self, what: str) -> int:
         """Count something worth knowing; return the count."""
 
+    def handshake_failed(self, entry: "Entry", arrival: "Arrival") -> None:
+        """Tell of a client that has no TLS and so gets no session."""
+
 
 class Entry(Protocol):
     """The listener that a client came to."""
 
     name: str
+    address: tuple[str, int]
     server_tls: ServerTls | None
     trusts_tls: bool
     """Whether what a PROXY header says of the client's TLS counts."""
@@ -396,6 +400,7 @@ class Arrival:
             why=why,
             count=self._hall.count("tls_failed"),
         )
+        self._hall.handshake_failed(self._entry, self)
 
     def _left(self) -> None:
         """Note that a client has gone of its own accord. Health checks do so all the time."""

@@ -5,14 +5,20 @@ OpenSSL reads from the socket and writes to it itself; there is no buffer of our
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 from OpenSSL import SSL
 
 from .engine import READ, WRITE, Engine
+from .ja4 import LONGEST
+from .tls import HeardConnection
 
 RECORD: Final = 16 * 1024
 """Octets of a TLS record at most (RFC 8446 section 5.1). OpenSSL reads and writes one a call."""
+
+_HELLO: Final = LONGEST + 1024
+"""Octets of a client's first bytes that are looked at before OpenSSL takes them."""
 
 SHORT: Final = 2 * 1024
 """A record as short as this is a line of a dialogue: to look for another behind it would be in vain."""
@@ -152,6 +158,7 @@ class Handshake:
         "_due",
         "_engine",
         "_events",
+        "_hello",
         "_over",
         "_socket",
         "_wire",
@@ -172,6 +179,7 @@ class Handshake:
         self._socket = plain
         self._descriptor = plain.fileno()
         self._connection = connection
+        self._hello = connection.hello if isinstance(connection, HeardConnection) else None
         self._due = due
         self._events = WRITE if speaks_first or due is not None else READ
         self._over = False
@@ -190,6 +198,7 @@ class Handshake:
         try:
             if self._due is not None and not self._sent():
                 return
+            self._listen_in()
             self._connection.do_handshake()
         except SSL.WantReadError:
             self._watch(READ)
@@ -201,6 +210,18 @@ class Handshake:
         else:
             self._over = True
             self._wire.shaken(self._connection)
+
+    def _listen_in(self) -> None:
+        """Read the ClientHello along: OpenSSL, which reads from the socket itself, does not show it.
+
+        As long as OpenSSL wants more of it, it has taken all that was there, so nothing is seen twice.
+        """
+        if self._hello is None:
+            return
+        with suppress(BlockingIOError):
+            self._hello.feed(self._socket.recv(_HELLO, socket.MSG_PEEK))
+        if not self._hello.wanted:
+            self._hello = None
 
     def _sent(self) -> bool:
         assert self._due is not None

@@ -19,11 +19,12 @@ from ..analyzer.events import Connection
 from ..config import Config, ConfigError
 from ..hooks.api import Hook
 from ..hooks.dispatcher import Dispatcher
+from ..hooks.policy.failedlogins import FailedLogins
 from ..hooks.policy.users import unknown_place
 from ..problems import described
 from .accepting import Acceptor
 from .addresses import host_and_port, kind_of
-from .arrival import Arrival
+from .arrival import Arrival, Entry
 from .engine import Engine, usable
 from .listeners import Admission, Listener, queue_all_it_can, send_at_once
 from .proxyheader import is_address
@@ -89,6 +90,7 @@ class ProxyService(Service):
         self.on_blind: Literal["", "drop", "pass"] = (
             config.verdicts.on_blind if self._dispatcher.has_blocking else ""
         )
+        self._policies = tuple(hook for hook in hooks if isinstance(hook, FailedLogins))
         self._delayed = 0
 
     @property
@@ -280,11 +282,7 @@ class ProxyService(Service):
         self, host: str, port: int, listener: Listener, orig_unknown: bool = False
     ) -> Session:
         """Make the session of a client that has connected (SessionMaker)."""
-        upstream = self._upstream
-        connection = Connection(
-            *(new_uid(), host, port, upstream.host, upstream.port, listener.name, *listener.address)
-        )
-        connection.orig_unknown = orig_unknown or not is_address(host)
+        connection = self._connection(host, port, listener, orig_unknown)
         analyzer = Analyzer(
             connection,
             wants=self._dispatcher.wants,
@@ -297,6 +295,20 @@ class ProxyService(Service):
         self.sessions.add(session)
         self.counts["sessions"] += 1
         return session
+
+    def _connection(self, host: str, port: int, entry: Entry, orig_unknown: bool) -> Connection:
+        upstream = self._upstream
+        connection = Connection(
+            *(new_uid(), host, port, upstream.host, upstream.port, entry.name, *entry.address)
+        )
+        connection.orig_unknown = orig_unknown or not is_address(host)
+        return connection
+
+    def handshake_failed(self, entry: Entry, arrival: Arrival) -> None:
+        """Let the policy count a client that has no TLS and so gets no session (Hall)."""
+        for policy in self._policies:
+            c = self._connection(arrival.host, arrival.port, entry, arrival.orig_unknown)
+            policy.handshake_failed(c, self.now())
 
     def dial(self, session: Session) -> Callable[[], None]:
         """Connect a session to the mail server."""

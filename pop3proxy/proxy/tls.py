@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from cryptography import x509
@@ -34,6 +34,7 @@ from ..analyzer.events import Tls
 from ..config import TlsOptions, Upstream
 from .addresses import destination
 from .certificatenames import AlternativeNames
+from .ja4 import Hello
 
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption only, as RFC 9325 section 4.2 has it. TLS 1.3 has
@@ -157,9 +158,9 @@ class ServerTls:
         """Return the context of a new connection; it gives way to another's if the client names a server."""
         return self._contexts[0]
 
-    def connection(self, socket: Any) -> SSL.Connection:
+    def connection(self, socket: Any) -> "HeardConnection":
         """Return a connection that waits for a client's handshake; without a socket it is a memory BIO."""
-        connection = _new_connection(self._contexts[0], socket)
+        connection = _without_retries(HeardConnection(self._contexts[0], socket), socket)
         connection.set_accept_state()
         return connection
 
@@ -325,13 +326,16 @@ def facts(connection: SSL.Connection, of_client: bool = True) -> Tls:
         _server_name(connection)[:TEXT_SHOWN],
         _text(connection.get_alpn_proto_negotiated()),
         _subject(connection) if of_client else "",
+        connection.hello.ja4 if isinstance(connection, HeardConnection) else "",
     )
 
 
 @functools.lru_cache(SHARED)
-def _shared(version: str, cipher: str, server_name: str, next_protocol: str, client: str) -> Tls:
+def _shared(
+    version: str, cipher: str, server_name: str, next_protocol: str, client: str, ja4: str
+) -> Tls:
     """Return the same object for all connections that are alike, as nearly all are: most are idle."""
-    return Tls(version, cipher, server_name, next_protocol, client)
+    return Tls(version, cipher, server_name, next_protocol, client, ja4)
 
 
 def explained(problem: BaseException, connection: SSL.Connection | None = None) -> str:
@@ -391,8 +395,31 @@ def _new_context(method: int, minimum: str) -> SSL.Context:
     return context
 
 
+class HeardConnection(SSL.Connection):
+    """A client's connection, whose ClientHello is read along.
+
+    Over a memory BIO it is heard here; who gives it a socket tells ``hello`` what comes there.
+    """
+
+    def __init__(self, context: SSL.Context, socket: Any) -> None:
+        super().__init__(context, socket)
+        self.hello = Hello()
+
+    def bio_write(self, buf: Any) -> int:
+        """Take bytes of the client (Connection)."""
+        if self.hello.wanted:
+            self.hello.feed(bytes(buf))
+        return super().bio_write(buf)
+
+
+C = TypeVar("C", bound=SSL.Connection)
+
+
 def _new_connection(context: SSL.Context, socket: Any) -> SSL.Connection:
-    connection = SSL.Connection(context, socket)
+    return _without_retries(SSL.Connection(context, socket), socket)
+
+
+def _without_retries(connection: C, socket: Any) -> C:
     if socket is not None:
         # Else one read goes on as long as the peer sends messages without data, such as KeyUpdate, and
         # everybody waits for it: OpenSSL has no limit. pyOpenSSL sets the mode, and offers no way back.

@@ -32,6 +32,7 @@ PASSWORD = "hunter2"
 BLOB = "AGJvYgBodW50ZXIy"
 TOKEN = "dXNlcj1ib2JAZXhhbXBsZS5vcmcBYXV0aD1CZWFyZXIgeWEyOS5hQWFB"
 DIGEST = "c4c9334bac560ecc979e58001b3e22fb"
+EXCHANGED = ((b"<1@example.org>", f"bob {DIGEST}".encode()),)
 
 KNOWN = connection(PASSWORD, BLOB, TOKEN, DIGEST)
 
@@ -171,6 +172,14 @@ FORMS: dict[str, tuple[Event, str]] = {
         LoginFailure(KNOWN, TS, "bob", PASSWORD, "USER/PASS", Reason.CREDENTIALS),
         PASSWORD,
     ),
+    "exchange, in an attempt": (
+        LoginAttempt(KNOWN, TS, "bob", "", "CRAM-MD5", 1, EXCHANGED),
+        DIGEST,
+    ),
+    "exchange, in a failure": (
+        LoginFailure(KNOWN, TS, "bob", "", "APOP", Reason.CREDENTIALS, "", 1, EXCHANGED),
+        DIGEST,
+    ),
     "echo as response code": (
         LoginFailure(KNOWN, TS, "bob", "", "PLAIN", Reason.UNKNOWN, f"NO/{PASSWORD}"),
         PASSWORD,
@@ -186,7 +195,8 @@ FORMS: dict[str, tuple[Event, str]] = {
 
 
 def values(event: Event) -> list[Any]:
-    return [getattr(event, name) for name in event.parameters]
+    """All that an event has, in records and beside them."""
+    return [getattr(event, each.name) for each in fields(event) if each.name != "c"]
 
 
 def shows(event: Event, secret: str) -> bool:

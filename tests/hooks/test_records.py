@@ -26,7 +26,10 @@ from .examples import TS, connection, every_event
 
 COMMON = ["v", "ts", "event", "uid", "id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p"]
 
-TLS = ["tls_version", "tls_cipher", "tls_server_name", "tls_next_protocol", "tls_client"]
+TLS = [
+    *("tls_version", "tls_cipher", "tls_server_name", "tls_next_protocol", "tls_client"),
+    "tls_ja4",
+]
 
 C = connection()
 
@@ -66,7 +69,7 @@ def test_what_an_operator_commanded_ends_with_who_did_it_and_why() -> None:
     assert not VALID.is_valid({name: found[name] for name in found if name != "reason"})
 
 
-FULL = Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mail.example.org", "pop3", "CN=b\xf6b")
+FULL = Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mail.example.org", "pop3", "CN=b\xf6b", "t13d")
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
@@ -81,6 +84,7 @@ def test_what_is_known_of_tls_comes_before_the_parameters(kind: type[Event]) -> 
         "mail.example.org",
         "pop3",
         "CN=böb",
+        "t13d",
     ]
 
 

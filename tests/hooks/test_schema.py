@@ -43,7 +43,8 @@ TLS = {"tls_version": "TLSv1.3", "tls_cipher": "TLS_AES_256_GCM_SHA384"}
 def test_a_record_of_tls_is_valid(
     kind: type[Event], validator: jsonschema.Draft202012Validator
 ) -> None:
-    for more in ({}, {"tls_server_name": "a"}, {"tls_next_protocol": "b"}, {"tls_client": "CN=c"}):
+    names = ("tls_server_name", "tls_next_protocol", "tls_client", "tls_ja4")
+    for more in ({}, *({name: "a"} for name in names)):
         validator.validate(record_of(kind) | TLS | more)
         for name in TLS:
             some = {key: value for key, value in (TLS | more).items() if key != name}

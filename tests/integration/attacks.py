@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,9 @@ MORNING = 1_767_600_000.0
 """5 January 2026, 8:00 UTC: always the same, so that windows begin where they did the last time."""
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
+
+SETTING = Setting("plain login cram-md5 digest-md5 scram-sha-1 scram-sha-256 apop")
+"""The server that all is played to."""
 
 SIDE_BY_SIDE = 20
 CROWD = 8
@@ -82,14 +86,14 @@ class Stage:
         self.users.add(account.user)
         return account
 
-    def guess(self, where: str, user: str, password: str, mechanism: str = "USER/PASS") -> None:
-        """Try a wrong password in a session of its own."""
-        self.tried += 1
-        tried = Attempt(user, password, mechanism)
+    def guess(self, where: str, user: str, password: str, *mechanisms: str) -> None:
+        """Try a wrong password in a session of its own, by USER and PASS or by some mechanisms."""
+        log_in = partial(self._log_in, where, user, password, *mechanisms)
+        self.tried += len(mechanisms) or 1
         if self.crowd is None:
-            self._log_in(where, tried)
+            log_in()
         else:
-            self._guesses.append(self.crowd.submit(self._log_in, where, tried))
+            self._guesses.append(self.crowd.submit(log_in))
 
     def turn(self, seconds: float) -> None:
         """Let time pass; without policy it means nothing, and sessions may be open."""
@@ -105,7 +109,7 @@ class Stage:
         """Log in with the right password; how that went is noted under ``who``."""
         logins = self.honest.setdefault(who, Logins())
         before = self.clock.now()
-        accepted = self._log_in(where, Attempt(account.user, account.password, "USER/PASS"))
+        accepted = self._log_in(where, account.user, account.password)
         logins.made += 1
         logins.refused += not accepted
         logins.longest_delay = max(logins.longest_delay, self.clock.now() - before)
@@ -124,18 +128,24 @@ class Stage:
                 logins.made += 1
                 logins.refused += not client.line().startswith("+OK")
 
-    def mistake(self, who: str, where: str, account: Account, password: str) -> None:
+    def mistake(
+        self, who: str, where: str, account: Account, password: str, *mechanisms: str
+    ) -> None:
         """Mistype; only the wait counts as harm."""
         logins = self.honest.setdefault(who, Logins())
         before = self.clock.now()
-        self.guess(where, account.user, password)
+        self.guess(where, account.user, password, *mechanisms)
         logins.longest_delay = max(logins.longest_delay, self.clock.now() - before)
 
-    def _log_in(self, where: str, tried: Attempt) -> bool:
+    def _log_in(self, where: str, user: str, password: str, *mechanisms: str) -> bool:
         with PopClient(self.port, address=where) as client:
             if not client.greeting.startswith("+OK"):
                 return False
-            accepted = client.log_in(tried)
+            accepted = False
+            for mechanism in mechanisms:
+                accepted = client.log_in(Attempt(user, password, mechanism))
+            if not mechanisms:
+                accepted = client.ask(f"USER {user}") and client.ask(f"PASS {password}")
             client.send("QUIT")
             # To the end of the session: the next one begins behind it.
             client.read_to_the_end()
@@ -237,6 +247,19 @@ def brute_force(stage: Stage) -> None:
     others, owner = Neighbours(stage), Owner(stage)
     for number in range(500):
         stage.guess(address(0), owner.user, f"guess {number}")
+        stage.turn(2)
+        if number % 100 == 50:
+            owner.log_in()
+            owner.travel()
+            others.log_in()
+
+
+@scenario("Brute force by CRAM-MD5, DIGEST-MD5 and SCRAM-SHA-1 in turn, otherwise the same")
+def hidden_brute_force(stage: Stage) -> None:
+    others, owner = Neighbours(stage), Owner(stage)
+    for number in range(500):
+        mechanism = ("CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1")[number % 3]
+        stage.guess(address(0), owner.user, f"guess {number}", mechanism)
         stage.turn(2)
         if number % 100 == 50:
             owner.log_in()
@@ -448,6 +471,16 @@ def mistyping(stage: Stage) -> None:
     stage.honest_login("somebody new", address(0), account)
 
 
+@scenario("No attack: somebody new mistypes once, the program tries that by eight mechanisms")
+def many_mechanisms(stage: Stage) -> None:
+    account = stage.account()
+    # Without NTLM, of which Dovecot's log does not say whose password was wrong.
+    hidden = ("APOP", "SCRAM-SHA-256", "SCRAM-SHA-1", "DIGEST-MD5", "CRAM-MD5")
+    mechanisms = (*hidden, "PLAIN", "LOGIN", "USER/PASS")
+    stage.mistake("somebody new", address(0), account, "typo", *mechanisms)
+    stage.honest_login("somebody new", address(0), account)
+
+
 # --- how they are run -------------------------------------------------------------------------------------
 
 
@@ -557,7 +590,7 @@ def played(server: Dovecot) -> str:
 
 def main() -> int:
     try:
-        with running_dovecot(Setting("plain cram-md5")) as server:
+        with running_dovecot(SETTING) as server:
             text = played(server)
     except pytest.skip.Exception as problem:
         sys.stderr.write(f"attacks: {problem}\n")

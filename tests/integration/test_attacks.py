@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from . import attacks
-from .dovecot import Setting, running_dovecot
+from .dovecot import running_dovecot
 
 pytestmark = pytest.mark.integration
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def outcomes() -> Iterator[dict[str, tuple[attacks.Outcome, attacks.Outcome]]]:
     """Of each scenario: without policy, and with it."""
-    with running_dovecot(Setting("plain cram-md5")) as server:
+    with running_dovecot(attacks.SETTING) as server:
         found = attacks.outcomes(server, attacks.SCENARIOS)
         names = (scenario.name for scenario in attacks.SCENARIOS)
         yield dict(zip(names, found, strict=True))

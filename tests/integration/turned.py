@@ -16,6 +16,7 @@ from unittest import mock
 
 from pop3proxy import cli, loading
 from pop3proxy.hooks.api import PASS, Delay
+from pop3proxy.hooks.policy.config import Policy
 from pop3proxy.hooks.policy.failedlogins import FailedLogins
 from pop3proxy.hooks.policy.penalties import Decision
 from pop3proxy.proxy import service
@@ -52,8 +53,8 @@ class SharedClock:
 class Hasty(FailedLogins):
     """Lets delays pass at once."""
 
-    def __init__(self, *arguments: Any, clock: SharedClock, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, policy: Policy, live: bool, clock: SharedClock) -> None:
+        super().__init__(policy, live=live, now=clock.now)
         self._clock = clock
 
     def _done(self, decision: Decision) -> Any:

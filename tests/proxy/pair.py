@@ -167,6 +167,18 @@ class Pair:
         assert self.session.server is not None
         return self.session.server
 
+    @property
+    def client_got(self) -> bytes:
+        """All that was sent to the client."""
+        got: bytes = self.client.value()
+        return got
+
+    @property
+    def server_got(self) -> bytes:
+        """All that was sent to the server."""
+        got: bytes = self.server.value()
+        return got
+
     def client_says(self, data: bytes) -> None:
         self.session.client.dataReceived(data)
 

@@ -580,6 +580,8 @@ def test_implicit_tls(
         proxy.log.expect("TLS from the first byte, and sessions are inspected whole")
         proxy.stop()
     assert '"tls_version":"TLSv1.3"' in events.read_text()
+    named = re.findall('"tls_ja4":"t13i[0-9]{4}00_[0-9a-f]{12}_[0-9a-f]{12}"', events.read_text())
+    assert len(named) == events.read_text().count('"tls_version"')
 
 
 @pytest.mark.parametrize(
@@ -602,6 +604,38 @@ def test_clear_text_where_tls_begins_is_logged_with_the_client(
         log = proxy.stop()
     assert "tls_failed 1" in log
     assert "secret" not in log
+
+
+COUNTED = """
+[[policy.rules]]
+name = "no-tls"
+counts = "handshakes_failed"
+limits = [{ count = 2, seconds = 3600 }]
+action = "ban"
+"""
+
+
+def test_handshakes_that_fail_are_counted_by_the_client_s_address_and_can_ban_it(
+    start: Start, certificates: Certificates, events: Path
+) -> None:
+    with start(BEFORE, COUNTED) as proxy:
+        for _ in range(2):
+            with connect(proxy) as client:
+                client.sendall(V1 + b"USER bob\r\n")
+                gone(client)
+        with connect(proxy) as client:
+            client.sendall(V1)
+            secure = Secure(client, certificates).handshake()
+            assert secure.receive(15) == b"-ERR [SYS/TEMP]"
+        proxy.stop()
+    records = [json.loads(line) for line in events.read_text().splitlines()]
+    decided = [record for record in records if record["event"] == "pop3_policy"]
+    assert [(each["action"], each["key"]) for each in decided] == [
+        ("ban", "address:192.0.2.7"),
+        ("banned", "address:192.0.2.7"),
+    ]
+    # There was no session, so nothing else has its uid.
+    assert [r["event"] for r in records if r["uid"] == decided[0]["uid"]] == ["pop3_policy"]
 
 
 @pytest.mark.parametrize("data", [b"PASS secret\r\n", b"\r\nPASS secret\r\n"])

@@ -16,7 +16,7 @@ from pop3proxy.analyzer.dialogue import Analyzer
 from pop3proxy.analyzer.events import Connection
 from pop3proxy.config import ConnectionLimits
 from pop3proxy.config import Listener as Options
-from pop3proxy.proxy.arrival import Arrival
+from pop3proxy.proxy.arrival import Arrival, Entry
 from pop3proxy.proxy.listeners import (
     CROWD,
     MOST_WARNED,
@@ -93,6 +93,9 @@ class Maker:
 
     def count(self, what: str) -> int:
         return self.around.count(what)
+
+    def handshake_failed(self, entry: Entry, arrival: Arrival) -> None:
+        raise AssertionError("nobody begins TLS here")
 
 
 def test_a_client_gets_the_wire_of_a_session_that_knows_where_it_came_in() -> None:

@@ -149,7 +149,10 @@ def test_the_facts_are_those_of_the_connection(
     client, server = met(ours, context, "mail.example.org")
     cipher = client.tls.cipher()
     assert cipher is not None
-    assert facts(server) == Tls("TLSv1.2", cipher[0], "mail.example.org", "pop3", "CN=bob")
+    found = facts(server)
+    known = "TLSv1.2", cipher[0], "mail.example.org", "pop3", "CN=bob"
+    assert found == Tls(*known, found.ja4)
+    assert found.ja4.startswith("t12d")
     assert "GCM" in cipher[0] or "CHACHA20" in cipher[0]
     assert cipher[0].startswith("ECDHE-")
 

@@ -25,6 +25,7 @@ from zope.interface import implementer
 from pop3proxy.analyzer.events import Side
 from pop3proxy.config import Certificate, TlsOptions, Upstream
 from pop3proxy.proxy.engine import Engine
+from pop3proxy.proxy.ja4 import Hello
 from pop3proxy.proxy.plainwire import PlainWire
 from pop3proxy.proxy.tls import NOT_BEGUN, ClientTls, ServerTls
 from pop3proxy.proxy.wire import Wire
@@ -259,6 +260,40 @@ def test_a_client_is_served_inside_tls(stage: Stage, secured: tuple[Wire, Peer])
     assert wire.secure
 
 
+@pytest.mark.parametrize("piece", [1, 100, 1 << 16])
+def test_the_client_s_program_is_known_by_its_first_bytes(
+    stage: Stage, ours: ServerTls, theirs: Context, piece: int
+) -> None:
+    wire, peer = stage.pair(ours)
+    wire.start_tls(ours)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = theirs.wrap_bio(incoming, outgoing)
+    said = b""
+
+    def shaken() -> bool:
+        nonlocal said
+        with suppress(BlockingIOError):
+            incoming.write(peer.socket.recv(1 << 16))
+        with suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+        said += outgoing.read()
+        while said:
+            peer.socket.send(said[:piece])
+            said = said[piece:]
+            stage.reactor.iterate(0)
+        return "secured" in stage.heard.names
+
+    first = ssl.MemoryBIO()
+    client = theirs.wrap_bio(ssl.MemoryBIO(), first)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    expected = Hello()
+    expected.feed(first.read())
+    stage.until(shaken)
+    assert wire.tls is not None
+    assert wire.tls.ja4 == expected.ja4 != ""
+
+
 @pytest.mark.parametrize("name", ["mail.example.org", "127.0.0.1"])
 def test_a_mail_server_is_spoken_to_inside_tls(
     stage: Stage, authority: Authority, mail: tuple[str, str], name: str
@@ -274,6 +309,7 @@ def test_a_mail_server_is_spoken_to_inside_tls(
     assert wire.tls is not None
     assert wire.tls.server_name == ("" if name == "127.0.0.1" else name)
     assert wire.tls.client == ""
+    assert wire.tls.ja4 == ""
 
 
 @pytest.mark.parametrize("said", [b"+OK begin\r\n", MUCH])

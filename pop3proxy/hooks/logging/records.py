@@ -112,6 +112,8 @@ def _tls(tls: Tls) -> str:
         shown += f',"tls_next_protocol":{_text(tls.next_protocol)}'
     if tls.client:
         shown += f',"tls_client":{_text(tls.client)}'
+    if tls.ja4:
+        shown += f',"tls_ja4":{_text(tls.ja4)}'
     return shown
 
 

@@ -15,8 +15,9 @@ _TLS: Final = {
     "tls_server_name": {"type": "string", "description": "what the client called the server"},
     "tls_next_protocol": {"type": "string", "description": "the protocol agreed on by ALPN"},
     "tls_client": {"type": "string", "description": "the subject of the client's certificate"},
+    "tls_ja4": {"type": "string", "description": "JA4, by the client's ClientHello"},
 }
-"""What records have besides while the client talks TLS to the proxy; the last three where they are known."""
+"""What records have besides while the client talks TLS to the proxy; the last four where they are known."""
 
 _UNKNOWN: Final = {
     "orig_unknown": {

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -40,6 +40,31 @@ ReasonName = Literal[
     "unknown",
 ]
 
+Occurrence = Literal[
+    "refused_users",
+    "denied",
+    "connections",
+    "unknown_commands",
+    "handshakes_failed",
+    "opaque_sessions",
+    "unknown_users",
+    "trap_users",
+]
+"""What can be counted that is no login which the server has judged."""
+
+OCCURRENCES: Final[frozenset[str]] = frozenset(get_args(Occurrence))
+
+
+def _country_code(text: str) -> str:
+    """Refuse what is no country."""
+    if not re.fullmatch("!?[A-Za-z]{2}", text):
+        raise ValueError(f'{shown(text)} is no country; write its two letters like "US" or "!US"')
+    return text.upper()
+
+
+CountryCode = Annotated[str, AfterValidator(_country_code)]
+AsNumber = Annotated[int, Strict(), Field(ge=1, le=2**32 - 1)]
+
 MIN_KEY: Final = 16
 """Letters of a `fingerprint_key` at the least: who can guess the key can guess passwords by it."""
 
@@ -67,11 +92,24 @@ class PolicyRule(Table):
         "successes",
         "success_addresses",
         "success_networks",
+        "refused_users",
+        "denied",
+        "connections",
+        "unknown_commands",
+        "handshakes_failed",
+        "opaque_sessions",
+        "unknown_users",
+        "trap_users",
+        "likely_guessed",
     ] = "failures"
     """What is counted: failed logins; different passwords, users, addresses or networks of failed ones;
-    logins that succeed; different addresses or networks of those."""
-    by: Literal["address", "network", "user", "pair", "password"] = "address"
-    """What has a count of its own; `pair` is an address with a user."""
+    logins that succeed; different addresses or networks of those; names refused at USER; logins denied
+    by others than the policy; connections; unknown commands; TLS handshakes that failed; sessions that could
+    not be inspected whole; attempts at names that are not in `users_file`, and at `trap_users`;
+    guesses of strangers before a login that succeeds."""
+    by: Literal["address", "network", "user", "pair", "password", "listener", "ja4"] = "address"
+    """What has a count of its own; `pair` is an address with a user, `listener` all clients of one, `ja4` all
+    that begin TLS with the proxy alike."""
     limits: tuple[PolicyLimit, ...] = (PolicyLimit(),)
     """Limits, all in force at once."""
     listener: str | None = None
@@ -80,6 +118,11 @@ class PolicyRule(Table):
     """`true`: only from clients that talk TLS to the proxy; `false`: only from the others; else both."""
     user: str | None = None
     """Only users of this pattern, as of files: `*@example.org`."""
+    country: tuple[CountryCode, ...] | None = None
+    """Only clients of these countries by `geo_files`, as ISO 3166 has them: `["US", "CA"]`; `["!US", "!CA"]`:
+    only clients of all others."""
+    asn: tuple[AsNumber, ...] | None = None
+    """Only clients of autonomous systems of these numbers by `geo_files`."""
     reasons: tuple[ReasonName, ...] | None = None
     """The reasons of failures that count; without it those of the whole policy."""
     action: Literal["log", "delay", "deny", "drop", "ban"] = "log"
@@ -90,7 +133,7 @@ class PolicyRule(Table):
     delay_max: Seconds = 30
     """Seconds of the longest `delay`."""
     reply: DenialReply = Deny().reply
-    """What a denied login is told."""
+    """What a denied login is told; without it what `policy.users.server` says of a wrong password."""
     ban: Kind = "address"
     """What is banned."""
     ban_seconds: Seconds = 600
@@ -109,6 +152,26 @@ class PolicyRule(Table):
     def of_success(self) -> bool:
         """Whether it counts logins that succeed."""
         return self.counts.startswith("success")
+
+    @property
+    def of_failure(self) -> bool:
+        """Whether it counts logins that fail."""
+        return not (self.of_success or self.of_occurrence or self.of_guess)
+
+    @property
+    def of_guess(self) -> bool:
+        """Whether it is about successes that were probably guessed."""
+        return self.counts == "likely_guessed"
+
+    @property
+    def of_occurrence(self) -> bool:
+        """Whether it counts something else than logins that the server has judged."""
+        return self.counts in OCCURRENCES
+
+    @property
+    def of_place(self) -> bool:
+        """Whether it is for clients of some places only."""
+        return self.country is not None or self.asn is not None
 
     @property
     def secret(self) -> bool:
@@ -137,17 +200,49 @@ _POINTLESS: Final = frozenset(
 
 
 def _problem_of(rule: PolicyRule) -> str | None:
+    return _problem_of_form(rule) or _problem_of_sense(rule)
+
+
+def _problem_of_form(rule: PolicyRule) -> str | None:
     if not rule.name or not rule.name.isprintable() or set(" |~") & set(rule.name):
         return 'name: must be a word without blanks, "|" and "~", such as "brute-force"'
+    if rule.country and len({code.startswith("!") for code in rule.country}) > 1:
+        return 'country: names some with "!" and some without; write all of them one way'
     if not rule.limits:
         return "limits: needs one at least, such as { count = 5, seconds = 60 }"
+    return None
+
+
+def _problem_of_sense(rule: PolicyRule) -> str | None:
     if (rule.counts, rule.by) in _POINTLESS:
         return f"counts {rule.counts} by {rule.by}, which is always 1; choose another `by`"
+    if rule.action == "ban" and rule.by in ("listener", "ja4"):
+        return f"a count by {rule.by} is of many clients; it can deny, and ban nobody"
+    if rule.counts == "handshakes_failed" and rule.by == "ja4":
+        return "handshakes_failed by ja4, which is known only of those that succeed; choose another"
+    if rule.of_guess and rule.by != "user":
+        return 'likely_guessed is counted by user; write by = "user"'
+    if rule.of_occurrence:
+        return _problem_of_occurrence(rule)
     # A wrong password must not take its user, or everybody, away from the account (lock-out).
     if rule.action == "ban" and rule.ban in ("user", "pair") and rule.by == "password":
         return "a count by password can ban an address or network, no user"
     if rule.action == "ban" and rule.ban == "user" and rule.by in ("address", "network", "pair"):
         return 'one address must not lock a user out; ban "pair", or count by user'
+    return None
+
+
+def _problem_of_occurrence(rule: PolicyRule) -> str | None:
+    if rule.by in ("user", "pair", "password"):
+        return (
+            f"{rule.counts} cannot be counted by {rule.by};"
+            ' write "address", "network", "listener" or "ja4"'
+        )
+    if rule.user is not None or rule.reasons is not None:
+        what = "reasons" if rule.user is None else "user"
+        return f"{what}: has no meaning where {rule.counts} are counted; leave it out"
+    if rule.action == "ban" and rule.ban in ("user", "pair"):
+        return f'{rule.counts} are of clients; ban "address" or "network"'
     return None
 
 
@@ -178,8 +273,15 @@ DEFAULT_RULES: Final = (
     _rule("distributed", "addresses", "user", [(10, HOUR), (30, DAY)], action="deny"),
     _rule("common-password", "users", "password", [(10, HOUR), (30, DAY)], action="deny"),
     _rule("many-places", "success_networks", "user", [(10, DAY)], action="log"),
+    _rule("likely-guessed", "likely_guessed", "user", [(5, DAY)], action="log"),
 )
 """The rules of a policy that names none."""
+
+
+TRAP_RULE: Final = _rule(
+    "trap-users", "trap_users", "address", [(1, HOUR)], action="ban", ban_seconds=float(DAY)
+)
+"""What becomes of an attempt at one of `trap_users`, unless a rule counts them."""
 
 
 def _redis_url(text: str) -> str:
@@ -271,6 +373,15 @@ class Policy(Table):
     """Bits that make an IPv6 network."""
     users: PolicyUsers = PolicyUsers()
     """Which ways to write a user name are one account."""
+    users_file: str | None = None
+    """A file with the names of all users, one a line; read again when it changes, and at SIGHUP."""
+    aliases_file: str | None = None
+    """A file of lines like `sales: bob`, as Postfix has them: attempts at `sales` count for `bob`."""
+    trap_users: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Users that nobody is, or patterns of such as of files: an attempt at one bans its address for a day."""
+    geo_files: tuple[str, ...] = ()
+    """MaxMind DB files with countries or autonomous systems, for rules with `country` or `asn`; read again
+    when they change, and at SIGHUP."""
     banned: Literal["deny", "drop"] = "deny"
     """What a banned client gets when it connects: `banned_reply`, or nothing."""
     banned_reply: DenialReply = "-ERR [SYS/TEMP] Too many failed logins, please try again later."
@@ -296,6 +407,9 @@ class Policy(Table):
     known_by: Literal["address", "network"] = "address"
     """`network`: an account is known in the network of an address, too, with fewer tries: 3 in place of 10 at
     once, and 100 in place of 300 a day."""
+    same_try: Annotated[float, Strict(), Field(ge=0, le=60)] = 10
+    """Seconds within which the next mechanism belongs to the same try: one wrong password by several
+    mechanisms is one failure. `0`: each counts for itself."""
     misconfigured_delay: SecondsOrNone = 2
     """Seconds that the answer to the same wrong password of one client waits, longer with each time; and that
     lie at least between two that reach the mail server, whether the client waits for the answer or not."""
@@ -326,6 +440,10 @@ class Policy(Table):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f'rules: two are called "{name}"; each needs its own name')
+        if self._needs_trap_rule and TRAP_RULE.name in names:
+            raise ValueError(
+                f'rules: "{TRAP_RULE.name}" is the rule of trap_users; call yours another name'
+            )
         if self.ipv4_network > self.ipv4_prefix or self.ipv6_network > self.ipv6_prefix:
             raise ValueError("a network has fewer bits than an address; lower the network's")
         if self.fingerprint_key is not None and len(self.fingerprint_key) < MIN_KEY:
@@ -338,3 +456,29 @@ class Policy(Table):
                 "snapshot: is not used with redis, which keeps the counts; leave it out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _names_the_files_of_its_rules(self) -> Self:
+        if self.users_file is None and any(rule.counts == "unknown_users" for rule in self.rules):
+            raise ValueError("users_file: is missing, and a rule counts unknown_users; name a file")
+        for rule in self.rules:
+            if rule.of_place and not self.geo_files:
+                raise ValueError(
+                    f'geo_files: is missing, and "{rule.name}" is for a country or asn; name a file'
+                )
+        return self
+
+    @property
+    def rules_in_force(self) -> tuple[PolicyRule, ...]:
+        """The rules with their replies, and that of `trap_users` unless a rule counts them."""
+        rules = (*self.rules, TRAP_RULE) if self._needs_trap_rule else self.rules
+        denial = self.users.denial
+        return tuple(
+            rule if "reply" in rule.model_fields_set else rule.model_copy(update={"reply": denial})
+            for rule in rules
+        )
+
+    @property
+    def _needs_trap_rule(self) -> bool:
+        counted = any(rule.counts == "trap_users" for rule in self.rules)
+        return bool(self.trap_users) and not counted

@@ -12,7 +12,7 @@ from functools import partial
 from math import inf
 from typing import Final, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from ...analyzer.events import (
     Connection,
@@ -24,11 +24,12 @@ from ...analyzer.events import (
     Reason,
     SessionEnd,
 )
-from ..api import Deny, Drop
+from ..api import Delay, Deny, Drop
 from .allowances import Allowances
 from .attempts import ANSWER_TIME, Attempts, Flying
 from .banrecords import LATEST
 from .config import Policy
+from .geo import NOWHERE, Geo
 from .penalties import Decision, Penalties
 from .rules import Charged, Rules, Who, charged, counted
 from .store import (
@@ -46,13 +47,14 @@ from .store import (
     Window,
     places_of,
 )
+from .tries import Aside, Failed, Outcome, Tries
 from .users import Addresses, Passwords, Users, unknown_place
 from .waiting import Waiter, WaitingRoom
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_NO_PLACES: Final = ("", "", "", "", "")
+_NO_PLACES: Final = ("", "", "", "", "", "", "")
 """Where a login is in flight that was judged."""
 
 TRIES: Final = (10, 288.0)
@@ -73,6 +75,10 @@ def then(found: "T | Deferred[T]", go_on: "Callable[[T], R | Deferred[R]]") -> "
     return go_on(found)
 
 
+Undoable = tuple[tuple[float, Charge], ...]
+"""What a failure added to counts without members, and when."""
+
+
 @dataclass(slots=True)
 class _Asked:
     """An attempt that is asked about; ``ban`` is one of its user that welcome clients do not meet."""
@@ -88,6 +94,7 @@ class _Asked:
 class Engine:
     """Counts logins and says what becomes of them.
 
+    ``before_success`` is called with each success before anybody becomes welcome by it.
     Every method takes an event, whose stamp is the time, and returns a Decision, or a Deferred of one if
     the attempt is held or the store takes its time. ``counts`` has what is worth knowing.
     """
@@ -98,8 +105,13 @@ class Engine:
         store: Store,
         key: bytes,
         chance: Callable[[], float] = random.random,
+        aside: Aside = maybeDeferred,
     ) -> None:
-        """Take the rules, the key of the passwords' hashes, and where a number from 0 to 1 comes from."""
+        """Take the rules, the key of the passwords' hashes, and where a number from 0 to 1 comes from.
+
+        ``aside`` has a function called in a thread; without it that is done at once.
+        Raises PolicyFileError for what cannot be read of ``geo_files``.
+        """
         self.policy = policy
         self.store = store
         self.users = Users(policy)
@@ -109,11 +121,19 @@ class Engine:
         self.penalties = Penalties(policy, store, self.passwords, chance)
         self.counts = self.penalties.counts
         self.attempts = Attempts()
+        self.tries: Tries[Undoable] = Tries(policy.same_try, aside)
         self.waiting = WaitingRoom(self._ask, self._take_back, policy.wait)
         store.on_settled = self._settled_at
         self._sessions = self.penalties.sessions
         self.allowances = Allowances()
         self._reasons = frozenset(map(Reason, policy.reasons))
+        self._by_listener = self.rules.count_by("listener")
+        self._by_ja4 = self.rules.count_by("ja4")
+        self.geo = Geo(policy)
+        self._of_places = self.rules.of_places
+        self._asks_more = self._by_listener or self._by_ja4 or self._of_places
+        self.before_success: Callable[[LoginSuccess, Who], None] | None = None
+        self._denial = Deny(policy.users.denial)
         self._banned = Drop() if policy.banned == "drop" else Deny(policy.banned_reply)
         self._paces = 0 if policy.dry_run else policy.misconfigured_delay
         # They stand in place of the rules by pair: where there are none, nothing is said about pairs.
@@ -149,8 +169,9 @@ class Engine:
         ban = self._ban_of(who, c, now)
         if ban is not None and not _is_for_strangers(ban):
             decision = Decision()
-            self.penalties.turned_away(decision, event, ban, Deny())
+            self.penalties.turned_away(decision, event, ban, self._denial)
             return decision
+        self.tries.goes_on(who.pair, now, self.policy.wait)
         self.attempts.opened(c.uid)
         if ban is None and self.rules.plain and self._flies_at_once(event, who):
             return Decision()
@@ -178,13 +199,44 @@ class Engine:
         self._server_answers(now)
         who = self._who(event) if flying is None else flying.who
         found = self._counted(event, who, flying)
-        repeat = self._repeat(who) if event.reason in self._reasons else None
+        if event.reason not in self._reasons:
+            return self._failed(event, who, flying, found, None, Outcome())
+        failed = Failed(
+            *(event.mechanism, who.password, event.password, event.exchanged),
+            counts=flying is None or not flying.repeated,
+            since=now if flying is None else flying.flight.at,
+        )
+        charges = tuple((now, each.charge) for each in found if not each.charge.member)
+        outcome = self.tries.failed(who.pair, failed, charges, now)
+        repeat = self._repeat(who)
+        return then(outcome, partial(self._failed, event, who, flying, found, repeat))
+
+    def _failed(
+        self,
+        event: LoginFailure,
+        who: Who,
+        flying: Flying | None,
+        found: list[Charged],
+        repeat: Charge | None,
+        outcome: Outcome[Undoable],
+    ) -> "Decision | Deferred[Decision]":
+        """Count a failure; of one that is a part of another only what that has not counted."""
+        now = event.ts
+        paced = () if repeat is None or flying is None else self._paced(flying, now)
+        if not outcome.more:
+            if outcome.again or found:
+                self.counts["same_try"] += 1
+            found = [each for each in found if _is_new_in(each)]
+        if outcome.again:
+            # A further mechanism, and not the same once more.
+            repeat = None
         settlement = Settlement(
             None if flying is None else flying.flight,
             (*(each.charge for each in found), *(() if repeat is None else (repeat,))),
-            _spent(flying) if event.reason in self._reasons else None,
-            marks=() if repeat is None or flying is None else self._paced(flying, now),
+            _spent(flying) if outcome.more and event.reason in self._reasons else None,
+            marks=paced,
             home=_home(who),
+            undone=tuple(each for charges in outcome.undone for each in charges),
         )
         decision = Decision()
 
@@ -193,6 +245,8 @@ class Engine:
                 self.penalties.misconfigured(decision, event, who, settled.tallies[-1].counts[0])
             for each, tally in zip(found, settled.tallies, strict=False):
                 self.penalties.failed(decision, event, who, each, tally, settled.home)
+            if isinstance(decision.verdict, Delay):
+                self.tries.held(who.pair, now + decision.verdict.seconds)
             return decision
 
         return then(self.store.settle(settlement, now), go_on)
@@ -206,6 +260,9 @@ class Engine:
         self._server_answers(now)
         flying = self._landed(event)
         who = self._who(event) if flying is None else flying.who
+        self.tries.forget(who.pair)
+        if self.before_success is not None:
+            self.before_success(event, who)
         found = counted(self.rules.succeeding, who, _NO_PLACES, c)
         settlement = Settlement(
             None if flying is None else flying.flight,
@@ -274,6 +331,30 @@ class Engine:
         if not self.policy.end_sessions or key.startswith("user:"):  # who is logged in is welcome
             return set()
         return self._sessions.of(key)
+
+    # --- for what else is counted -----------------------------------------------------------------------
+
+    def is_allowed(self, event: Event) -> bool:
+        """Return whether a client is never counted, delayed, denied or banned."""
+        return self._is_allowed(event)
+
+    def whereabouts(self, c: Connection) -> Who:
+        """Return what is known of a client that has named no user."""
+        return Who(*self._whereabouts(c), "", "", "", *self._besides(c))
+
+    def reading(self, event: LoginAttempt | LoginSuccess | LoginFailure) -> Who:
+        """Return who tries to log in."""
+        return self._who(event)
+
+    @staticmethod
+    def home_mark(who: Who) -> str:
+        """Return the mark of an address that somebody logged in from; empty if there can be none."""
+        return _home(who)
+
+    @staticmethod
+    def welcome_mark(who: Who) -> str:
+        """Return the mark of an address that an account was logged in to from; empty if there can be none."""
+        return _welcome(who)
 
     # --- an attempt -------------------------------------------------------------------------------------
 
@@ -390,7 +471,7 @@ class Engine:
             ban = self._ban_of(who, event.c, now)
         if ban is not None and not (_is_for_strangers(ban) and answer.welcome):
             self._end(flight)
-            self.penalties.turned_away(decision, event, ban, Deny())
+            self.penalties.turned_away(decision, event, ban, self._denial)
             return
         if answer.over:
             self.penalties.would_refuse(decision, event, asked.charged, answer)
@@ -509,7 +590,16 @@ class Engine:
         user = self.users.key(event.user)
         place = unknown_place(event.c.listener) if event.c.orig_unknown else address
         pair = f"{place}|{user}" if place and user else ""
-        return Who(address, network, user, self.passwords.fingerprint(event.password), pair)
+        password = self.passwords.fingerprint(event.password)
+        if not self._asks_more:
+            return Who(address, network, user, password, pair)
+        return Who(address, network, user, password, pair, *self._besides(event.c))
+
+    def _besides(self, c: Connection) -> tuple[str, str, str, str]:
+        """Return what else some rules want to know of a client."""
+        where = self.geo.place(c.orig_h) if self._of_places and not c.orig_unknown else NOWHERE
+        ja4 = c.tls.ja4 if self._by_ja4 and c.tls is not None else ""
+        return (c.listener if self._by_listener else "", ja4, *where)
 
     def _whereabouts(self, c: Connection) -> tuple[str, str]:
         """Return the client's address and network as keys; a proxy's own address says nothing of a client."""
@@ -589,6 +679,11 @@ def _accounts(who: Who) -> tuple[str, ...]:
 def _welcome(who: Who) -> str:
     # Clients without an address are all in one place: a login of one makes no other welcome there.
     return f"known|{who.pair}" if who.pair and who.address else ""
+
+
+def _is_new_in(each: Charged) -> bool:
+    """Return whether a charge counts of a part of another failure, too: it is of a member or a password."""
+    return bool(each.charge.member) or each.rule.config.by == "password"
 
 
 def _home(who: Who) -> str:

@@ -55,6 +55,14 @@ class PlainCount:
             number = _bucket(window, at)
             buckets[number] = buckets.get(number, 0) + 1
 
+    def take(self, windows: tuple[Window, ...], at: float) -> None:
+        """Take one from the buckets of a time, if it is there."""
+        for window, buckets in zip(windows, self.windows, strict=True):
+            number = _bucket(window, at)
+            left = buckets.pop(number, 0) - 1
+            if left > 0:
+                buckets[number] = left
+
     def counts(self, windows: tuple[Window, ...], now: float) -> tuple[int, ...]:
         """Count what each window holds, and forget what is older."""
         return tuple(map(self._count, windows, self.windows, (now,) * len(windows)))
@@ -248,6 +256,8 @@ class MemoryStore:
 
     def settle(self, settlement: Settlement, now: float) -> Settled:
         """Take what became of an attempt."""
+        for at, charge in settlement.undone:
+            self._undo(charge, at)
         for key in settlement.cleared:
             self.counters.pop(key, None)
         for charge in settlement.charges:
@@ -258,7 +268,8 @@ class MemoryStore:
             self._mark(budget.key, level + budget.seconds)
         for mark, seconds in settlement.marks:
             self._mark(mark, now + seconds)
-        tallies = tuple([self._standing(charge, now) for charge in settlement.charges])
+        asked = (*settlement.charges, *settlement.asked)
+        tallies = tuple([self._standing(charge, now) for charge in asked])
         settled = Settled(tallies, self._marked(settlement.home, now))
         if settlement.flight is not None:
             self._lands(settlement.flight)
@@ -369,12 +380,23 @@ class MemoryStore:
         else:
             counter.add(charge.windows, at)
 
+    def _undo(self, charge: Charge, at: float) -> None:
+        counter = self.counters.get(charge.key)
+        if isinstance(counter, PlainCount):
+            counter.take(charge.windows, at)
+            if not counter.total():
+                del self.counters[charge.key]
+
     def _evict(self) -> None:
         """Drop the smallest of the counts that were not used for longest."""
         oldest = islice(self.counters.items(), _LOOKED_AT)
         key, _ = min(oldest, key=lambda item: item[1].total())
         del self.counters[key]
         self.evicted += 1
+
+    def may_hold(self, key: str) -> bool:
+        """Return whether there is a count of a key."""
+        return key in self.counters
 
     # --- bans -------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, model_validator
 
 from ...values import Switch, Table, shown
+from ..api import Deny
 
 Server = Literal["dovecot", "courier", "cyrus", "exchange"]
 
@@ -30,6 +31,16 @@ PRESETS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
 
 BLANKS: Final[Mapping[str, BlanksInNames]] = MappingProxyType({"dovecot": "whole"})
 """How a server is known to read blanks in names, where that is known."""
+
+DENIALS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "dovecot": "-ERR [AUTH] Authentication failed.",
+        "courier": "-ERR Login failed.",
+        "cyrus": "-ERR [AUTH] Invalid login",
+        "exchange": "-ERR Logon failure: unknown user name or bad password.",
+    }
+)
+"""What each server says of a wrong password: Dovecot 2.3, Courier 1.0, Cyrus IMAP 3.6, Exchange 2019."""
 
 DOMAIN_FIRST: Final = "\\/"
 """The characters behind the domain in Windows' and Exchange's way to write a name."""
@@ -76,8 +87,8 @@ class PolicyUsers(Table):
         return {**preset, **found}
 
     server: Server | None = None
-    """The mail server: sets the keys below, and `verdicts.blanks_in_names`, as it does unless configured
-    otherwise; what is written besides wins."""
+    """The mail server: sets the keys below, `verdicts.blanks_in_names` and what denied logins are told, as it
+    does unless configured otherwise; what is written besides wins."""
     ignore_case: Switch = True
     """Users that differ in case only are one."""
     default_domain: str = ""
@@ -118,6 +129,11 @@ class PolicyUsers(Table):
                 r"master_separator: \ and / are those of domain_first; write another like" ' "*"'
             )
         return self
+
+    @property
+    def denial(self) -> str:
+        """What a denied login is told where no rule says it: as of a wrong password."""
+        return DENIALS.get(self.server or "", Deny().reply)
 
     @property
     def blanks(self) -> BlanksInNames:

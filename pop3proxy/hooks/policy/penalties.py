@@ -243,6 +243,22 @@ class Penalties:
         if policy.end_sessions and rule.ban != "user":  # who is logged in is welcome
             decision.ending = self.sessions.of(about) - {event.c.uid}
 
+    # --- of what else is counted --------------------------------------------------------------------------
+
+    def done(
+        self,
+        decision: Decision,
+        event: Event,
+        each: Charged,
+        tally: Tally,
+        action: str,
+        seconds: float = 0.0,
+    ) -> None:
+        """Say what a rule does, and count it unless the rule is on trial."""
+        if not each.rule.dry:
+            self.counts[action] += 1
+        self._say(decision, event, each, tally, action, seconds=seconds)
+
     # --- how it is said ---------------------------------------------------------------------------------
 
     def _say(

@@ -28,24 +28,33 @@ class Who(NamedTuple):
     user: str
     password: str  # a hash
     pair: str
+    listener: str = ""  # only if a rule counts by it, and so is the next
+    ja4: str = ""
+    country: str = ""  # only if a rule is for places, and so is the next
+    asn: str = ""
 
     def value(self, by: str) -> str:
         """Return the value of a key of some kind; empty if it is not known."""
         return str(getattr(self, by))
 
-    def places(self) -> tuple[str, str, str, str, str]:
+    def places(self) -> "Places":
         """Return the keys of its values, such as ``user:bob``; empty for what is not known."""
-        address, network, user, password, pair = self
+        address, network, user, password, pair, listener, ja4, _, _ = self
         return (
             address and f"address:{address}",
             network and f"network:{network}",
             user and f"user:{user}",
             password and f"password:{password}",
             pair and f"pair:{pair}",
+            listener and f"listener:{listener}",
+            ja4 and f"ja4:{ja4}",
         )
 
 
-Places = tuple[str, str, str, str, str]
+_PLACES: Final = 7
+"""Values of ``Who`` that have a place; those behind them are only for conditions."""
+
+Places = tuple[str, str, str, str, str, str, str]
 
 
 class Charged(NamedTuple):
@@ -68,7 +77,9 @@ class Rule:
         self.config = config
         self.windows = tuple(Window(limit.seconds, limit.count) for limit in config.limits)
         self.dry = policy.dry_run or config.dry_run
-        self.enforced = config.action in ("deny", "drop", "ban") and not config.of_success
+        # What is about a success refuses no attempt.
+        about_success = config.of_success or config.of_guess
+        self.enforced = config.action in ("deny", "drop", "ban") and not about_success
         self.reasons = frozenset(map(Reason, config.reasons or policy.reasons))
         # Counts of a rule that was changed otherwise than in its limits are not taken for its own.
         shape = f"{config.counts} {config.by} {[limit.seconds for limit in config.limits]}"
@@ -78,7 +89,8 @@ class Rule:
         self.by = Who._fields.index(config.by)
         self._member = Who._fields.index(member) if (member := _MEMBERS.get(config.counts)) else -1
         self.key_prefix = f"{self.prefix}{config.by}:"
-        self.conditional = (config.listener, config.tls, config.user) != (None, None, None)
+        conditions = config.listener, config.tls, config.user, config.country, config.asn
+        self.conditional = any(condition is not None for condition in conditions)
         self.least = min(window.limit for window in self.windows)
         # Who is welcome at an account may still not guess there.
         self._waived = config.by != "pair"
@@ -109,7 +121,16 @@ class Rule:
             (config.listener is None or config.listener == c.listener)
             and (config.tls is None or config.tls is bool(c.tls))
             and (config.user is None or fnmatchcase(who.user, config.user))
+            and (config.country is None or _is_of(who.country, config.country))
+            and (config.asn is None or who.asn in map(str, config.asn))
         )
+
+
+def _is_of(country: str, named: tuple[str, ...]) -> bool:
+    """Return whether a country is one of those that are named, or none of those that are left out."""
+    if named and named[0].startswith("!"):
+        return f"!{country}" not in named
+    return country in named
 
 
 class Rules:
@@ -120,8 +141,8 @@ class Rules:
     """
 
     def __init__(self, policy: Policy) -> None:
-        self.all = tuple(Rule(rule, policy) for rule in policy.rules)
-        self.failing = tuple(rule for rule in self.all if not rule.config.of_success)
+        self.all = tuple(Rule(rule, policy) for rule in policy.rules_in_force)
+        self.failing = tuple(rule for rule in self.all if rule.config.of_failure)
         self.succeeding = tuple(rule for rule in self.all if rule.config.of_success)
         self.judging = tuple(rule for rule in self.failing if rule.enforced)
         self._by_pair = tuple(rule for rule in self.failing if rule.config.by == "pair")
@@ -129,7 +150,7 @@ class Rules:
         self._prefixes = tuple((rule.by, rule.key_prefix) for rule in self.judging)
         self._rooms = tuple(
             min((rule.least for rule in self.judging if rule.by == by), default=sys.maxsize)
-            for by in range(len(Who._fields))
+            for by in range(_PLACES)
         )
 
     def keys_of(self, who: Who) -> list[str]:
@@ -139,6 +160,15 @@ class Rules:
     def rooms_at(self, places: Places) -> list[tuple[str, int]]:
         """Return how many can be in flight at each place before a rule could hold one."""
         return [(place, room) for place, room in zip(places, self._rooms, strict=True) if place]
+
+    def count_by(self, kind: str) -> bool:
+        """Return whether any rule has a count for each value of a kind."""
+        return any(rule.config.by == kind for rule in self.all)
+
+    @property
+    def of_places(self) -> bool:
+        """Whether any rule is for clients of some places only."""
+        return any(rule.config.of_place for rule in self.all)
 
     def keys(self, ban_key: str) -> list[str]:
         """Return the keys of all counts of ``kind:value``."""

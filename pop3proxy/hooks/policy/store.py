@@ -131,8 +131,10 @@ class Settlement(NamedTuple):
     """What became of an attempt, or of a login that was not seen to be tried.
 
     The ``flight`` ends, the counts ``cleared`` begin at 0, and ``charges`` are added, so that they are there
-    when the end is heard of. A try of the budget ``spent`` is taken. ``marks`` are set for so many seconds.
-    The mark ``home`` is looked up. A flight that is never settled must come to an end by itself.
+    when the end is heard of. ``asked`` are only looked up. A try of the budget ``spent`` is taken. ``marks``
+    are set for so many seconds. The mark ``home`` is looked up. A flight that is never settled must come to
+    an end by itself. ``undone`` are charges without a member that were added at the times given, and are
+    taken back before others are added.
     """
 
     flight: Flight | None = None
@@ -141,6 +143,8 @@ class Settlement(NamedTuple):
     marks: tuple[tuple[str, float], ...] = ()
     cleared: tuple[str, ...] = ()
     home: str = ""
+    undone: tuple[tuple[float, Charge], ...] = ()
+    asked: tuple[Charge, ...] = ()
 
 
 class Over(NamedTuple):
@@ -182,7 +186,7 @@ def places_of(attempt: Attempt, answer: Answer) -> tuple[str, ...]:
 
 
 class Settled(NamedTuple):
-    """What a store says to a Settlement: how its charges stand with what was added, and its mark."""
+    """What a store says to a Settlement: how its charges and what is asked stand then, and its mark."""
 
     tallies: tuple[Tally, ...] = ()
     home: bool = False
@@ -236,6 +240,9 @@ class Store(Protocol):
 
     def announced(self, flight: Flight, wait: float) -> None:
         """Take an attempt for overdue, ``wait`` seconds being the time for that: it has failed already."""
+
+    def may_hold(self, key: str) -> bool:
+        """Return whether there may be a count of a key: to ask is in vain where there is none."""
 
     def ban_of(self, keys: Iterable[str], now: float) -> Ban | None:
         """Find the first of these keys that is banned."""

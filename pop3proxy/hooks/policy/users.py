@@ -5,7 +5,7 @@ import hmac
 import re
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from socket import AF_INET, inet_ntop, inet_pton
@@ -21,6 +21,9 @@ UNKNOWN: Final = "unknown@"
 
 MAX_NUMBERED: Final = 10_000
 """Passwords that have a number at a time."""
+
+GLOB: Final = frozenset("*?[")
+"""What makes a pattern of a name."""
 
 _BLANKS: Final = "\0\t\n\v\f\r "
 
@@ -60,9 +63,26 @@ class Users:
             (users.drop_domain, _without_domain),
         )
         self._steps = tuple(step for wanted, step in steps if wanted)
+        self._without_domains = users.drop_domain
+        self.aliases: Mapping[str, str] = {}
 
     def key(self, user: str) -> str:
-        """Return the name under which a user is counted; empty if there is none."""
+        """Return the name under which a user is counted, behind all aliases; empty if there is none."""
+        name = self.name(user)
+        return self.aliases.get(name, name)
+
+    def pattern(self, text: str) -> str:
+        """Return what a name has to be like, of a name or a pattern as of files."""
+        if not GLOB & set(text):
+            return self.name(text)
+        text = text.casefold() if self._ignore_case else text
+        local, at, _ = text.partition("@")
+        if self._without_domains:
+            return local
+        return text if at or not self._domain else f"{text}@{self._domain}"
+
+    def name(self, user: str) -> str:
+        """Return the name that a user is counted under if it is no alias; empty if there is none."""
         name = self._folded(user)
         for step in self._steps:
             name = step(name).strip() or name

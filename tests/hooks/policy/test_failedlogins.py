@@ -208,6 +208,29 @@ def test_a_snapshot_is_written_at_intervals(
     assert hook.counts["snapshot_failed"] == 1
 
 
+def test_passwords_of_a_try_are_forgotten_soon_after_it() -> None:
+    clock = Clock()
+    hook = FailedLogins(policy(same_try=10.0), now=lambda: NOW + clock.seconds())
+    hook.start(clock)
+    hook.pop3_login_failure(
+        LoginFailure(client(), NOW, "bob", "wrong", "PLAIN", Reason.CREDENTIALS)
+    )
+    clock.advance(10)
+    assert len(hook.engine.tries) == 1
+    clock.advance(10)
+    assert len(hook.engine.tries) == 0
+    hook.stop()
+    assert clock.getDelayedCalls() == []
+
+
+def test_tries_of_no_time_are_looked_for_once_a_second() -> None:
+    clock = Clock()
+    hook = FailedLogins(policy(same_try=0.0))
+    hook.start(clock)
+    assert [call.getTime() for call in clock.getDelayedCalls()] == [1.0]
+    hook.stop()
+
+
 def test_a_broken_snapshot_is_no_silent_loss_of_bans(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("{")
     with pytest.raises(SnapshotError, match="move it away"):
@@ -498,6 +521,7 @@ def test_an_empty_table_protects(tmp_path: Path) -> None:
         ("[policy]\nipv4_prefix = 20", "fewer bits"),
         ('[policy]\nfingerprint_key = "secret"', "too short"),
         ("[policy]\ngrace = -1.0", "at least 0"),
+        ("[policy]\nsame_try = 61.0", "policy.same_try: must be at most 60"),
         ("[policy]\nban_jitter = 2.0", "at most 1"),
         ('[policy]\nbanned = "kill"', "must be 'deny' or 'drop'"),
     ],
@@ -779,6 +803,31 @@ def test_a_capture_is_judged_by_the_words_that_the_configuration_knows(tmp_path:
     records = [json.loads(line) for line in done.stdout.splitlines()]
     failures = [r for r in records if r["event"] == "pop3_login_failure"]
     assert [failure["reason"] for failure in failures] == ["temporary"] * 4
+
+
+@pytest.mark.parametrize(("password", "decided"), [(b"tanstaaf", 0), (b"other", 1)])
+def test_in_a_capture_one_password_by_two_mechanisms_is_one_failure(
+    tmp_path: Path, password: bytes, decided: int
+) -> None:
+    """The example of RFC 1939 section 7, and the password behind it or another."""
+    lines = (
+        (Side.SERVER, b"+OK POP3 server ready <1896.697170952@dbc.mtview.ca.us>"),
+        (Side.CLIENT, b"APOP mrose c4c9334bac560ecc979e58001b3e22fb"),
+        (Side.SERVER, b"-ERR [AUTH] no"),
+        (Side.CLIENT, b"USER mrose"),
+        (Side.SERVER, b"+OK"),
+        (Side.CLIENT, b"PASS " + password),
+        (Side.SERVER, b"-ERR [AUTH] no"),
+    )
+    runs = [Said(side, line + b"\r\n") for side, line in lines]
+    runs += [Said(Side.CLIENT, None), Said(Side.SERVER, None)]
+    (tmp_path / "test.pcap").write_bytes(pcap(frames(segments(runs))))
+    rule = 'name = "two"\nby = "pair"\nlimits = [{ count = 2, seconds = 60 }]\n'
+    (tmp_path / "test.toml").write_text(f"[[policy.rules]]\n{rule}")
+    given = [str(tmp_path / "test.pcap"), "--config", str(tmp_path / "test.toml")]
+    result = CliRunner().invoke(policy_test, given, standalone_mode=False)
+    assert "2 login attempts, 2 of them failed" in result.stderr
+    assert len(result.stdout.splitlines()) == decided
 
 
 def test_a_capture_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -12,13 +12,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pop3proxy.analyzer.events import Connection, LoginAttempt, LoginFailure, Reason
 from pop3proxy.config import Config
+from pop3proxy.hooks.api import PASS, Deny
 from pop3proxy.hooks.policy.config import Policy
-from pop3proxy.hooks.policy.names import BLANKS, PRESETS
+from pop3proxy.hooks.policy.failedlogins import FailedLogins
+from pop3proxy.hooks.policy.names import BLANKS, DENIALS, PRESETS
 from pop3proxy.hooks.policy.users import MAX_NAME, Users
 
 from ...proxy.live import CHECKOUT
 
+DENY = {"action": "deny"}
 LEAST = {"listen": ["tcp:110"], "upstream": "tcp:localhost:110"}
 
 Model = Callable[[str], str | None]
@@ -257,3 +261,40 @@ def test_a_preset_says_how_blanks_are_read(server: str, blanks: str) -> None:
 def test_without_a_preset_blanks_are_read_both_ways() -> None:
     assert Config.model_validate(LEAST).guard().blanks_in_names == "both"
     assert Config.model_validate(LEAST | {"policy": {}}).guard().blanks_in_names == "both"
+
+
+def test_a_denied_login_is_told_what_the_server_says_of_a_wrong_password() -> None:
+    texts = {
+        name: reply.strip(" `")
+        for first, reply in rows("| `server` | what a denied login is told |")
+        for name in re.findall(r"`(\w+)`", first)
+    }
+    assert texts == dict(DENIALS)
+    for server, reply in texts.items():
+        policy = Policy.model_validate(
+            {
+                "users": {"server": server},
+                "rules": [{"name": "a"}, {"name": "b", "reply": "-ERR no"}],
+                "trap_users": ["admin"],
+            }
+        )
+        assert [rule.reply for rule in policy.rules_in_force] == [reply, "-ERR no", reply]
+
+
+@pytest.mark.parametrize("server", DENIALS)
+def test_the_server_s_own_words_deny_who_is_banned_and_guesses_too_much(server: str) -> None:
+    hook = FailedLogins(
+        Policy.model_validate(
+            {"users": {"server": server}, "rules": [{"name": "a", "limits": [{"count": 1}]} | DENY]}
+        ),
+        live=False,
+    )
+    for number, denied in enumerate((False, True)):
+        c = Connection("C1", "192.0.2.1", 1, "198.51.100.4", 110)
+        login = (c, 1_764_000_000.0, "bob", f"{number}", "PLAIN")
+        verdict = hook.pop3_login_attempt(LoginAttempt(*login))
+        assert verdict == (Deny(DENIALS[server]) if denied else PASS)
+        hook.pop3_login_failure(LoginFailure(*login, Reason.CREDENTIALS))
+    hook.engine.ban("user:bob", 60, "", 1_764_000_000.0)
+    login = (Connection("C2", "203.0.113.9", 1, "h", 110), 1_764_000_000.0, "bob", "x", "PLAIN")
+    assert hook.pop3_login_attempt(LoginAttempt(*login)) == Deny(DENIALS[server])

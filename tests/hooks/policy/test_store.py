@@ -160,6 +160,27 @@ def test_members_age(store: Store) -> None:
     assert fail(store, distinct("e"), NOW + 61) == (1, 4)
 
 
+def test_what_was_added_at_a_time_is_undone(store: Store) -> None:
+    for now in (NOW, NOW + 30, NOW + 60):
+        fail(store, plain(), now)
+    undone = ((NOW, plain()), (NOW + 30, plain()))
+    settled = settle(store, Settlement(charges=(plain(),), undone=undone), NOW + 60)
+    assert settled.tallies[0].counts == (2, 2)
+
+
+def test_nothing_is_undone_that_was_not_added(store: Store) -> None:
+    fail(store, plain())
+    undone = ((NOW + 1800, plain()), (NOW, plain("other")))
+    settled = settle(store, Settlement(charges=(plain(),), undone=undone), NOW + 60)
+    assert settled.tallies[0].counts == (2, 2)
+
+
+def test_a_count_of_which_all_is_undone_is_none(store: Store) -> None:
+    fail(store, plain())
+    settle(store, Settlement(undone=((NOW, plain()), (NOW, plain()))))
+    assert fail(store, plain()) == (1, 1)
+
+
 def test_no_more_members_are_kept_than_the_highest_limit_asks_for(store: Store) -> None:
     for number in range(50):
         counts = fail(store, distinct(str(number)))
@@ -473,3 +494,22 @@ def test_no_order_of_answers_lets_more_fly_than_the_limit(
             charges = (charge,) if move == "fail" else ()
             settle(store, Settlement(one.flight, charges))
             failed += [member] * len(charges)
+
+
+def test_what_is_only_asked_for_is_answered_behind_the_rest_and_stays_as_it_is(
+    store: Store,
+) -> None:
+    def asked() -> Settled:
+        return settle(store, Settlement(asked=(distinct("a"), plain())))
+
+    assert [tally.counts for tally in asked().tallies] == [(0, 0), (0, 0)]
+    added = Settlement(charges=(plain(),), asked=(distinct("a"),))
+    assert [tally.counts for tally in settle(store, added).tallies] == [(1, 1), (0, 0)]
+    assert [tally.counts for tally in asked().tallies] == [(0, 0), (1, 1)]
+
+
+def test_where_there_is_a_count_it_is_worth_asking(store: Store) -> None:
+    if isinstance(store, MemoryStore):
+        assert not store.may_hold("k")
+    settle(store, Settlement(charges=(plain(),)))
+    assert store.may_hold("k")

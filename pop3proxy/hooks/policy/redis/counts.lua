@@ -105,6 +105,15 @@ function plain.add(c)
     expire_count(c.kept, c.longest)
 end
 
+function plain.undo(c, at)
+    for i, window in ipairs(c.windows) do
+        local field = i .. ':' .. string.format('%.0f', bucket(window.seconds, at))
+        if redis.call('HINCRBY', c.kept, field, -1) <= 0 then
+            redis.call('HDEL', c.kept, field)
+        end
+    end
+end
+
 -- Counts of different members ----------------------------------------------------------------------------
 
 local distinct = {}
@@ -328,12 +337,16 @@ local function attempt()
     return answer(FLIES, 0, -1, 0, math.huge, over)
 end
 
--- Returns: home, and for each charge its counts.
+-- Returns: home, and for each charge, and each that is only asked for, its counts.
 local function settle()
     local flight = text()
     for _, name in ipairs(places()) do
         redis.call('ZREM', name, flight)
         tell(name)
+    end
+    for i = 1, number() do
+        local at = number()
+        plain.undo(charge(), at)
     end
     for i = 1, number() do
         redis.call('DEL', key())
@@ -351,9 +364,11 @@ local function settle()
         redis.call('SET', name, exactly(ends), 'PX', math.ceil((ends - now) * 1000) + 1000)
     end
     local reply = {text() == '1' and left() or 0}
-    for _, c in ipairs(added) do
-        for _, count in ipairs(make(c).counts(c)) do
-            reply[#reply + 1] = count
+    for _, some in ipairs({added, charges()}) do
+        for _, c in ipairs(some) do
+            for _, count in ipairs(make(c).counts(c)) do
+                reply[#reply + 1] = count
+            end
         end
     end
     return reply

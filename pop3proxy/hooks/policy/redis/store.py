@@ -257,7 +257,8 @@ class RedisStore:
 
         def read(reply: list[int]) -> Settled:
             self._learn_mark(settlement.home, reply[0], now)
-            return Settled(_tallies(settlement.charges, iter(reply[1:])), bool(reply[0]))
+            asked = (*settlement.charges, *settlement.asked)
+            return Settled(_tallies(asked, iter(reply[1:])), bool(reply[0]))
 
         return self._ask(keys, args, _Question(read, lambda: alone, lambda reply: None))
 
@@ -380,6 +381,10 @@ class RedisStore:
         keys: list[bytes] = []
         args = [b"settle", self._at(now), self._patience, self._parts]
         self._put_flight(settlement.flight or _NO_FLIGHT, keys, args)
+        args.append(_number(len(settlement.undone)))
+        for at, charge in settlement.undone:
+            args.append(self._at(at))
+            self._put_charge(charge, (), keys, args)
         args.append(_number(len(settlement.cleared)))
         keys += [self._name(b"c:", cleared) for cleared in settlement.cleared]
         self._put_charges(settlement.charges, (), keys, args)
@@ -393,6 +398,7 @@ class RedisStore:
             keys.append(self._name(b"m:", settlement.spent.key))
             args += (b"1", _number(settlement.spent.seconds))
         self._put_mark(settlement.home, now, keys, args)
+        self._put_charges(settlement.asked, (), keys, args)
         return keys, args
 
     def _at(self, here: float) -> bytes:
@@ -456,6 +462,10 @@ class RedisStore:
         )
         name = digest.hexdigest().encode()
         return self._prefix + kind + name if kind else name
+
+    def may_hold(self, key: str) -> bool:
+        """Return whether there may be a count of a key: only Redis knows those of other proxies."""
+        return self._well or self.memory.may_hold(key)
 
     # --- bans -------------------------------------------------------------------------------------------
 
