@@ -27,6 +27,7 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from . import __version__
+from .archiving import add_archive
 from .ask import add_ask
 from .bans import add_bans
 from .config import AnalyzerOptions, Config, ConfigError, Events, load, load_apart
@@ -221,6 +222,7 @@ def schema() -> int:
 
 
 # These are of rooms of their own.
+add_archive(commands)
 add_ask(commands)
 add_bans(commands)
 add_policy(commands)

@@ -22,9 +22,7 @@ MAX_LINE: Final = 16 * 1024 * 1024
 _ALWAYS: Final = ("ts", "event", "uid", "id.orig_h", "orig_unknown", "listener")
 """Fields that every question needs, or the filters and addresses do."""
 
-_UNREADABLE: Final = (
-    f"((event IS NOT NULL AND ts BETWEEN {FIRST_TIME} AND {LAST_TIME}) IS NOT TRUE)"
-)
+UNREADABLE: Final = f"((event IS NOT NULL AND ts BETWEEN {FIRST_TIME} AND {LAST_TIME}) IS NOT TRUE)"
 """What is no record; the engine makes a row without fields of a line that it cannot read."""
 
 _SOURCE: Final = (
@@ -160,10 +158,10 @@ class Log:
             if paths and kind is Kind.PARQUET:
                 parts.append(f"FROM ({self._parquet(paths)}) WHERE {condition}")
             elif paths:
-                lines = _json(paths, kind, self._columns)
-                parts.append(f"FROM ({lines}) WHERE ({condition}) OR {_UNREADABLE}")
+                lines = json_columns(paths, kind, self._columns)
+                parts.append(f"FROM ({lines}) WHERE ({condition}) OR {UNREADABLE}")
         columns = ", ".join(map(quoted, self._columns))
-        unreadable = f"CASE WHEN {_UNREADABLE} THEN filename END AS unreadable"
+        unreadable = f"CASE WHEN {UNREADABLE} THEN filename END AS unreadable"
         return " UNION ALL ".join(
             f"SELECT {columns}, {_SOURCE} AS source, {unreadable} {part}" for part in parts
         )
@@ -188,7 +186,7 @@ class Log:
         if source.kind is Kind.PARQUET:
             files = f"read_parquet({literal(source.path)})"
         else:
-            files = f"({_json([source.path], source.kind, ('event',))})"
+            files = f"({json_columns([source.path], source.kind, ('event',))})"
         try:
             self._database.run(f"SELECT count(event) FROM {files}")
         except EngineError as problem:
@@ -283,7 +281,7 @@ def _converted(column: str, kind: str | None) -> str:
     return f"TRY_CAST({quoted(column)} AS {COLUMNS[column]}) AS {quoted(column)}"
 
 
-def _json(paths: Sequence[str], kind: Kind, columns: Sequence[str]) -> str:
+def json_columns(paths: Sequence[str], kind: Kind, columns: Sequence[str]) -> str:
     """Select columns of files of JSON Lines; a line that cannot be read is a row of NULLs."""
     types = ", ".join(f"{quoted(column)}: {literal(COLUMNS[column])}" for column in columns)
     return (
