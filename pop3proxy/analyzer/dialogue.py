@@ -396,6 +396,10 @@ class Analyzer(Replies):
         self._leave_open()
         self._owed.clear()
         self._attempted = None
+        if self._guard.lock_step and self._client_expects is ANSWER:
+            # None will come.
+            self._client_expects = COMMAND
+            self._auth_refused = True
 
     def _cut_login(self, owed: OwedToLogin | OwedToExchange) -> None:
         greeted = self._owed[0] is not GREETING

@@ -47,7 +47,7 @@ class Strictness(Enum):
     """What the guard demands of a client's lines, from nothing to everything."""
 
     NONE = "every line passes at once"
-    NO_LOGIN = "no login passes: the client has logged in"
+    NO_LOGIN = "no login and no STLS pass: the client has logged in"
     WHOLE = "a line is one line to every server: no bare CR and no NUL"
     LINES = "strict lines"
     LOCK_STEP = "strict lines in a strict order, each behind the whole reply to the one before"
@@ -103,6 +103,8 @@ _TWO_LINES: Final = re.compile(rb"[\0\r]")
 _BLANK_OR_CONTROL: Final = re.compile(rb"[\0-\x20\x7f]")
 _WORD: Final = re.compile(rb"[A-Za-z]{1,16}\Z")
 _NO_NAME: Final = re.compile(r"[\0-\x1f\x7f]")
+
+_REFUSED_BEHIND_LOGIN: Final = grammar.LOGIN_WORDS | grammar.STLS_WORDS
 
 # RFC 1939 section 7: PASS only immediately behind USER. These change nothing that a server knows of a login.
 _KEEPS_NAME: Final = frozenset({"CAPA", "LANG", "UTF8", "NOOP"})
@@ -189,11 +191,11 @@ class Guard:
         if self.strictness is Strictness.WHOLE:
             return _FORM if _TWO_LINES.search(text) else None
         if self.strictness is Strictness.NO_LOGIN:
-            refusal = self._refusal_of_second_login(text, row)
+            refusal = self._refusal_behind_login(text, row)
         else:
             refusal = self._refusal_of_line(text, row, arg)
         if self.strictness is Strictness.LINES:
-            refusal = refusal or self._refusal_of_second_login(text, row)
+            refusal = refusal or self._refusal_behind_login(text, row)
         if self.lock_step:
             refusal = refusal or self._refusal_of_order(text, row, arg)
             if row.role in _FORGETS_NAME or (refusal is None and row.name not in _KEEPS_NAME):
@@ -205,16 +207,21 @@ class Guard:
     def holds(self, head: bytes) -> bool:
         """Return whether an unfinished line that begins so must be held until it is whole."""
         if self.strictness is Strictness.NONE or self.strictness is Strictness.NO_LOGIN:
-            return (self._decides_stls and grammar.may_be(grammar.STLS_WORDS, head)) or (
-                self.strictness is Strictness.NO_LOGIN and grammar.may_be(grammar.LOGIN_WORDS, head)
+            words = _REFUSED_BEHIND_LOGIN if self.strictness is Strictness.NO_LOGIN else frozenset()
+            return grammar.may_be(words, head) or (
+                self._decides_stls and grammar.may_be(grammar.STLS_WORDS, head)
             )
         return True
 
-    def _refusal_of_second_login(self, text: bytes, row: Command) -> LocalReply | None:
-        """Refuse a login of a client that has logged in: Twisted's server judges it (RFC 5034 section 4)."""
+    def _refusal_behind_login(self, text: bytes, row: Command) -> LocalReply | None:
+        """Refuse what belongs before the login of a client that has logged in.
+
+        Twisted's server judges a second login (against RFC 5034 section 4). STLS (RFC 2595 section 4: only in
+        the AUTHORIZATION state) would hide one.
+        """
         if row is grammar.UNKNOWN and (loose := grammar.loosely(text)) is not None:
             row = loose[0]
-        return _LOGGED_IN if row.name.encode("ascii") in grammar.LOGIN_WORDS else None
+        return _LOGGED_IN if row.name.encode("ascii") in _REFUSED_BEHIND_LOGIN else None
 
     def _refusal_of_line(self, text: bytes, row: Command, arg: bytes) -> LocalReply | None:
         if row is grammar.UNKNOWN:

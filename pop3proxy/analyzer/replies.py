@@ -258,6 +258,7 @@ class Replies(Requests):
     def _answer_user(self, owed: Owed, status: Status, certain: bool) -> None:
         assert isinstance(owed, OwedToUser)
         self._named_last = owed.user
+        self._name_refused = not status.ok
         if self._gated:
             self._guard.named(status.ok)
         if status.ok:
@@ -283,6 +284,11 @@ class Replies(Requests):
             self._came_to_nothing(Oddity.LOGIN_CANCELLED, attempt.attempt)
             return
         user = named or ""
+        if status.ok and owed.command.role is Role.PASS and self._name_refused:
+            # No server takes a password for a name that it has refused: this answers another line, and the
+            # next reply tells. Courier 1.0.16 reads the rest of a line of 8 KiB as more lines.
+            self._perhaps_in = attempt
+            return
         if owed.complete or status.ok:
             self._judge(attempt, user, status, True, certain, owed.malformed)
 
@@ -319,7 +325,7 @@ class Replies(Requests):
         self._body = Body(self._server.crlf)
 
     def _tell_perhaps_in(self, row: Command, ok: bool) -> None:
-        """Tell, by the reply to the next command, whether an AUTH of an odd form was a login."""
+        """Tell, by the reply to the next command, whether what seemed to be a login was one."""
         attempt, self._perhaps_in = self._perhaps_in, None
         assert attempt is not None
         if ok and row.role is Role.MAILBOX:

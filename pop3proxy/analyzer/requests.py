@@ -101,7 +101,7 @@ class Requests(DialogueState):
     def _keep_undecided(self) -> int:
         """Let bytes behind a barrier pass, and keep a copy until the server has answered."""
         client = self._client
-        if self._gated and (self._holds_later or self.connection.state is AUTHORIZATION):
+        if self._guard.strictness is not Strictness.NONE:
             if self._doubt is None:
                 return -1
             # Nothing tells in doubt which answer is the barrier's, so waiting for it could last for ever.
@@ -206,30 +206,42 @@ class Requests(DialogueState):
 
     def _request(self, row: Command, text: bytes, arg: bytes) -> None:
         """Raise the events of a command that goes to the server, and remember what that owes for it."""
-        loose = grammar.loosely(text) if row is grammar.UNKNOWN else None
-        self._loose = loose is not None
-        if loose is not None:
-            # If the server says +OK, it was that command.
-            self._row = row = loose[0]
-            arg = loose[1]
-        if row.name:
+        self._loose = False
+        if row is grammar.UNKNOWN:
+            row, arg = self._request_unknown(text, arg)
+        elif not row.name:
+            # A word that the operator has added.
+            self._raise_unknown(text)
+        else:
             if row.name in COUNTED:
                 self._count(row.name)
-            secret = self._raise_request(row, arg)
-        else:
-            secret = self._raise_unknown(text)
-        if loose is not None:
-            secret = self._secret_of_unknown(text)
-        if loose is not None or row is grammar.UNKNOWN:
-            self._odd(Oddity.UNKNOWN_COMMAND, True, text, secret)
-        elif row.needs_argument and not arg.strip():
-            self._odd(Oddity.BAD_ARGUMENTS, True, text)
+            self._raise_request(row, arg)
+            if row.needs_argument and not arg.strip():
+                self._odd(Oddity.BAD_ARGUMENTS, True, text)
         if b"\r" in text or b"\0" in text:
             self._odd(Oddity.AMBIGUOUS_LINE, True, b"")
         if self._client.truncated:
             self._secrets_lost()
             self._odd(Oddity.LINE_TOO_LONG, True, text, row.secret)
         self._owe(row, arg)
+
+    def _request_unknown(self, text: bytes, arg: bytes) -> tuple[Command, bytes]:
+        """Raise the events of a line that is no command by the RFC; return its row and argument.
+
+        That of a command that some servers read in it: if the server says +OK, it was that.
+        """
+        loose = grammar.loosely(text)
+        if loose is None:
+            secret = self._raise_unknown(text)
+            self._odd(Oddity.UNKNOWN_COMMAND, True, text, secret)
+            return grammar.UNKNOWN, arg
+        self._loose = True
+        self._row, arg = loose
+        if self._row.name in COUNTED:
+            self._count(self._row.name)
+        self._raise_request(self._row, arg)
+        self._odd(Oddity.UNKNOWN_COMMAND, True, text, self._secret_of_unknown(text))
+        return self._row, arg
 
     def _raise_request(self, row: Command, arg: bytes) -> Secret:
         """Raise the request of a known command, and return what of it is secret."""

@@ -82,8 +82,13 @@ class Exchange:
         return self.early and self.mechanism == "LOGIN" and self.prompt.lower().startswith(b"user")
 
     def initial(self, data: bytes) -> None:
-        """Take the initial response of the AUTH line; ``=`` stands for an empty one."""
+        """Take the initial response of the AUTH line; ``=`` stands for an empty one.
+
+        What follows a blank is left out if it is no base64: Courier 1.0.16 does not read it.
+        """
         self.early = True
+        if _base64(data) is None:
+            data = data.split(None, 1)[0]
         self.respond(b"" if data == b"=" else data)
 
     def respond(self, line: bytes) -> None:

@@ -46,7 +46,6 @@ from .steps import (
     COMMAND_MAY,
     DATA_MAY,
     HOLDS_CLIENT,
-    HOLDS_LATER,
     NO_KINDS,
     SASL_MAY,
     SPENT,
@@ -110,7 +109,6 @@ class DialogueState:
         "_gated",
         "_guard",
         "_handshake_due",
-        "_holds_later",
         "_injected",
         "_layer_due",
         "_limits",
@@ -119,6 +117,7 @@ class DialogueState:
         "_loose",
         "_may_be_in",
         "_message",
+        "_name_refused",
         "_named",
         "_named_last",
         "_oddities",
@@ -177,7 +176,7 @@ class DialogueState:
         self._refusals = refusals
         self._wants = wants
         self._guard = Guard(guard)
-        self._gated = self._holds_later = self._line_by_line = False
+        self._gated = self._line_by_line = False
         if gated:
             self.gate(gated)
         self._ended: tuple[Side, ...] = ()
@@ -225,9 +224,8 @@ class DialogueState:
         self._capa_refused = False  # by the line just read, if gated
         # A login may be what is missing in a gap; USER and AUTH are accepted only before one.
         self._may_be_in = False
-        self._perhaps_in: LoginAttempt | None = (
-            None  # by an AUTH that may have been another command
-        )
+        # By an AUTH that may have been another command, or a PASS whose name was refused.
+        self._perhaps_in: LoginAttempt | None = None
         self._after_unknown = False
         self._handshake_due = False
         self._injected = 0  # octets that waited behind STLS when it was accepted
@@ -238,12 +236,11 @@ class DialogueState:
         self._user: str | None = None
         self._named: str | None = None
         self._named_last: str | None = None
+        self._name_refused = False  # the last of them
 
     def gate(self, gated: Kinds) -> None:
         """Have the caller hold bytes back for these event types; no login may be waiting for its answer."""
         self._gated = not gated.isdisjoint(HOLDS_CLIENT)
-        # What hooks for logins decide about is over with the login: nothing waits for their sake then.
-        self._holds_later = not gated.isdisjoint(HOLDS_LATER)
         self._guard.watch(gated, self.connection.state)
         # So that no line of a body passes, or waits, with another.
         self._line_by_line = not gated.isdisjoint(DATA_MAY)
@@ -394,7 +391,7 @@ class DialogueState:
             self._odd(oddity, oddity is Oddity.LOGIN_CANCELLED, b"", attempt=attempt)
 
     def _leave_open(self) -> None:
-        """Give up telling whether an AUTH of an odd form was a login."""
+        """Give up telling whether what seemed to be a login was one."""
         attempt, self._perhaps_in = self._perhaps_in, None
         if attempt is not None:
             self._came_to_nothing(Oddity.CUT_LOGIN, attempt.attempt)

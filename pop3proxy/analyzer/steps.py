@@ -29,8 +29,10 @@ SASL_MAY: Kinds = frozenset({LoginAttempt, Unexpected})
 STATUS_MAY: Kinds = frozenset({Reply, LoginSuccess, LoginFailure, StartTLS, Unexpected})
 STATUS_OR_DATA_MAY: Kinds = STATUS_MAY | {Data}
 DATA_MAY: Kinds = frozenset({Data, Unexpected})
-HOLDS_LATER: Kinds = frozenset({Request, Data, Unexpected, StartTLS})
-HOLDS_CLIENT: Kinds = HOLDS_LATER | {LoginAttempt, LoginSuccess, LoginFailure}
+
+HOLDS_CLIENT: Kinds = frozenset(
+    {Request, Data, Unexpected, StartTLS, LoginAttempt, LoginSuccess, LoginFailure}
+)
 
 
 class Step:

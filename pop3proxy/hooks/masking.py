@@ -55,7 +55,7 @@ def masked(event: E) -> E:
     Masking what is masked changes nothing. Raises KeyError for an event that no rule is known for, so
     that a new event is not written before somebody has thought about its secrets.
     """
-    result: E = _RULES[type(event)](event)
+    result: E = RULES[type(event)](event)
     return result
 
 
@@ -266,7 +266,7 @@ def _policy(event: Policy) -> Policy:
     return _copied_policy(event, key)
 
 
-_RULES: Final[dict[type[Event], Callable[[Any], Any]]] = {
+RULES: Final[dict[type[Event], Callable[[Any], Any]]] = {
     Connect: in_clear,
     Request: _request,
     Reply: _reply,
@@ -279,3 +279,4 @@ _RULES: Final[dict[type[Event], Callable[[Any], Any]]] = {
     SessionEnd: _session_end,
     Policy: _policy,
 }
+"""What masks the events of each kind, as ``masked`` does."""

@@ -998,3 +998,24 @@ def test_the_name_of_xoauth2_holds_no_second_one() -> None:
     assert form is not None
     assert form.fits(0, b"user=bob\x01auth=Bearer t\x01\x01")
     assert not form.fits(0, b"user=bobUser=eve\x01auth=Bearer t\x01\x01")
+
+
+@pytest.mark.parametrize("line", [b"STLS", b"AUTH CRAM-MD5"])
+def test_what_a_client_says_when_the_server_has_left_an_exchange_does_no_harm(line: bytes) -> None:
+    guarded = Guarded()
+    assert guarded.passes(line)
+    guarded.analyzer.ended(S, 0.0)
+    step = guarded.says(PLAIN)
+    assert not any(isinstance(event, LoginAttempt) for event in step.events)
+
+
+@pytest.mark.parametrize(
+    "line", [b"STLS", b"stls ", b" STLS", b"AUTH PLAIN " + PLAIN, b"\tPASS guess"]
+)
+def test_what_belongs_before_the_login_does_not_pass_behind_it(line: bytes) -> None:
+    guarded = Guarded()
+    assert guarded.passes(b"USER bob", b"+OK")
+    assert guarded.passes(b"PASS secret", b"+OK")
+    assert not guarded.passes(line)
+    assert not guarded.analyzer.blind
+    assert guarded.passes(b"STAT", b"+OK 0 0")

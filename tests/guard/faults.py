@@ -140,7 +140,7 @@ GUARDED = {
     "blanks behind AUTH are skipped": _together(
         _replacing(Command, "has_form", _skips_blanks),
         _replacing(Guard, "_refusal_of_auth", _skips_blanks),
-        _replacing(Guard, "_refusal_of_second_login", _says(None)),
+        _replacing(Guard, "_refusal_behind_login", _says(None)),
         _replacing(Exchange, "odd_line", _is(property(_says(False)(None), _says(None)(None)))),
     ),
     "a refused USER names": _replacing(Guard, "named", _believes_every_user),

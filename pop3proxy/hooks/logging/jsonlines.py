@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 from ...analyzer.events import ALL, Data, Event, LoginAttempt, LoginFailure, LoginSuccess, Reply
 from ..api import EndSession, Hook
-from ..masking import in_clear, masked
+from ..masking import RULES, in_clear
 from .output import Output
-from .records import line, with_fingerprint
+from .records import RENDERERS, with_fingerprint
 
-_LOGINS = frozenset({LoginSuccess, LoginFailure})
+_TOLD_AT_ONCE = frozenset({LoginSuccess, LoginFailure})
+_LOGINS = _TOLD_AT_ONCE | {LoginAttempt}
 
 Fingerprint = Callable[[str], str]
 """Makes of a password what is the same for the same password, and tells nothing else; empty for none."""
@@ -39,14 +40,14 @@ class JsonLines(Hook):
         if on_error not in ("pass", "deny"):
             raise ValueError(f"on_error is {on_error!r}; it can be 'pass' or 'deny'")
         self.output = Output(path)
-        self._shown = in_clear if show_secrets else masked
         self.fingerprint: Fingerprint | None = None
         self._ends_sessions = on_error == "deny"
         # Listeners are what the dispatcher finds by name, and what nobody listens to is never built.
         for kind in ALL:
             if kind is not Data or data:
-                setattr(self, kind.name, self._at_once if kind in _LOGINS else self._event)
-        self.pop3_reply = self._reply
+                setattr(
+                    self, kind.name, self._listener(kind, in_clear if show_secrets else RULES[kind])
+                )
 
     @property
     def written(self) -> int:
@@ -75,24 +76,32 @@ class JsonLines(Hook):
         """Open the file anew by its name; the old one gets what was queued before."""
         self.output.reopen()
 
-    def _event(self, event: Event) -> None:
-        self.output.add(self._line(event))
+    def _listener(self, kind: type[Event], shown: Callable[[Any], Any]) -> Callable[[Any], None]:
+        """Return what writes the events of one kind: its steps are looked up here and not for each event."""
+        render, add = RENDERERS[kind], self.output.add
+        write = self._add_now if kind in _TOLD_AT_ONCE else add
 
-    def _line(self, event: Event) -> bytes:
-        found = line(self._shown(event))
-        if self.fingerprint is not None and isinstance(
-            event, (LoginAttempt, LoginSuccess, LoginFailure)
-        ):
-            return with_fingerprint(found, self.fingerprint(event.password))
-        return found
+        def queue(event: Event) -> None:
+            add(render(shown(event)))
 
-    def _reply(self, event: Reply) -> None:
-        if event.denial:
-            self._at_once(event)
-        else:
-            self._event(event)
+        def reply(event: Reply) -> None:
+            record = render(shown(event))
+            if event.denial:
+                self._add_now(record)
+            else:
+                add(record)
 
-    def _at_once(self, event: Event) -> None:
+        def login(event: LoginAttempt | LoginSuccess | LoginFailure) -> None:
+            record = render(shown(event))
+            if self.fingerprint is not None:
+                record = with_fingerprint(record, self.fingerprint(event.password))
+            write(record)
+
+        if kind in _LOGINS:
+            return login
+        return reply if kind is Reply else queue
+
+    def _add_now(self, record: bytes) -> None:
         """Write what the client is about to learn. Raises EndSession if that fails and ends the session."""
-        if not self.output.add_now(self._line(event)) and self._ends_sessions:
+        if not self.output.add_now(record) and self._ends_sessions:
             raise EndSession("a login or a denial could not be written down")

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ...analyzer.events import (
     Connect,
+    Connection,
     Data,
     DataRun,
     Event,
@@ -42,12 +43,22 @@ def line(event: Event) -> bytes:
     Text is escaped as JSON demands and no further. Bytes that were no UTF-8 (surrogates, see
     ``pop3proxy.analyzer.events``) are shown as ``\xNN``. Times are in seconds with six decimals.
     """
-    c = event.c
-    return (
-        f'{_BEGINNING}{event.ts:.6f},"event":"{event.name}",'
-        f"{_connection(c.uid, c.orig_h, c.orig_p, c.resp_h, c.resp_p, c.tls, c.orig_unknown)}"
-        f"{_PARAMETERS[type(event)](event)}}}\n"
-    ).encode("utf-8", _BYTES_AS_TEXT)
+    return RENDERERS[type(event)](event)
+
+
+def _renderer(kind: type[Event], own: Callable[[Any], str]) -> Callable[[Event], bytes]:
+    """Return what renders events of one kind; ``own`` renders the parameters that only this kind has."""
+    name = f',"event":"{kind.name}",'
+
+    def render(event: Event) -> bytes:
+        c = event.c
+        return (
+            f"{_BEGINNING}{event.ts:.6f}{name}"
+            f"{_connection(c.uid, c.orig_h, c.orig_p, c.resp_h, c.resp_p, c.tls, c.orig_unknown)}"
+            f"{own(event)}}}\n"
+        ).encode("utf-8", _BYTES_AS_TEXT)
+
+    return render
 
 
 def with_fingerprint(record: bytes, fingerprint: str) -> bytes:
@@ -108,26 +119,22 @@ LISTENED: Final = frozenset({Connect, LoginAttempt, LoginSuccess, LoginFailure, 
 """The events whose records name the listener that the client came to."""
 
 
-def _behind_listener(own: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Put the listener, where there is one, before an event's own parameters."""
-
-    def render(event: Event) -> str:
-        c = event.c
-        return _listener(c.listener, c.listener_h, c.listener_p) + own(event)
-
-    return render
+def _listener(c: Connection) -> str:
+    return _named_listener(c.listener, c.listener_h, c.listener_p) if c.listener else ""
 
 
 # There are few listeners.
 @lru_cache(maxsize=64)
-def _listener(name: str, host: str, port: int) -> str:
-    if not name:
-        return ""
+def _named_listener(name: str, host: str, port: int) -> str:
     return f',"listener":{_text(name)},"listener.h":{_text(host)},"listener.p":{port}'
 
 
 def _flag(value: bool) -> str:
     return "true" if value else "false"
+
+
+def _connect(event: Connect) -> str:
+    return _listener(event.c)
 
 
 def _nothing(_: Event) -> str:
@@ -149,7 +156,7 @@ def _data(event: Data) -> str:
 
 def _credentials(event: LoginAttempt | LoginSuccess | LoginFailure) -> str:
     return (
-        f',"is_orig":{_flag(event.is_orig)},"user":{_text(event.user)},'
+        f'{_listener(event.c)},"is_orig":{_flag(event.is_orig)},"user":{_text(event.user)},'
         f'"password":{_text(event.password)},"mechanism":{_text(event.mechanism)}'
     )
 
@@ -175,7 +182,7 @@ def _unexpected(event: Unexpected) -> str:
 
 def _session_end(event: SessionEnd) -> str:
     return (
-        f',"user":{_text(event.user)},"mechanism":{_text(event.mechanism)},'
+        f'{_listener(event.c)},"user":{_text(event.user)},"mechanism":{_text(event.mechanism)},'
         f'"outcome":{_text(event.outcome)},"commands":{event.commands},'
         f'"retr":{event.retr},"top":{event.top},"dele":{event.dele},'
         f'"deleted":{event.deleted},"denied":{event.denied},'
@@ -194,7 +201,7 @@ def _policy(event: Policy) -> str:
 
 
 _PARAMETERS: Final[dict[type[Event], Callable[[Any], str]]] = {
-    Connect: _nothing,
+    Connect: _connect,
     Request: _request,
     Reply: _reply,
     Data: _data,
@@ -206,7 +213,9 @@ _PARAMETERS: Final[dict[type[Event], Callable[[Any], str]]] = {
     SessionEnd: _session_end,
     Policy: _policy,
 }
-_PARAMETERS.update({kind: _behind_listener(_PARAMETERS[kind]) for kind in LISTENED})
+
+RENDERERS: Final = {kind: _renderer(kind, own) for kind, own in _PARAMETERS.items()}
+"""What renders the events of each kind, as ``line`` does."""
 
 
 def _bytes_as_text(error: UnicodeError) -> tuple[str, int]:

@@ -1,7 +1,9 @@
 """What must hold of a dialogue that was played on each way; each breach is a short kind and a text."""
 
+import binascii
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from pop3proxy.analyzer.events import (
@@ -9,6 +11,7 @@ from pop3proxy.analyzer.events import (
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
+    Oddity,
     Reason,
     Unexpected,
 )
@@ -68,7 +71,8 @@ def judge(dialogue: Dialogue, runs: Sequence[Run], steady: bool) -> list[Breach]
             found += _guarded(run)
         else:
             found += _denied(run)
-        compared = run.way is Way.UNGUARDED or (run.way is Way.GUARDED and dialogue.tame)
+        compared = run.way is Way.UNGUARDED and not is_murky(run)
+        compared |= run.way is Way.GUARDED and dialogue.tame
         # A second login does not pass the guard; the server answers it otherwise.
         compared &= SECOND_LOGIN not in run.played.received
         if compared and steady and not dialogue.leaves:
@@ -83,6 +87,10 @@ def _unguarded(run: Run) -> Iterator[Breach]:
         bytes(run.tapped.sent), bytes(run.played.sent), True
     ):
         yield Breach(run.way, "changed bytes", "the server was not sent what the client sent")
+    if run.tapped is not None and not _same_or_cut(
+        bytes(run.tapped.answered), run.played.received, run.cut
+    ):
+        yield Breach(run.way, "changed answers", "the client did not get what the server said")
     # Twisted's server judges clients that have logged in, which is against RFC 5034 section 4.
     first = next((n for n, one in enumerate(run.judged) if one.accepted), len(run.judged))
     until = replace(run, judged=run.judged[: first + 1])
@@ -96,14 +104,54 @@ def _left_open(run: Run, breach: Breach) -> bool:
     do not always show in which; nor do they for blanks before or behind a word. Then a ``pop3_unexpected``
     must say so.
     """
-    if breach.kind == TOLD and b"\0" in run.played.sent:
-        # Courier does not answer a line with a NUL, so that the next answer is taken for its.
+    if breach.kind == TOLD and _SWALLOWED.search(bytes(run.played.sent)):
+        # Such a line is not answered, so that the next answer is taken for its: Courier ends it at the NUL,
+        # and Twisted's server reads on to the next CR LF.
         return True
-    if breach.kind not in (REFUSED, ACCEPTED) or not _MURKY.search(bytes(run.played.sent)):
+    if breach.kind not in (REFUSED, ACCEPTED):
         return False
-    return any(isinstance(event, Unexpected) for event in _events(run))
+    if is_murky(run):
+        return any(isinstance(event, Unexpected) for event in _events(run))
+    return _sends_disputed_names(bytes(run.played.sent)) and _differs_in_names_only(run)
 
 
+def _sends_disputed_names(sent: bytes) -> bool:
+    """Return whether a SASL response has a name that servers read otherwise than events have it.
+
+    Courier 1.0.16 decodes base64 as far as the first blank, and takes what follows a third NUL of PLAIN, were
+    it nothing, for the name.
+    """
+    for line in sent.split(b"\n"):
+        text = _AUTH.sub(b"", line.rstrip(b"\r"))
+        if _BLANK_INSIDE.match(text):
+            return True
+        whole = text.rstrip(b"=")
+        with suppress(binascii.Error):
+            if binascii.a2b_base64(whole + b"=" * (-len(whole) % 4)).count(b"\0") > 2:
+                return True
+    return False
+
+
+_AUTH = re.compile(rb"AUTH +[!-~]+ +", re.I)
+_BLANK_INSIDE = re.compile(rb"[A-Za-z0-9+/]+ +[A-Za-z0-9+/]+={0,2}\Z")
+
+
+def _differs_in_names_only(run: Run) -> bool:
+    outcomes = [outcome for outcome in map(_outcome, _events(run)) if outcome is not None]
+    told = [one.result for one in outcomes if one.result in ("accepted", "refused")]
+    return told == ["accepted" if one.accepted else "refused" for one in run.judged]
+
+
+def is_murky(run: Run) -> bool:
+    """Return whether a client has sent lines that servers read in many ways.
+
+    Dovecot reads some of them otherwise when they come in other pieces, so that two plays of one dialogue
+    have different answers.
+    """
+    return _MURKY.search(bytes(run.played.sent)) is not None
+
+
+_SWALLOWED = re.compile(rb"\0|(?<!\r)\n")
 _MURKY = re.compile(
     rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n|[^\n]{254}|^ |^[A-Za-z]+  ", re.M
 )
@@ -131,8 +179,11 @@ def _alike(straight: Run, run: Run) -> Iterator[Breach]:
         yield Breach(run.way, "hangs", "it ended when it was played straight")
     elif not _same_or_cut(one, other, straight.cut or run.cut):
         yield Breach(run.way, "other answers", f"straight {one!r}; here {other!r}")
-    if not (straight.cut or run.cut) and straight.judged != run.judged:
-        text = f"straight {_listed(straight.judged)}; here {_listed(run.judged)}"
+    judged = _listed(straight.judged), _listed(run.judged)
+    if not (straight.cut or run.cut) and _DIGEST.sub("digest", judged[0]) != _DIGEST.sub(
+        "digest", judged[1]
+    ):
+        text = f"straight {judged[0]}; here {judged[1]}"
         yield Breach(run.way, "other judgements", text)
 
 
@@ -155,6 +206,8 @@ def _events(run: Run) -> list[Event]:
 
 
 _ENDS = (LoginSuccess, LoginFailure, Unexpected)
+_ABORTED = "aborted"
+"""The server left instead of answering, whatever it had judged."""
 _OPEN = ("login_cancelled", "cut_login")
 
 
@@ -162,8 +215,7 @@ def _outcome(event: Event) -> _Outcome | None:
     if isinstance(event, LoginSuccess):
         return _Outcome(event.user, "accepted", f"success of {event.user!r}")
     if isinstance(event, LoginFailure):
-        # The server left instead of answering, or what it answered could not be read.
-        result = "unanswered" if event.reason is Reason.ABORTED else "refused"
+        result = _ABORTED if event.reason is Reason.ABORTED else "refused"
         return _Outcome(event.user, result, f"failure of {event.user!r} ({event.reason.value})")
     if isinstance(event, Unexpected) and event.msg.value in _OPEN:
         return _Outcome("", "unanswered", event.msg.value)
@@ -180,6 +232,8 @@ def _outcomes(run: Run) -> Iterator[Breach]:
         if at is None:
             # What was judged when the client had left, or behind a reset, has no answer.
             last = run.cut and number == len(run.judged) - 1
+            # Nor has what the server judged and then left without a word.
+            last |= any(one.text == Oddity.CUT_LOGIN for one in left)
             if not last and run.played.ending != "left":
                 kind = ACCEPTED if judgement.accepted else REFUSED
                 yield Breach(run.way, kind, f"{judgement}; judged {_listed(run.judged)}; {told}")
@@ -188,6 +242,9 @@ def _outcomes(run: Run) -> Iterator[Breach]:
         if skipped:
             yield Breach(run.way, TOLD, f"{told}; judged {_listed(run.judged)}")
             return
+        if left[at].result == _ABORTED:
+            # What was judged besides has no answer either.
+            return
         left = left[at + 1 :]
     if any(one.result == "accepted" for one in left):
         yield Breach(run.way, TOLD, f"{told}; judged {_listed(run.judged)}")
@@ -195,10 +252,7 @@ def _outcomes(run: Run) -> Iterator[Breach]:
 
 
 def _tells(outcome: _Outcome, judgement: Judgement) -> bool:
-    if outcome.result == "unanswered":
-        return False
-    wanted = "accepted" if judgement.accepted else "refused"
-    if outcome.result != wanted:
+    if outcome.result not in (_ABORTED, "accepted" if judgement.accepted else "refused"):
         return False
     # Courier judges a PLAIN response with an empty name; nothing can be read in it.
     unread = outcome.user == "" and not judgement.accepted
@@ -273,6 +327,7 @@ def _listed(judged: Sequence[Judgement]) -> str:
 
 # --- what differs between two visits --------------------------------------------------------------------
 
+_DIGEST = re.compile(r"[0-9a-f]{32}")
 _STAMP = re.compile(rb"<[^>\r\n]+>")
 _CHALLENGE = re.compile(rb"^\+ [A-Za-z0-9+/=]{16,}", re.M)
 

@@ -258,7 +258,7 @@ async def play(
 
 @dataclass(slots=True)
 class Tapped:
-    """What the proxy sent a server on behalf of a client, and the port from which the server was reached.
+    """What the proxy sent a server on behalf of a client, what came back, and the port it was sent from.
 
     ``reset``: the server closed although something was still to be read, which takes answers away too.
     """
@@ -266,6 +266,7 @@ class Tapped:
     server_port: int = 0
     reset: bool = False
     sent: bytearray = field(default_factory=bytearray)
+    answered: bytearray = field(default_factory=bytearray)
     over: Deferred[None] = field(default_factory=Deferred)
 
 
@@ -279,6 +280,8 @@ class _Back(Protocol):
         self._front.joined(self)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._front.tapped is not None:
+            self._front.tapped.answered += data
         front: Any = self._front.transport
         front.write(data)
 
