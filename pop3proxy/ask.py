@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,7 +12,7 @@ import click
 from .config import ConfigError, load_apart
 from .reports.addresses import network
 from .reports.asking import Asked, ask, ask_sql
-from .reports.database import DEFAULT_MEMORY, memory
+from .reports.database import DEFAULT_MEMORY, Database, memory
 from .reports.log import Filters
 from .reports.moments import moment, zone
 from .reports.problems import ReportError, Unanswerable
@@ -131,6 +132,28 @@ def ask_command(
     except ReportError as problem:
         return complain(problem)
     return FOUND if fail_if_any and rows else 0
+
+
+def ask_capture(name: str, replay: Callable[[str], int]) -> int:
+    """Answer a question about a capture, of what ``replay`` writes to the file that it is given.
+
+    ``replay`` returns an exit status; of a damaged capture, what was read is asked.
+    """
+    try:
+        question = chosen(shipped() | added_by(None), name)
+        # A missing engine is said before a long replay.
+        with Database(), tempfile.TemporaryDirectory(prefix="pop3proxy-") as folder:
+            file = os.path.join(folder, "capture.jsonl")
+            status = replay(file)
+            if not os.path.exists(file):
+                return status
+            place = zone(None)
+            now = datetime.now(UTC).astimezone(place)
+            asked = Asked([file], Filters(), now, place, limit=LIMIT_OF_TABLES)
+            ask(question, asked, sys.stdout, _tell)
+    except ReportError as problem:
+        return complain(problem)
+    return status
 
 
 def complain(problem: ReportError) -> int:

@@ -14,6 +14,8 @@ import pytest
 
 from pop3proxy.reports.questions import parsed
 
+from ..replay.making import frames, pcap, segments
+from ..replay.replaying import LOGIN
 from .attackday import BEGINNING, AttackDay
 from .test_ask import ROOT, run
 
@@ -37,6 +39,7 @@ def machine(day: AttackDay, tmp_path_factory: pytest.TempPathFactory) -> Path:
     day.write(log / "older", until=BEGINNING)
     (log / "pop3.jsonl.2.gz").write_bytes(gzip.compress((log / "older").read_bytes()))
     shutil.copy(log / "older", log / "archive" / "2026-03.jsonl")
+    (folder / "old.pcap").write_bytes(pcap(frames(segments(LOGIN))))
     (log / "old").mkdir()
     shutil.copy(log / "older", log / "old" / "pop3.jsonl.9")
     os.utime(log / "old" / "pop3.jsonl.9", (BEGINNING, BEGINNING))
@@ -52,7 +55,7 @@ def test_a_command_of_the_chapter_runs(command: str, machine: Path) -> None:
     text, _, status = command.partition("#")
     log = str(machine / "var" / "log")
     words = shlex.split(text.replace("/var/log", log))
-    if "|" in words:
+    if "|" in words or words[1] == "replay":
         program = f"{sys.executable} -m pop3proxy"
         text = text.replace("/var/log", log).replace("pop3proxy", program, 1)
         done = subprocess.run(
