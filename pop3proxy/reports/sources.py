@@ -21,7 +21,7 @@ STANDARD_INPUT: Final = "-"
 class Kind(Enum):
     """What a file of events is. The value of a text's kind is its compression, as the engine calls it."""
 
-    PLAIN = "none"
+    PLAIN = "uncompressed"
     GZIP = "gzip"
     ZSTD = "zstd"
     PARQUET = "parquet"
