@@ -32,7 +32,14 @@ $(READY): pyproject.toml
 	$(BIN)/$(PIP_INSTALL) --editable '.[all]'
 	@touch $@
 
-demo: $(READY)
+# What runs it, and nothing else: what checks it takes much longer to install.
+RUNS := $(VENV)/runs
+$(RUNS): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: needs Python 3.11 or newer with venv (Debian: python3-venv)" >&2; exit 1; }
+	@test $(READY) -nt pyproject.toml || { $(PYTHON) -m venv --clear $(VENV) && $(BIN)/$(PIP_INSTALL) --editable .; }
+	@touch $@
+
+demo: $(RUNS)
 	@$(BIN)/pop3proxy demo $(if $(filter-out 0,$(ONCE)),--once)
 
 test: $(READY)

@@ -49,6 +49,7 @@ struct script {
 };
 
 struct session {
+    int number;
     int fd; /* -1: none */
     struct channel *channel;
     unsigned connections; /* so far */
@@ -64,10 +65,13 @@ struct session {
 #define TEXT(literal) {literal, sizeof literal - 1}
 #define STEPS(array) (int)(sizeof(array) / sizeof *(array)), array
 
+static const char user_line[] = "USER bench\r\n";
+static const char pass_line[] = "PASS secret\r\n";
+
 #define LOGIN \
     {.expect = ANY_OK}, \
-    {.request = TEXT("USER bench\r\n"), .expect = ANY_OK}, \
-    {.request = TEXT("PASS secret\r\n"), .expect = ANY_OK}
+    {.request = {user_line, sizeof user_line - 1}, .expect = ANY_OK}, \
+    {.request = {pass_line, sizeof pass_line - 1}, .expect = ANY_OK}
 #define QUIT \
     {.request = TEXT("QUIT\r\n"), .expect = EXACT, .reply = TEXT(QUIT_REPLY)}, \
     {.expect = END}
@@ -165,11 +169,18 @@ static void fail(struct session *session, const char *why)
 
 static void begin_step(struct session *session)
 {
-    const struct blob *request = &script->steps[session->step].request;
+    struct blob request = script->steps[session->step].request;
+    char line[32];
     session->have = 0;
-    if (request->size == 0)
+    if (request.size == 0)
         return;
-    if (!channel_send(session->channel, session->fd, request->data, request->size))
+    if (request.data == user_line || request.data == pass_line) {
+        /* Each session's own: nobody logs in to one account 32 times at once. */
+        const char *form = request.data == user_line ? "USER bench%d\r\n" : "PASS secret%d\r\n";
+        request.size = (size_t)snprintf(line, sizeof line, form, session->number);
+        request.data = line;
+    }
+    if (!channel_send(session->channel, session->fd, request.data, request.size))
         fail(session, channel_problem());
 }
 
@@ -405,6 +416,7 @@ int main(int argc, char **argv)
         die("calloc");
     for (long i = 0; i < room; i++) {
         sessions[i].fd = -1;
+        sessions[i].number = (int)i;
         sessions[i].channel = channel_new();
     }
     proxy.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

@@ -26,7 +26,7 @@ from pop3proxy.analyzer.events import (
 from pop3proxy.hooks.policy.config import Policy
 from pop3proxy.hooks.policy.engine import Engine
 from pop3proxy.hooks.policy.memory import MemoryStore
-from pop3proxy.hooks.policy.store import Attempt, Ban, Charge, Settlement, Window
+from pop3proxy.hooks.policy.store import Ban, Charge, Settlement, Window
 
 MANY = 1_000_000
 FEW = MANY // 20
@@ -82,8 +82,7 @@ def _plain_keys(many: int) -> str:
     def fail(number: int) -> None:
         key = f"guessing.0123ab|pair:{_address(number)}|user{number}@example.org"
         charge = Charge(key, (HOUR, DAY), enforced=True)
-        store.attempt(Attempt((charge,)), START)
-        store.settle(Settlement(START, kept=(charge,)), START)
+        store.settle(Settlement(charges=(charge,)), START)
 
     told = _each(many, fail)
     assert len(store.counters) == many
@@ -97,8 +96,7 @@ def _distinct_keys(many: int) -> str:
     def fail(number: int) -> None:
         key = f"~brute-force.0123ab|address:{_address(number)}"
         charge = Charge(key, (HOUR, DAY), member=f"{number:016x}", enforced=True)
-        store.attempt(Attempt((charge,)), START)
-        store.settle(Settlement(START, kept=(charge,)), START)
+        store.settle(Settlement(charges=(charge,)), START)
 
     told = _each(many, fail)
     assert len(store.counters) == many

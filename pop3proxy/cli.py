@@ -31,7 +31,7 @@ from .archiving import add_archive
 from .ask import add_ask, ask_capture
 from .bans import add_bans
 from .config import AnalyzerOptions, Config, ConfigError, Events, load, load_apart
-from .policytest import add_policy
+from .policycommands import add_policy
 from .problems import traced
 
 DONE = 0

@@ -371,6 +371,10 @@ class HookEntry(Table):
     """What a blocking hook that fails stands for; without it what the hook says, or else `pass`."""
 
 
+_BEHIND_PROXIES = re.compile(r"unix:|haproxy:|systemd:.*\bdomain=UNIX\b")
+"""Endpoints whose clients are programs on this machine, or are named by PROXY headers."""
+
+
 class Config(Table):
     """A whole configuration: values only, checked."""
 
@@ -398,6 +402,28 @@ class Config(Table):
                     ' name its files: [[tls.certificates]], chain = "…", key = "…"'
                 )
         return self
+
+    @model_validator(mode="after")
+    def _bans_whom_a_firewall_sees(self) -> Self:
+        if self.policy is not None and self.policy.export is not None:
+            problem = self._clients_behind_proxies()
+            if problem is not None:
+                raise ValueError(
+                    f"policy.export: {problem}, so a firewall here sees the load balancer's address"
+                    " and not the banned client's; leave [policy.export] out, and ban at the load balancer"
+                )
+        return self
+
+    def _clients_behind_proxies(self) -> str | None:
+        """Say where clients come through proxies before this one; None if they do not."""
+        for index, listener in enumerate(self.listen):
+            if listener.proxies:
+                return f"listen[{index}].proxies names load balancers"
+            if _BEHIND_PROXIES.match(listener.endpoint):
+                return f'clients of listen[{index}] ("{listener.endpoint}") come through a proxy'
+        if self.rules is not None and self.rules.xclient == "pass":
+            return 'rules.xclient = "pass" is for clients that are proxies'
+        return None
 
     def guard(self) -> GuardOptions:
         """Return what the guard passes before a login."""

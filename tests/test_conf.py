@@ -90,7 +90,7 @@ EXAMPLE_VALUES = {
     ("policy", "users", "master_separator"),
     *(("tls", "certificates"), ("analyzer", "refusals"), ("rules", "deny"), ("hooks",)),
     *(("verdicts", "words"), ("analyzer", "refusals", "charset"), ("hooks", "options")),
-    ("policy", "rules", "name"),
+    *(("policy", "rules", "name"), ("policy", "export", "command")),
 }
 """Keys whose default is nothing: an example stands there."""
 

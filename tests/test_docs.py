@@ -77,7 +77,12 @@ def _default(value: Any) -> str:
     return f"`{shown}`"
 
 
-_VERDICTS = {kind.__name__: kind for kind in Verdict.__subclasses__()}
+# Tests have kinds of their own.
+_VERDICTS = {
+    kind.__name__: kind
+    for kind in Verdict.__subclasses__()
+    if kind.__module__ == Verdict.__module__
+}
 
 
 def _verdicts() -> Iterator[tuple[str, ...]]:

@@ -20,7 +20,7 @@ from .events import (
 from .grammar import Role
 from .lines import LineCutter
 from .owed import CANCELLED, GREETING, Owed, OwedToExchange, OwedToLogin, OwedToUser
-from .protocols import TLS_HEAD
+from .protocols import TLS_HEAD, is_tls
 from .replies import Replies
 from .requests import COUNTED
 from .state import ANSWER, BODY, BODY_END, COMMAND, DOUBT, SASL, STATUS
@@ -154,7 +154,9 @@ class Analyzer(Replies):
         if side is CLIENT:
             step.command, self._row = self._row, None
             step.refusal, self._refusal = self._refusal, None
-        elif listing or self._listing:
+            return
+        step.announced, self._announcement = self._announcement, None
+        if listing or self._listing:
             step.listing = listing or self._listing
             step.listing_ends = not (step.open or self._listing)
             step.capa_refused, self._capa_refused = self._capa_refused, False
@@ -271,6 +273,11 @@ class Analyzer(Replies):
             self.tally[owed.command.name] -= 1
 
     @property
+    def login_pending(self) -> bool:
+        """Whether the server, and nobody else, is to answer a login."""
+        return self._unsent is None and bool(self._owed) and self._owed[-1].login > 0
+
+    @property
     def quiet(self) -> bool:
         """Whether the server owes nothing and has said nothing by halves: the client can be answered."""
         server = self._server
@@ -380,7 +387,15 @@ class Analyzer(Replies):
             self._odd(Oddity.CUT_GREETING, False, b"")
         elif self._server_expects in (BODY, BODY_END):
             self._odd(Oddity.CUT_REPLY, False, b"")
+        self._read_behind_stls()
         self._cut_logins()
+
+    def _read_behind_stls(self) -> None:
+        """Read what passed behind an STLS that has no answer: the server may have judged a login in it."""
+        unanswered = bool(self._owed) and self._owed[-1].command.role is _STLS
+        if unanswered and self._undecided and not is_tls(bytes(self._undecided[:3])):
+            self._client_expects = COMMAND
+            self._read_undecided()
 
     def _cut_logins(self) -> None:
         """Report the logins that wait: the server judged the first one by closing, if it closed first."""

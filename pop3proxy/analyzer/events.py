@@ -369,6 +369,19 @@ class LoginFailure(Event):
 
 
 @dataclass(slots=True)
+class LoginAnnounced(Event):
+    """A SASL challenge says that an attempt has failed; its outcome follows when the client has answered.
+
+    Only the policy hears it, where logins are decided about: else a client could keep its attempt open. No
+    record has it.
+    """
+
+    name: ClassVar[str] = "pop3_login_announced"
+
+    attempt: int
+
+
+@dataclass(slots=True)
 class StartTLS(Event):
     """STLS was accepted: what follows is encrypted, and inspected only if the proxy accepted it itself."""
 
@@ -438,16 +451,22 @@ class SessionEnd(Event):
     mechanism: str = ""
     deleted: int = 0
     denied: int = 0
+    closing: float = 0.0
+    """Seconds before ``ts`` at which the session began to end; no record has it."""
 
 
 @dataclass(slots=True)
 class Policy(Event):
     """A rule for failed logins decided something, or would have (``dry_run``).
 
-    ``action`` is ``log``, ``delay``, ``deny``, ``drop``, ``ban``, ``busy`` (refused because too many logins
-    wait for their answer) or ``banned`` (a ban was in force). ``key`` is who it is about, such as
+    ``action`` is ``log``, ``delay``, ``deny``, ``drop``, ``ban``, ``busy`` (held for too long, or
+    refused because too many are held) or ``banned`` (a ban was in force). ``key`` is who it is about, such as
     ``address:192.0.2.1``; ``count`` of ``counted`` reached ``limit`` in ``window`` seconds. ``seconds`` is
     how long the delay or ban lasts, or 0.
+
+    What an operator commanded has the rule ``manual``, no session (``uid`` is empty), and besides ``by``
+    (such as ``uid:0``) and ``reason``. Its ``action`` is ``ban``, ``remove``, ``allow`` or ``disallow``, and
+    ``seconds`` is how long the ban, the grace or the allowance lasts.
     """
 
     name: ClassVar[str] = "pop3_policy"
@@ -472,6 +491,8 @@ class Policy(Event):
     window: float
     seconds: float
     dry_run: bool
+    by: str = ""
+    reason: str = ""
 
 
 ALL: frozenset[type[Event]] = frozenset(

@@ -12,6 +12,7 @@ from .events import (
     TRANSACTION,
     Data,
     DataRun,
+    LoginAnnounced,
     LoginAttempt,
     LoginSuccess,
     Oddity,
@@ -124,6 +125,8 @@ class Replies(Requests):
 
     def _challenged(self, exchange: Exchange, text: bytes) -> None:
         exchange.challenge(text)
+        if exchange.announced and exchange.attempt and self._gated:
+            self._announcement = LoginAnnounced(self.connection, self.ts, exchange.attempt)
         self._guard.challenged()
         self._may_be_in = False
         self._client_expects = SASL

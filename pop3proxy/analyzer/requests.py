@@ -381,24 +381,31 @@ class Requests(DialogueState):
         self._client_expects = ANSWER
         self._attempted = None
         before = (exchange.user, exchange.password) if exchange.complete else None
-        if self._guard.lock_step and not self._passes(exchange, text):
-            self._refusal = MALFORMED
-            self._guard.not_passed += 1
-            self._end_if_too_many()
-            self._malformed(exchange, Reason.MALFORMED)
-            return
-        exchange.respond(text)
+        if self._guard.lock_step:
+            passed = self._passed(exchange, text)
+            if passed is None:
+                self._refusal = MALFORMED
+                self._guard.not_passed += 1
+                self._end_if_too_many()
+                self._malformed(exchange, Reason.MALFORMED)
+                return
+            owed.exchange = exchange = passed
+        else:
+            exchange.respond(text)
         self._responded(exchange, before)
 
-    def _passes(self, exchange: Exchange, text: bytes) -> bool:
-        """Return whether a SASL response passes the guard: it has its form, and the analyzer can read it."""
+    def _passed(self, exchange: Exchange, text: bytes) -> Exchange | None:
+        """Return the exchange behind a response that passes the guard, None if it does not pass.
+
+        It passes if it has its form, and the analyzer can read it.
+        """
         if exchange.asks_again or not self._guard.passes_response(text):
-            return False
-        trial = copy(exchange)
-        trial.respond(text)
-        if trial.malformed or trial.disputed:
-            return False
-        return self._guard.passes_name(trial.user, trial.realm)
+            return None
+        behind = copy(exchange)
+        behind.respond(text)
+        if behind.malformed or behind.disputed:
+            return None
+        return behind if self._guard.passes_name(behind.user, behind.realm) else None
 
     def _responded(self, exchange: Exchange, before: tuple[str, str] | None) -> None:
         """Raise what a response gave rise to.

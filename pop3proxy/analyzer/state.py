@@ -17,6 +17,7 @@ from .events import (
     SERVER,
     Connection,
     Event,
+    LoginAnnounced,
     LoginAttempt,
     LoginFailure,
     Oddity,
@@ -88,6 +89,7 @@ class DialogueState:
     __slots__ = (
         "_after_unknown",
         "_announced",
+        "_announcement",
         "_attempted",
         "_auth_refused",
         "_before",
@@ -222,6 +224,7 @@ class DialogueState:
         self._body_closed_at = -1
         self._listing: Role | None = None  # the command whose list is read
         self._capa_refused = False  # by the line just read, if gated
+        self._announcement: LoginAnnounced | None = None  # of the line just read, if gated
         # A login may be what is missing in a gap; USER and AUTH are accepted only before one.
         self._may_be_in = False
         # By an AUTH that may have been another command, or a PASS whose name was refused.

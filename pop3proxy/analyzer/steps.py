@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from .events import (
     Data,
     Event,
+    LoginAnnounced,
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
@@ -49,10 +50,11 @@ class Step:
     behind the run, or empty: a client's run does not pass then. ``readings`` are the login events again,
     under the other names that some servers read; only those who decide are asked about them. ``listing`` is
     the role of the command whose list the run belongs to, the status line included, and ``listing_ends`` its
-    end; ``capa_refused``: the status line is a -ERR.
+    end; ``capa_refused``: the status line is a -ERR. ``announced`` says that a login under way has failed.
     """
 
     __slots__ = (
+        "announced",
         "capa_refused",
         "command",
         "ends",
@@ -80,6 +82,7 @@ class Step:
         self.readings: Events = NONE
         self.listing: Role | None = None
         self.listing_ends = self.capa_refused = False
+        self.announced: LoginAnnounced | None = None
 
     @property
     def stls(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from twisted.internet.interfaces import IReactorTime
 
-from ..analyzer.events import ALL, Event, Reply
+from ..analyzer.events import ALL, Event, LoginAnnounced, Reply
 from ..problems import in_one_line, text_in_one_line
 from .api import VERDICTS, EndSession, Hook, Verdict
 from .asking import Asker, Pending, Question, discard
@@ -21,7 +21,9 @@ Method = Callable[[Any], Any]
 MAX_PENDING = 1_000
 """Awaitables of one listening hook that run at a time; one more is cancelled at once, and counted."""
 
-_BY_NAME = {kind.name: kind for kind in ALL}
+_HEARD: frozenset[type[Event]] = ALL | {LoginAnnounced}
+
+_BY_NAME = {kind.name: kind for kind in _HEARD}
 
 
 class UnusableHook(ValueError):
@@ -70,7 +72,7 @@ def methods_of(hook: Hook) -> dict[type[Event], Method]:
         if not name.startswith("pop3_"):
             continue
         if name not in _BY_NAME:
-            known = ", ".join(sorted(_BY_NAME))
+            known = ", ".join(sorted(kind.name for kind in ALL))
             raise UnknownEvent(f"{_label(hook)}.{name} is no event; the events are {known}")
         method = getattr(hook, name)
         _check_signature(hook, name, method, ("event",))

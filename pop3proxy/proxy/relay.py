@@ -274,6 +274,8 @@ class Relay:
         terms = self._terms
         if terms is not None and (step.stls or terms.denial(step, self._secure) is not None):
             return False
+        if step.announced is not None:
+            return False
         return not (
             step.refusal or step.ends or step.listing or step.withheld or self._analyzer.blind
         )
@@ -307,6 +309,11 @@ class Relay:
     def waits(self) -> bool:
         """Whether a verdict, or what came of one, is waited for."""
         return self._client.waits is not None or self._server.waits is not None
+
+    @property
+    def login_pending(self) -> bool:
+        """Whether the server has got a login, which counts for hooks that decide, and has not answered it."""
+        return bool(self._surroundings.on_blind) and self._analyzer.login_pending
 
     @property
     def client_waits(self) -> bool:
@@ -433,6 +440,9 @@ class Relay:
 
     def _question(self, step: Step) -> Question | None:
         """Ask about a step; of a login also under each other name that some servers read."""
+        if step.announced is not None:
+            # The client may know already, so there is nothing to decide.
+            self._surroundings.inform((step.announced,))
         if not step.events:
             return None
         return self._surroundings.ask([*step.events, *step.readings])

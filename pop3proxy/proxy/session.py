@@ -100,6 +100,7 @@ class Session:
         "_mark",
         "_opening_limit",
         "_relay",
+        "_room_used",
         "_server_closed",
         "_server_end_due",
         "_server_ended",
@@ -151,6 +152,7 @@ class Session:
         # A side has ended, behind bytes that are held.
         self._client_end_due = self._server_end_due = False
         self._client_closed = self._server_closed = False  # the wire is gone
+        self._room_used = False  # that a login's status line has though the client does not read
         self._started = self._mark = self._active = self._turned = surroundings.elapsed()
 
     # --- from the wires ---------------------------------------------------------------------------------
@@ -261,6 +263,8 @@ class Session:
 
     def drained(self, side: Side) -> None:
         """Read on what goes to ``side``, if more can come from there."""
+        if side is CLIENT:
+            self._room_used = False
         if self.mode is _RELAY and side is CLIENT:
             self._relay.go_on()
         self._read_on(CLIENT if side is SERVER else SERVER)
@@ -410,6 +414,17 @@ class Session:
             return
         assert self.tunnel is not None
         self.tunnel.data(side, data)
+        if side is CLIENT and self.client.unsent and self._relay.login_pending:
+            self._read_login_answer()
+
+    def _read_login_answer(self) -> None:
+        """Read the server's answer to a login though the client does not read: it must not keep it open.
+
+        There is room for one such line until the client has taken what was written before.
+        """
+        if not (self._room_used or self._server_ended or self.server is None):
+            self._room_used = True
+            self.server.resume()
 
     def say(self, line: bytes) -> None:
         """Write a line of our own to the client."""
@@ -640,7 +655,7 @@ class Session:
         if self.mode is not _ENDING or not (self._client_closed and self._server_closed):
             return
         self.mode = _OVER
-        analyzer, tunnel = self.analyzer, self.tunnel
+        analyzer, tunnel, elapsed = self.analyzer, self.tunnel, self._surroundings.elapsed()
         summary = SessionEnd(
             c=self.connection,
             ts=self._surroundings.now(),
@@ -652,13 +667,14 @@ class Session:
             dele=analyzer.tally.get("DELE", 0),
             orig_octets=tunnel.from_client if tunnel is not None else 0,
             resp_octets=tunnel.from_server if tunnel is not None else 0,
-            duration=round(self._surroundings.elapsed() - self._started, 6),
+            duration=round(elapsed - self._started, 6),
             reason=self.reason,
             unexpected=analyzer.unexpected,
             inspected=analyzer.inspected,
             mechanism=analyzer.summary.mechanism,
             deleted=analyzer.summary.deleted,
             denied=analyzer.summary.denied,
+            closing=elapsed - self._mark,
         )
         self._tell_all([summary])
         self._surroundings.over(self)

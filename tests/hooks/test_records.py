@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pop3proxy.analyzer.events import ALL, Connect, Event, Reply, Request, SessionEnd, Tls
+from pop3proxy.analyzer.events import (
+    ALL,
+    Connect,
+    Connection,
+    Event,
+    Policy,
+    Reply,
+    Request,
+    SessionEnd,
+    Tls,
+)
 from pop3proxy.hooks.logging.records import line
 from pop3proxy.hooks.logging.schema import schema
 
@@ -42,6 +52,18 @@ def test_a_record_is_what_all_have_and_then_the_parameters_by_name(kind: type[Ev
     assert json.loads(line(event), object_pairs_hook=list) == [
         *zip(names, [*common, *own], strict=True)
     ]
+
+
+def test_what_an_operator_commanded_ends_with_who_did_it_and_why() -> None:
+    none = ("", 0, 0, 0.0, 3600.0, False)
+    event = Policy(Connection("", "", 0, "", 0), TS, "manual", "remove", "user:bob", *none)
+    assert "by" not in record(event)
+    event.by, event.reason = "uid:0", 'the "helpdesk"\udcff'
+    found = record(event)
+    VALID.validate(found)
+    assert list(found)[-2:] == ["by", "reason"]
+    assert (found["by"], found["reason"]) == ("uid:0", 'the "helpdesk"\\xff')
+    assert not VALID.is_valid({name: found[name] for name in found if name != "reason"})
 
 
 FULL = Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", "mail.example.org", "pop3", "CN=b\xf6b")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from .dovecot import Account, Dovecot, Setting, running_dovecot
-from .popclient import PopClient
+from .popclient import Attempt, PopClient
 from .processes import eventually, stopped_at_the_end
 from .proxy import CHECKOUT, start_proxy
 from .turned import SharedClock
@@ -82,13 +82,14 @@ class Stage:
         self.users.add(account.user)
         return account
 
-    def guess(self, where: str, user: str, password: str) -> None:
+    def guess(self, where: str, user: str, password: str, mechanism: str = "USER/PASS") -> None:
         """Try a wrong password in a session of its own."""
         self.tried += 1
+        tried = Attempt(user, password, mechanism)
         if self.crowd is None:
-            self._log_in(where, user, password)
+            self._log_in(where, tried)
         else:
-            self._guesses.append(self.crowd.submit(self._log_in, where, user, password))
+            self._guesses.append(self.crowd.submit(self._log_in, where, tried))
 
     def turn(self, seconds: float) -> None:
         """Let time pass; without policy it means nothing, and sessions may be open."""
@@ -104,11 +105,24 @@ class Stage:
         """Log in with the right password; how that went is noted under ``who``."""
         logins = self.honest.setdefault(who, Logins())
         before = self.clock.now()
-        accepted = self._log_in(where, account.user, account.password)
+        accepted = self._log_in(where, Attempt(account.user, account.password, "USER/PASS"))
         logins.made += 1
         logins.refused += not accepted
         logins.longest_delay = max(logins.longest_delay, self.clock.now() - before)
         return accepted
+
+    def honest_at_once(self, who: str, where: str, accounts: Sequence[Account]) -> None:
+        """Log all of them in with their right passwords in the same moment, each in a session of its own."""
+        logins = self.honest.setdefault(who, Logins())
+        with ExitStack() as stack:
+            clients = [stack.enter_context(PopClient(self.port, address=where)) for _ in accounts]
+            for client, account in zip(clients, accounts, strict=True):
+                assert client.ask(f"USER {account.user}")
+            for client, account in zip(clients, accounts, strict=True):
+                client.send(f"PASS {account.password}")
+            for client in clients:
+                logins.made += 1
+                logins.refused += not client.line().startswith("+OK")
 
     def mistake(self, who: str, where: str, account: Account, password: str) -> None:
         """Mistype; only the wait counts as harm."""
@@ -117,11 +131,11 @@ class Stage:
         self.guess(where, account.user, password)
         logins.longest_delay = max(logins.longest_delay, self.clock.now() - before)
 
-    def _log_in(self, where: str, user: str, password: str) -> bool:
+    def _log_in(self, where: str, tried: Attempt) -> bool:
         with PopClient(self.port, address=where) as client:
             if not client.greeting.startswith("+OK"):
                 return False
-            accepted = client.ask(f"USER {user}") and client.ask(f"PASS {password}")
+            accepted = client.log_in(tried)
             client.send("QUIT")
             # To the end of the session: the next one begins behind it.
             client.read_to_the_end()
@@ -294,6 +308,21 @@ def stale_phone(stage: Stage) -> None:
                 stage.honest_login("colleagues", office, colleague)
 
 
+@scenario(
+    "A stale phone with CRAM-MD5, one try a minute for 8 hours; its owner is at the same address"
+)
+def stale_cram_phone(stage: Stage) -> None:
+    office = address(0)
+    colleague, owner = stage.account(), Owner(stage, office)
+    for number in range(480):
+        stage.guess(office, owner.user, "the password before", "CRAM-MD5")
+        stage.turn(MINUTE)
+        if number % 60 == 30:
+            owner.log_in()
+            owner.travel()
+            stage.honest_login("colleagues", office, colleague)
+
+
 @scenario("Lock-out: one address, 4 guesses an hour at one account, for two days")
 def lock_out(stage: Stage) -> None:
     others, owner = Neighbours(stage), Owner(stage)
@@ -390,6 +419,24 @@ def office_known(stage: Stage) -> None:
 @scenario("No attack: the same, on the first day of the policy")
 def office_new(stage: Stage) -> None:
     _monday(stage, [stage.account() for _ in range(40)])
+
+
+@scenario("No attack: a webmail logs 40 accounts in at once from one address, three times")
+def webmail(stage: Stage) -> None:
+    accounts = [stage.account() for _ in range(40)]
+    for _ in range(3):
+        stage.honest_at_once("the webmail's users", address(0), accounts)
+        stage.turn(5 * MINUTE)
+
+
+@scenario(
+    "No attack: an office of 25 logs in at nine o'clock, behind one address, of which five mistype once"
+)
+def nine_o_clock(stage: Stage) -> None:
+    colleagues = [stage.account() for _ in range(25)]
+    for number, colleague in enumerate(colleagues[:5]):
+        stage.mistake("colleagues", address(0), colleague, f"typo {number}")
+    stage.honest_at_once("colleagues", address(0), colleagues)
 
 
 @scenario("No attack: somebody new mistypes four times, then logs in")
@@ -510,7 +557,7 @@ def played(server: Dovecot) -> str:
 
 def main() -> int:
     try:
-        with running_dovecot(Setting("plain")) as server:
+        with running_dovecot(Setting("plain cram-md5")) as server:
             text = played(server)
     except pytest.skip.Exception as problem:
         sys.stderr.write(f"attacks: {problem}\n")

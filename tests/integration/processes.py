@@ -33,6 +33,16 @@ def program(name: str) -> str:
     return path
 
 
+def own_network() -> list[str]:
+    """The words that run a program in a network of its own, with no firewall and no port taken."""
+    command = [program("unshare"), "--net"]
+    if os.geteuid() != 0:
+        command += ["--user", "--map-root-user"]
+    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        unavailable("no network namespace can be made here")
+    return command
+
+
 def eventually(condition: Callable[[], T], what: str, seconds: float = 15) -> T:
     """Ask until the answer is true, and return it."""
     deadline = time.monotonic() + seconds

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(scope="module")
 def outcomes() -> Iterator[dict[str, tuple[attacks.Outcome, attacks.Outcome]]]:
     """Of each scenario: without policy, and with it."""
-    with running_dovecot(Setting("plain")) as server:
+    with running_dovecot(Setting("plain cram-md5")) as server:
         found = attacks.outcomes(server, attacks.SCENARIOS)
         names = (scenario.name for scenario in attacks.SCENARIOS)
         yield dict(zip(names, found, strict=True))

@@ -16,8 +16,8 @@ from unittest import mock
 
 from pop3proxy import cli, loading
 from pop3proxy.hooks.api import PASS, Delay
-from pop3proxy.hooks.policy.engine import Decision
 from pop3proxy.hooks.policy.failedlogins import FailedLogins
+from pop3proxy.hooks.policy.penalties import Decision
 from pop3proxy.proxy import service
 
 _FORM = struct.Struct("d")

@@ -148,6 +148,7 @@ RESPONSE_NOT_PASSED = frozenset(
 """A response is malformed, or one too many, and the exchange is cancelled."""
 NEVER_IN_TURN = frozenset(
     [
+        "cut-login-behind-an-unanswered-stls",
         "cut-login-by-the-client",
         "login-unanswered-in-a-half-read-body",
         "not-pop3-imap-client",

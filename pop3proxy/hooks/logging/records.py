@@ -193,10 +193,12 @@ def _session_end(event: SessionEnd) -> str:
 
 
 def _policy(event: Policy) -> str:
+    by_hand = f',"by":{_text(event.by)},"reason":{_text(event.reason)}' if event.by else ""
     return (
         f',"rule":{_text(event.rule)},"action":{_text(event.action)},"key":{_text(event.key)},'
         f'"counted":{_text(event.counted)},"count":{event.count},"limit":{event.limit},'
         f'"window":{event.window:.6f},"seconds":{event.seconds:.6f},"dry_run":{_flag(event.dry_run)}'
+        f"{by_hand}"
     )
 
 

@@ -4,7 +4,7 @@ import inspect
 from enum import StrEnum
 from typing import Any, ClassVar, Final, get_origin, get_type_hints
 
-from ...analyzer.events import ALL, Event, Unexpected
+from ...analyzer.events import ALL, Event, Policy, Unexpected
 from .records import LISTENED, VERSION
 
 _PORT: Final = {"type": "integer", "minimum": 0, "maximum": 65535}
@@ -33,6 +33,12 @@ _LISTENER: Final = {
 }
 """What records of connections, logins and sessions have besides where there is a listener."""
 
+_BY_HAND: Final = {
+    "by": {"type": "string", "description": "the operator who commanded it, such as uid:0"},
+    "reason": {"type": "string", "description": "the reason that the operator gave, or empty"},
+}
+"""What a ``pop3_policy`` has besides that an operator commanded."""
+
 
 def schema() -> dict[str, Any]:
     """Describe the records in JSON Schema (2020-12): one definition an event, and nothing else allowed."""
@@ -51,6 +57,7 @@ def _record(kind: type[Event]) -> dict[str, Any]:
     listener = _LISTENER if kind in LISTENED else {}
     parameters = {name: _parameter(kind, name, hints[name]) for name in kind.parameters}
     flags = {name: {"const": True} for name in kind.flags}
+    by_hand = _BY_HAND if kind is Policy else {}
     return {
         "description": inspect.getdoc(kind),
         "type": "object",
@@ -61,10 +68,12 @@ def _record(kind: type[Event]) -> dict[str, Any]:
         | parameters
         | flags
         | _fingerprint(kind)
-        | _outcome(kind),
+        | _outcome(kind)
+        | by_hand,
         "required": [*common, *parameters],
         "dependentRequired": {name: ["tls_version", "tls_cipher"] for name in _TLS}
-        | {name: [*listener] for name in listener},
+        | {name: [*listener] for name in listener}
+        | {name: [*by_hand] for name in by_hand},
         "additionalProperties": False,
     }
 

@@ -1,5 +1,6 @@
 """What `[policy]` in a configuration may say, and the rules if it names none; nothing is counted here."""
 
+import re
 from collections.abc import Iterable
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -11,8 +12,18 @@ from pydantic import (
     model_validator,
 )
 
-from ...values import Count, DenialReply, Network, Seconds, SecondsOrNone, Switch, Table
+from ...values import (
+    Count,
+    DenialReply,
+    Network,
+    Seconds,
+    SecondsOrNone,
+    Switch,
+    Table,
+    shown,
+)
 from ..api import Deny
+from .export.options import PolicyExport
 from .names import PolicyUsers
 
 Kind = Literal["address", "network", "user", "pair"]
@@ -200,6 +211,16 @@ def _problem_of_url(text: str) -> str | None:
     return None
 
 
+def _redis_prefix(text: str) -> str:
+    if not 1 <= len(text) <= 64:
+        raise ValueError("must have 1 to 64 letters")
+    if not re.fullmatch(r"[^{}]*(\{[^{}]+\}[^{}]*)?", text):
+        raise ValueError(
+            f'{shown(text)} has braces that are no hash tag; write it like "pop3proxy:"'
+        )
+    return text
+
+
 class PolicyRedis(Table):
     """A Redis or Valkey server by which several proxies share counts and bans."""
 
@@ -211,8 +232,8 @@ class PolicyRedis(Table):
     """The user of Redis's own access list."""
     password_file: str | None = None
     """A file that holds the password in one line; read at each connection."""
-    prefix: Annotated[str, Field(min_length=1, max_length=64)] = "pop3proxy:"
-    """What all keys and channels begin with."""
+    prefix: Annotated[str, AfterValidator(_redis_prefix)] = "pop3proxy:"
+    """What all channels begin with, and all keys, there in braces: a cluster keeps them on one node."""
     time_limit: Annotated[float, Strict(), Field(ge=0.001, le=10)] = 0.25
     """Seconds that a decision waits for Redis; then it is made by what this proxy has counted."""
     probe_interval: Annotated[float, Strict(), Field(ge=0.01, le=60)] = 1
@@ -254,8 +275,12 @@ class Policy(Table):
     """What a banned client gets when it connects: `banned_reply`, or nothing."""
     banned_reply: DenialReply = "-ERR [SYS/TEMP] Too many failed logins, please try again later."
     """What a banned client is told."""
+    wait: Annotated[float, Strict(), Field(ge=0.1, le=60, allow_inf_nan=False)] = 10
+    """Seconds that a login is held at the most while others, which might fail, wait for the mail server;
+    and after which one without an answer counts as failed, as long as the mail server answers others."""
     busy_reply: DenialReply = "-ERR [SYS/TEMP] Too many logins at once, please try again."
-    """What a login is told while so many others wait for their answer that it might be one too many."""
+    """What a login is told that was held for `wait` seconds, or finds too many held: 100 for an address,
+    2,000 in all."""
     ban_max: Seconds = 7 * DAY
     """Seconds that no ban exceeds, its jitter aside."""
     ban_jitter: Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)] = 0.1
@@ -268,10 +293,14 @@ class Policy(Table):
     """Seconds after `bans remove` in which the same is not banned or denied again."""
     known: Seconds = 30 * DAY
     """Seconds that an address stays welcome at an account after a login."""
+    known_by: Literal["address", "network"] = "address"
+    """`network`: an account is known in the network of an address, too, with fewer tries: 3 in place of 10 at
+    once, and 100 in place of 300 a day."""
     misconfigured_delay: SecondsOrNone = 2
-    """Seconds that the same wrong password of one client waits; longer with each time."""
+    """Seconds that the answer to the same wrong password of one client waits, longer with each time; and that
+    lie at least between two that reach the mail server, whether the client waits for the answer or not."""
     misconfigured_delay_max: SecondsOrNone = 20
-    """Seconds that it waits at the most."""
+    """Seconds that the answer waits at the most."""
     misconfigured_memory: Seconds = DAY
     """Seconds that a wrong password is remembered, to know it again."""
     fingerprint_key: str | None = None
@@ -281,13 +310,15 @@ class Policy(Table):
     max_bans: Count = Field(default=100_000, ge=100)
     """Bans that are kept."""
     snapshot: str | None = None
-    """A file that counts and bans survive a restart in."""
+    """A file that counts and bans survive a restart in; what is decided in between is in `FILE.journal`."""
     snapshot_interval: Seconds = 300
     """Seconds between two snapshots; one more is written when the proxy stops."""
     control: str | None = None
-    """A Unix socket for `pop3proxy bans`."""
+    """A Unix socket for `pop3proxy bans` and `pop3proxy policy why`, `list` and `allow`."""
     redis: PolicyRedis | None = None
     """Share counts and bans with other proxies; all need the same `fingerprint_key`."""
+    export: PolicyExport | None = None
+    """Bans for a firewall; not where clients come through load balancers."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

@@ -1,8 +1,16 @@
-"""A Unix socket by which an operator lists, adds, removes and explains bans; judges nothing.
+"""A Unix socket by which an operator asks, bans, removes bans and allows; judges nothing.
 
-One line of JSON each way: ``{"do": "list"}``, ``{"do": "add", "what": KEY, "seconds": 600, "why": TEXT}``,
-``{"do": "remove", "what": KEY}``, ``{"do": "why", "what": KEY}``. Back comes ``{"bans": […]}``, perhaps
-with ``"said": TEXT``, or ``{"error": TEXT}``, and the connection ends.
+One line of JSON each way, and the connection ends. ``do`` says what:
+
+- ``list``: the bans in force; back comes ``bans``;
+- ``denied``: all that is refused; back come ``bans``, ``denied`` and ``allowed``;
+- ``why``: all that is known of ``what``; back comes ``why``;
+- ``add``: ban ``what`` for ``seconds``; back comes ``bans``;
+- ``remove``: take back what is held against ``what``; back come ``removed`` and ``said``;
+- ``allow``: allow ``what`` for ``seconds``; back come ``allowed`` and ``said``;
+- ``disallow``: end that; back comes ``said``.
+
+The last four take a ``reason``. With any may come a ``note``. What is refused gets ``{"error": TEXT}``.
 """
 
 import json
@@ -10,20 +18,29 @@ import math
 import os
 import socket
 import stat
-import time
+import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
 from ..masking import shown_name
+from .allowances import Allowance, AllowancesFull, allowance_key
+from .banrecords import time_of
+from .byhand import ByHand, Operator, Removed
 from .engine import Engine
-from .store import Ban
+from .explanations import Explanations, Listed, shown_ban
+from .snapshot import SnapshotError
+from .subjects import keys_of, subject_of
 
 MAX_LINE: Final = 4096
 """Octets of a request."""
@@ -34,8 +51,17 @@ MAX_CLIENTS: Final = 16
 PATIENCE: Final = 5.0
 """Seconds until a request must be complete, and its answer taken."""
 
+MAX_REASON: Final = 200
+"""Letters of a reason."""
+
+MAX_NAMED: Final = 3
+"""Keys that are named in a sentence; of the others there is the number."""
+
+DISK_TIME: Final = 3.0
+"""Seconds until an answer no longer waits for the disk."""
+
 MAX_SECONDS: Final = 10 * 365 * 86400.0
-"""The longest ban by hand."""
+"""The longest ban or allowance by command."""
 
 
 class ControlError(OSError):
@@ -46,32 +72,61 @@ class Refused(ValueError):
     """A request is refused: one line that says what would be right."""
 
 
+class Notes(NamedTuple):
+    """What is to be known of counts that are told, and of bans and allowances that are made; or empty."""
+
+    counts: str = ""
+    bans: str = ""
+    allowances: str = ""
+
+
+NO_NOTES: Final = Notes()
+
+
+def _noted(note: str, answer: dict[str, Any]) -> dict[str, Any]:
+    return {**answer, "note": note} if note else answer
+
+
 class Control:
     """Listens, and does what is asked."""
 
     def __init__(
         self,
         engine: Engine,
-        end: Callable[[set[str]], None],
-        now: Callable[[], float] = time.time,
+        explanations: Explanations,
+        by_hand: ByHand,
+        kept: Callable[[], "Deferred[None]"] = lambda: succeed(None),
+        notes: Notes = NO_NOTES,
     ) -> None:
-        """``end`` ends the sessions of these uids."""
+        """What ``kept`` returns fires once all is on disk."""
         self._engine = engine
-        self._end = end
-        self._now = now
+        self._explanations = explanations
+        self._by_hand = by_hand
+        self._kept = kept
+        self._notes = notes
+        self._reactor: Any = None
         self._port: IListeningPort | None = None
         self._path = ""
         self.clients: set[Any] = set()
+        self._done: dict[str, Callable[[dict[str, Any], str], Deferred[Any]]] = {
+            "list": self._list,
+            "denied": self._denied,
+            "why": self._why,
+            "add": self._add,
+            "remove": self._remove,
+            "allow": self._allow,
+            "disallow": self._disallow,
+        }
 
     def listen(self, reactor: Any, path: str) -> None:
         """Open the socket, for its owner alone. Raises ControlError."""
-        self._path = path
+        self._path, self._reactor = path, reactor
         factory = Factory.forProtocol(_Protocol)
         factory.noisy = False
         factory.control = self  # type: ignore[attr-defined]
         try:
             _remove_stale(path)
-            # Nobody else can connect in between, either: the file comes into being with these rights.
+            # No other user can connect in between, either: the file comes into being with these rights.
             before = os.umask(0o177)
             try:
                 self._port = reactor.listenUNIX(path, factory, mode=0o600)
@@ -94,85 +149,182 @@ class Control:
         for client in list(self.clients):
             client.transport.abortConnection()
 
-    def answer(self, line: bytes) -> dict[str, Any]:
-        """Do what a line asks, and return the answer."""
+    def answer(self, line: bytes, by: str) -> "Deferred[str]":
+        """Do what a line asks for ``by``; the answer, as JSON, comes once what was done is on disk."""
+        return self._answered(line, by).addCallback(_as_json)
+
+    def _answered(self, line: bytes, by: str) -> "Deferred[Any]":
         try:
             asked = json.loads(line)
             if not isinstance(asked, dict):
                 raise Refused("a request is an object")
-            return self._do(asked)
+            return self._do(asked, by)
         except Refused as problem:
-            return {"error": str(problem)}
+            return succeed({"error": str(problem)})
         except (ValueError, RecursionError):
-            return {"error": "a request is one line of JSON"}
+            return succeed({"error": "a request is one line of JSON"})
 
-    def _do(self, asked: dict[str, Any]) -> dict[str, Any]:
-        store, now = self._engine.store, self._now()
+    def _do(self, asked: dict[str, Any], by: str) -> "Deferred[Any]":
         what = asked.get("do")
-        if what == "list":
-            return {"bans": [_shown(ban, now) for ban in store.bans(now)]}
-        if what not in ("add", "remove", "why"):
-            raise Refused("what can be done is list, add, remove and why")
-        keys = self._keys(asked.get("what"))
-        if what == "add":
-            return self._add(keys[0], asked, now)
-        if what == "remove":
-            gone = [key for key in keys if self._engine.unban(key, now)]
-            if not gone:
-                raise Refused(f"{keys[0]} is not banned; see the list")
-            return {"bans": [], "said": f"removed the ban of {', '.join(gone)}"}
-        found = [ban for key in keys if (ban := store.past(key, now)) is not None]
-        return {"bans": [_shown(ban, now) for ban in found]}
+        do = self._done.get(what) if isinstance(what, str) else None
+        if do is None:
+            raise Refused(f"what can be done is {', '.join(self._done)}")
+        return do(asked, by)
 
-    def _keys(self, text: object) -> list[str]:
-        """Return the keys that a name may stand for: an address is also in its network."""
-        if not isinstance(text, str) or not text:
-            raise Refused("it lacks what it is about")
+    # --- what is asked ----------------------------------------------------------------------------------
+
+    def _list(self, asked: dict[str, Any], by: str) -> "Deferred[Any]":
+        return Deferred.fromCoroutine(self._explanations.listed(self._by_hand.now()))
+
+    def _denied(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
+        found = Deferred.fromCoroutine(self._explanations.denied(self._by_hand.now()))
+        return found.addCallback(partial(_noted, self._notes.counts))
+
+    def _why(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
         try:
-            key = self._engine.addresses.ban_key(text)
+            subject = subject_of(self._engine, _name(asked))
         except ValueError as problem:
             raise Refused(str(problem)) from None
-        kind, _, value = key.partition(":")
-        if kind == "user":
-            return [f"user:{self._engine.users.key(value)}"]
-        if kind == "pair":
-            host, _, user = value.partition("|")
-            return [f"pair:{host}|{self._engine.users.key(user)}"]
-        if kind == "address":
-            host = value.partition("/")[0]
-            return [key, f"network:{self._engine.addresses.network(host)}"]
-        return [key]
+        why = Deferred.fromCoroutine(self._explanations.why(subject, self._by_hand.now()))
+        return why.addCallback(lambda found: _noted(self._notes.counts, {"why": found}))
 
-    def _add(self, key: str, asked: dict[str, Any], now: float) -> dict[str, Any]:
-        seconds, why = asked.get("seconds"), asked.get("why", "")
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-            seconds = math.nan
-        if not 0 < seconds <= MAX_SECONDS:
-            raise Refused(
-                "the time of a ban is a number of seconds above 0, and of ten years at most"
-            )
-        if not isinstance(why, str) or not why.isprintable() or len(why) > 200:
-            raise Refused("the reason of a ban is one line of 200 letters at most")
-        self._end(self._engine.ban(key, float(seconds), why or "by hand", now))
-        return {
-            "bans": [_shown(ban, now) for ban in self._engine.store.bans(now) if ban.key == key]
-        }
+    def _add(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
+        operator, seconds = _operator(asked, by), _seconds(asked, "a ban")
+        key = self._keys(asked)[0]
+        ban = self._by_hand.ban(key, seconds, operator)
+        return self._when_kept({"bans": [shown_ban(ban, ban.since)]}, f"{key} is banned")
+
+    def _remove(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
+        return Deferred.fromCoroutine(self._removed(self._keys(asked), _operator(asked, by)))
+
+    async def _removed(self, keys: list[str], operator: Operator) -> dict[str, Any]:
+        removed = self._by_hand.remove(keys, operator)
+        now = self._by_hand.now()
+        left = await self._explanations.still_refused(subject_of(self._engine, keys[0]), now)
+        still = f"still refused: {_some(left)}; see pop3proxy policy why" if left else ""
+        if not removed:
+            name = shown_name(keys[0])
+            more = still or "see pop3proxy policy why"
+            return {"error": f"nothing is held against {name} itself; {more}"}
+        done = "; ".join(_in_words(each, now) for each in removed)
+        shown = [
+            {
+                "key": shown_name(each.key),
+                "ban": None if each.ban is None else shown_ban(each.ban, now),
+                "counts": [standing.shown() for standing in each.counts],
+                "grace": each.grace,
+            }
+            for each in removed
+        ]
+        said = f"{done}; {still}" if still else done
+        return await self._when_kept({"removed": shown, "said": said}, done)
+
+    def _allow(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
+        operator, seconds = _operator(asked, by), _seconds(asked, "an allowance")
+        key = self._allowance_key(asked)
+        try:
+            allowance = self._by_hand.allow(key, seconds, operator)
+        except AllowancesFull as problem:
+            raise Refused(str(problem)) from None
+        return Deferred.fromCoroutine(self._allowed(allowance))
+
+    async def _allowed(self, allowance: Allowance) -> dict[str, Any]:
+        key = allowance.key
+        said = f"{key} is allowed until {time_of(allowance.until)}"
+        bans = await self._explanations.bans_at(key, allowance.since)
+        if bans:
+            said += f"; meanwhile no ban holds there of {_some(bans)}"
+        return await self._when_kept({"allowed": [allowance._asdict()], "said": said}, said)
+
+    def _disallow(self, asked: dict[str, Any], by: str) -> "Deferred[dict[str, Any]]":
+        operator, key = _operator(asked, by), self._allowance_key(asked)
+        if self._by_hand.disallow(key, operator) is None:
+            raise Refused(f"{key} is not allowed by command; see pop3proxy policy list")
+        said = f"{key} is no longer allowed"
+        return self._when_kept({"said": said}, said)
+
+    def _when_kept(self, answer: dict[str, Any], done: str) -> "Deferred[dict[str, Any]]":
+        """Give the answer once all that was decided is on disk, or else say that it may be lost."""
+        kept = self._kept()
+        if self._reactor is not None:
+            kept.addTimeout(DISK_TIME, self._reactor)
+
+        def failed(failure: Failure) -> dict[str, Any]:
+            if failure.check(TookTooLong):
+                why = f"the disk took longer than {DISK_TIME:g} s"
+            else:
+                why = str(failure.trap(SnapshotError) and failure.value)
+            return {"error": f"{done}, but a kill may undo it: {why}"}
+
+        note = self._notes.allowances if "allowed" in answer else self._notes.bans
+        return kept.addCallbacks(lambda _: _noted(note, answer), failed)
+
+    def _keys(self, asked: dict[str, Any]) -> list[str]:
+        """Return the keys that a name stands for: of an address that of its network, too."""
+        try:
+            return keys_of(self._engine, _name(asked))
+        except ValueError as problem:
+            raise Refused(str(problem)) from None
+
+    def _allowance_key(self, asked: dict[str, Any]) -> str:
+        try:
+            return allowance_key(self._engine.addresses, _name(asked))
+        except ValueError as problem:
+            raise Refused(str(problem)) from None
 
 
-def _shown(ban: Ban, now: float) -> dict[str, Any]:
-    return {
-        "key": shown_name(ban.key),
-        "rule": ban.rule,
-        "since": ban.since,
-        "until": ban.until,
-        "in_force": ban.until > now,
-        "times": ban.times,
-        "evidence": list(ban.evidence),
-    }
+def _as_json(answer: dict[str, Any] | Listed) -> str:
+    return answer.text if isinstance(answer, Listed) else json.dumps(answer)
+
+
+def _name(asked: dict[str, Any]) -> str:
+    name = asked.get("what")
+    if not isinstance(name, str) or not name:
+        raise Refused("it lacks what it is about")
+    return name
+
+
+def _seconds(asked: dict[str, Any], what: str) -> float:
+    seconds = asked.get("seconds")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        seconds = math.nan
+    if not 0 < seconds <= MAX_SECONDS:
+        raise Refused(
+            f"the time of {what} is a number of seconds above 0, and of ten years at most"
+        )
+    return float(seconds)
+
+
+def _operator(asked: dict[str, Any], by: str) -> Operator:
+    if "why" in asked:
+        raise Refused('"why" is called "reason" now')
+    reason = asked.get("reason", "")
+    if not isinstance(reason, str) or not reason.isprintable() or len(reason) > MAX_REASON:
+        raise Refused(f"a reason is one line of {MAX_REASON} letters at most")
+    return Operator(by, reason)
+
+
+def _in_words(removed: Removed, now: float) -> str:
+    """Say what was taken back of one key."""
+    key = shown_name(removed.key)
+    done = [f"ended the ban of {key}"] if removed.ban is not None else []
+    done += [
+        f"cleared {standing.counts[-1]} {standing.counted} of {key} ({standing.rule})"
+        for standing in removed.counts
+    ]
+    if removed.grace > now:
+        done.append(f"no rule bans or refuses {key} until {time_of(removed.grace)}")
+    return ", ".join(done)
+
+
+def _some(keys: list[str]) -> str:
+    """Name some of many."""
+    more = f" and {len(keys) - MAX_NAMED} more" if len(keys) > MAX_NAMED else ""
+    return f"{', '.join(keys[:MAX_NAMED])}{more}"
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the socket of a proxy that was killed; never another file, nor one that somebody listens on."""
+    """Remove the socket of a proxy that was killed; never another file, nor one that a process listens on."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise ControlError(f"policy.control: {path} is no socket; name another file")
@@ -190,10 +342,20 @@ def _remove_stale(path: str) -> None:
     raise ControlError(f"policy.control: another proxy listens on {path}; name another file")
 
 
+def peer_of(transport: Any) -> str:
+    """Return who is at the other end of a UNIX socket, as the kernel knows it: ``uid:0``."""
+    credentials = struct.Struct("3i")  # of Linux, unix(7): pid, uid, gid
+    found = transport.getHandle().getsockopt(
+        socket.SOL_SOCKET, socket.SO_PEERCRED, credentials.size
+    )
+    return f"uid:{credentials.unpack(found)[1]}"
+
+
 class _Protocol(LineOnlyReceiver, TimeoutMixin):
     transport: Any
     delimiter = b"\n"
     MAX_LENGTH = MAX_LINE
+    _asked = False
 
     def connectionMade(self) -> None:
         control = self._control
@@ -209,7 +371,16 @@ class _Protocol(LineOnlyReceiver, TimeoutMixin):
         return control
 
     def lineReceived(self, line: bytes) -> None:
-        answer = json.dumps(self._control.answer(line))
+        if self._asked:
+            return
+        self._asked = True
+        self._control.answer(line, peer_of(self.transport)).addBoth(self._answer)
+
+    def _answer(self, answer: "str | Failure") -> None:
+        if isinstance(answer, Failure):
+            Logger(namespace="pop3proxy.hooks.policy").failure("the control socket fails", answer)
+            answer = json.dumps({"error": "an error in the proxy, which its log has; report it"})
+        # To a client that has left, this does nothing.
         self.transport.write(answer.encode() + b"\n")
         self.transport.loseConnection()
 

@@ -1,182 +1,95 @@
-"""Judges logins by rules, given the time and a store: no reactor, no file, and no clock of its own."""
+"""Judges logins by rules, given the time and a store: no reactor, no file, and no clock of its own.
 
-import hashlib
+An attempt is asked about (``rules`` say what it may count as, the ``store`` what becomes of it), perhaps
+waits (``waiting``), is in flight (``attempts``) and lands. Then it is counted, and ``penalties`` say what
+follows.
+"""
+
 import random
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from fnmatch import fnmatchcase
-from typing import Final, NamedTuple, TypeVar
+from functools import partial
+from math import inf
+from typing import Final, TypeVar
 
 from twisted.internet.defer import Deferred
 
 from ...analyzer.events import (
     Connection,
     Event,
+    LoginAnnounced,
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
     Reason,
     SessionEnd,
 )
-from ...analyzer.events import Policy as PolicyEvent
-from ..api import PASS, Delay, Deny, Drop, Verdict
-from ..masking import shown_name
-from .config import Policy, PolicyRule
+from ..api import Deny, Drop
+from .allowances import Allowances
+from .attempts import ANSWER_TIME, Attempts, Flying
+from .banrecords import LATEST
+from .config import Policy
+from .penalties import Decision, Penalties
+from .rules import Charged, Rules, Who, charged, counted
 from .store import (
     SECRET,
     Answer,
     Attempt,
     Ban,
+    Budget,
     Charge,
+    Fate,
+    Flight,
+    Settled,
     Settlement,
     Store,
-    Tally,
     Window,
-    exceeded,
+    places_of,
 )
 from .users import Addresses, Passwords, Users, unknown_place
+from .waiting import Waiter, WaitingRoom
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-MISCONFIGURED: Final = "misconfigured"
-"""The name under which the same wrong password of one client is reported."""
+_NO_PLACES: Final = ("", "", "", "", "")
+"""Where a login is in flight that was judged."""
+
+TRIES: Final = (10, 288.0)
+"""Tries of a welcome client at once, and the seconds after which there is one more: 300 a day."""
+
+TRIES_NEARBY: Final = (3, 864.0)
+"""Those of a client in the network of a welcome one: 100 a day."""
 
 MANUAL: Final = "manual"
 """The name of the rule by which an operator bans."""
 
-ANSWER_TIME: Final = 60.0
-"""Seconds from a login to the end of its session, below which it is the client that did not wait.
 
-Many servers accept at once and refuse after seconds, so that to leave early is to know the answer. The end
-comes up to ``timeouts.drain`` after the client has left.
-"""
-
-_MAX_DOUBLINGS: Final = 30
-
-_MAX_SAID: Final = 10_000
-
-
-def then(found: "T | Deferred[T]", go_on: "Callable[[T], R]") -> "R | Deferred[R]":
+def then(found: "T | Deferred[T]", go_on: "Callable[[T], R | Deferred[R]]") -> "R | Deferred[R]":
     """Go on with what a store says, now or when it says it."""
     if isinstance(found, Deferred):
-        return found.addCallback(go_on)
+        later: Deferred[R] = found.addCallback(go_on)
+        return later
     return go_on(found)
 
 
 @dataclass(slots=True)
-class Decision:
-    """A verdict, the events that say why, and the sessions that a ban ends."""
+class _Asked:
+    """An attempt that is asked about; ``ban`` is one of its user that welcome clients do not meet."""
 
-    verdict: Verdict = PASS
-    events: list[PolicyEvent] = field(default_factory=list)
-    ending: set[str] = field(default_factory=set)
-
-
-class Who(NamedTuple):
-    """Who tries to log in, as keys; each is empty if it is not known."""
-
-    address: str
-    network: str
-    user: str
-    password: str  # a hash
-    pair: str
-
-    def value(self, by: str) -> str:
-        """Return the value of a key of some kind; empty if it is not known."""
-        return str(getattr(self, by))
-
-
-class Charged(NamedTuple):
-    """A charge, and the rule that it is for."""
-
-    rule: "Rule"
-    charge: Charge
-    value: str
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """An attempt that waits for the server's answer.
-
-    ``number`` is the attempt's in its session: of a name with a blank there is one for each reading.
-    """
-
+    event: LoginAttempt
     who: Who
-    number: int
     charged: tuple[Charged, ...]
-    at: float
-
-
-class Rule:
-    """A rule of the configuration, and what of it is worked out once."""
-
-    __slots__ = (
-        *("config", "dry", "enforced", "prefix", "reasons", "windows"),
-        *("_by", "_conditional", "_key", "_member"),
-    )
-
-    _MEMBERS: Final = {
-        "passwords": "password",
-        "users": "user",
-        "addresses": "address",
-        "networks": "network",
-        "success_addresses": "address",
-        "success_networks": "network",
-    }
-
-    def __init__(self, config: PolicyRule, policy: Policy) -> None:
-        self.config = config
-        self.windows = tuple(Window(limit.seconds, limit.count) for limit in config.limits)
-        self.dry = policy.dry_run or config.dry_run
-        self.enforced = config.action in ("deny", "drop", "ban") and not config.of_success
-        self.reasons = frozenset(map(Reason, config.reasons or policy.reasons))
-        # Counts of a rule that was changed otherwise than in its limits are not taken for its own.
-        shape = f"{config.counts} {config.by} {[limit.seconds for limit in config.limits]}"
-        mark = SECRET if config.secret else ""
-        self.prefix = f"{mark}{config.name}.{hashlib.sha256(shape.encode()).hexdigest()[:6]}|"
-        # Worked out once, since each login asks every rule.
-        self._by = Who._fields.index(config.by)
-        self._member = (
-            Who._fields.index(member) if (member := self._MEMBERS.get(config.counts)) else -1
-        )
-        self._key = f"{self.prefix}{config.by}:"
-        self._conditional = (config.listener, config.tls, config.user) != (None, None, None)
-
-    def key(self, ban_key: str) -> str:
-        """Return the key of the count of ``kind:value``."""
-        return self.prefix + ban_key
-
-    def charge(self, who: Who, c: Connection, graced: Callable[[str], bool]) -> Charged | None:
-        """Return what this rule counts of an attempt; None if it does not apply."""
-        if self._conditional and not self._applies(who, c):
-            return None
-        value = who[self._by]
-        seen = "" if self._member < 0 else who[self._member]
-        if not value or (self._member >= 0 and not seen):
-            return None
-        by = self.config.by
-        enforced = self.enforced and not self.dry and not graced(f"{by}:{value}")
-        # Who is welcome at an account may still not guess there.
-        waived = by != "pair"
-        return Charged(self, Charge(self._key + value, self.windows, seen, enforced, waived), value)
-
-    def _applies(self, who: Who, c: Connection) -> bool:
-        config = self.config
-        return (
-            (config.listener is None or config.listener == c.listener)
-            and (config.tls is None or config.tls is bool(c.tls))
-            and (config.user is None or fnmatchcase(who.user, config.user))
-        )
+    attempt: Attempt
+    ban: Ban | None
+    decision: Decision = field(default_factory=Decision)
 
 
 class Engine:
     """Counts logins and says what becomes of them.
 
     Every method takes an event, whose stamp is the time, and returns a Decision, or a Deferred of one if
-    the store takes its time. ``counts`` has what is worth knowing.
+    the attempt is held or the store takes its time. ``counts`` has what is worth knowing.
     """
 
     def __init__(
@@ -192,207 +105,409 @@ class Engine:
         self.users = Users(policy)
         self.addresses = Addresses(policy)
         self.passwords = Passwords(key)
-        self.counts: Counter[str] = Counter()
+        self.rules = Rules(policy)
+        self.penalties = Penalties(policy, store, self.passwords, chance)
+        self.counts = self.penalties.counts
+        self.attempts = Attempts()
+        self.waiting = WaitingRoom(self._ask, self._take_back, policy.wait)
+        store.on_settled = self._settled_at
+        self._sessions = self.penalties.sessions
+        self.allowances = Allowances()
         self._reasons = frozenset(map(Reason, policy.reasons))
-        self._chance = chance
-        self._rules = [Rule(rule, policy) for rule in policy.rules]
-        self._failing = [rule for rule in self._rules if not rule.config.of_success]
-        self._succeeding = [rule for rule in self._rules if rule.config.of_success]
-        self._on_trial = any(rule.dry for rule in self._rules)
-        self._by_pair = [rule for rule in self._failing if rule.config.by == "pair"]
-        self._flights: dict[str, deque[Flight]] = {}
-        self._said: OrderedDict[str, float] = OrderedDict()
-        self._keys: dict[str, set[str]] = {}
-        self._open: dict[str, set[str]] = {}
         self._banned = Drop() if policy.banned == "drop" else Deny(policy.banned_reply)
+        self._paces = 0 if policy.dry_run else policy.misconfigured_delay
+        # They stand in place of the rules by pair: where there are none, nothing is said about pairs.
+        self._budgeted = any(
+            rule.config.by == "pair" and not rule.dry for rule in self.rules.judging
+        )
+        self._answered_at = -inf
+        self._flights = 0
+        self._now = -inf
 
     # --- what is asked ----------------------------------------------------------------------------------
 
     def connect(self, event: Event) -> Decision:
         """Judge a client that has connected: is it banned?"""
         c, decision = event.c, Decision()
-        if self._is_allowed(c):
+        if self._is_allowed(event):
             return decision
         keys = self._places(c)
         ban = self.store.ban_of(keys, event.ts)
         if ban is not None:
-            self._turned_away(decision, event, ban, self._banned)
+            self.penalties.turned_away(decision, event, ban, self._banned)
         elif self.policy.end_sessions:
-            self._remember(c.uid, keys)
+            self._sessions.remember(c.uid, keys)
         return decision
 
     def attempt(self, event: LoginAttempt) -> "Decision | Deferred[Decision]":
         """Judge a login before the server sees it."""
-        c, decision = event.c, Decision()
-        if self._is_allowed(c):
-            return decision
+        c, now = event.c, event.ts
+        if self._is_allowed(event):
+            return Decision()
+        self._time_is(now)
         who = self._who(event)
-        ban = self.store.ban_of((*self._places(c), *self._accounts(who)), event.ts)
-        # A rule's ban of a user leaves those in who are welcome; only the store knows them.
-        for_strangers = ban is not None and ban.key.startswith("user:") and ban.rule != MANUAL
-        if ban is not None and not for_strangers:
-            self._turned_away(decision, event, ban, Deny())
+        ban = self._ban_of(who, c, now)
+        if ban is not None and not _is_for_strangers(ban):
+            decision = Decision()
+            self.penalties.turned_away(decision, event, ban, Deny())
             return decision
-        charged = self._not_yet_charged(self._charged(self._failing, who, event), event)
-        attempt = Attempt(tuple(each.charge for each in charged), _welcome(who), self._repeat(who))
+        self.attempts.opened(c.uid)
+        if ban is None and self.rules.plain and self._flies_at_once(event, who):
+            return Decision()
+        asked = self._asked(event, who, ban)
+        return then(self._ask(asked.attempt, now), partial(self._answered, asked))
 
-        def go_on(answer: Answer) -> Decision:
-            if answer.refused:
-                self._refuse(decision, event, charged, answer)
-                return decision
-            flight = Flight(who, event.attempt, charged if answer.charged else (), event.ts)
-            if ban is not None and not answer.welcome:
-                self._settle_all((flight,), event.ts)
-                self._turned_away(decision, event, ban, Deny())
-                return decision
-            flights = self._flights.get(c.uid)
-            if flights is None:
-                # The session has ended while the store was asked.
-                self._settle_all((flight,), event.ts)
-                return decision
-            self._would_refuse(decision, event, charged, answer)
-            flights.append(flight)
-            return decision
-
-        self._flights.setdefault(c.uid, deque())
-        return then(self.store.attempt(attempt, event.ts), go_on)
+    def announced(self, event: LoginAnnounced) -> None:
+        """Take an attempt for failed, of which the server has said so in a challenge."""
+        self._time_is(event.ts)
+        self._server_answers(event.ts)
+        for flying in self.attempts.of(event.c.uid, event.attempt):
+            self.store.announced(flying.flight, self.policy.wait)
 
     def failure(self, event: LoginFailure) -> "Decision | Deferred[Decision]":
         """Count a failed login; its reply may wait."""
-        c, decision = event.c, Decision()
-        if self._is_allowed(c):
-            return decision
-        who = self._who(event)
-        flight = self._landed(event, who)
+        now = event.ts
+        if self._is_allowed(event):
+            return Decision()
+        self._time_is(now)
+        flying = self._landed(event)
         if event.reason is Reason.DENIED:
-            if flight is not None:
-                self._settle_all((flight,), event.ts)
-            return decision
-        repeated = flight is not None and not flight.charged
-        kept, refunded = self._sorted(event, who, flight)
+            if flying is not None:
+                self._end_all((flying,))
+            return Decision()
+        self._server_answers(now)
+        who = self._who(event) if flying is None else flying.who
+        found = self._counted(event, who, flying)
         repeat = self._repeat(who) if event.reason in self._reasons else None
-        late: tuple[Charge, ...] = ()
-        if flight is None:
-            # No attempt was seen: what counts is counted now.
-            charged, kept = kept, ()
-            late = tuple(each.charge for each in charged)
-        else:
-            charged = kept
-        added = late if repeat is None else (*late, repeat)
         settlement = Settlement(
-            event.ts if flight is None else flight.at,
-            tuple(each.charge for each in kept),
-            tuple(each.charge for each in refunded),
-            added,
+            None if flying is None else flying.flight,
+            (*(each.charge for each in found), *(() if repeat is None else (repeat,))),
+            _spent(flying) if event.reason in self._reasons else None,
+            marks=() if repeat is None or flying is None else self._paced(flying, now),
             home=_home(who),
         )
+        decision = Decision()
 
-        def go_on(answer: Answer) -> Decision:
+        def go_on(settled: Settled) -> Decision:
             if repeat is not None:
-                self._misconfigured(decision, event, who, answer.tallies[-1].counts[0])
-            if not repeated:
-                for each, tally in zip(charged, answer.tallies, strict=False):
-                    self._failed(decision, event, who, each, tally, answer.home)
+                self.penalties.misconfigured(decision, event, who, settled.tallies[-1].counts[0])
+            for each, tally in zip(found, settled.tallies, strict=False):
+                self.penalties.failed(decision, event, who, each, tally, settled.home)
             return decision
 
-        return then(self.store.settle(settlement, event.ts), go_on)
+        return then(self.store.settle(settlement, now), go_on)
 
     def success(self, event: LoginSuccess) -> "Decision | Deferred[Decision]":
         """Forget what was counted of the pair, and keep its address in good memory."""
-        c, decision = event.c, Decision()
-        if self._is_allowed(c):
-            return decision
-        who = self._who(event)
-        flight = self._landed(event, who)
-        charged = self._charged(self._succeeding, who, event)
-        pair = f"pair:{who.pair}"
-        repeat = self._repeat(who)
+        c, now = event.c, event.ts
+        if self._is_allowed(event):
+            return Decision()
+        self._time_is(now)
+        self._server_answers(now)
+        flying = self._landed(event)
+        who = self._who(event) if flying is None else flying.who
+        found = counted(self.rules.succeeding, who, _NO_PLACES, c)
         known = self.policy.known
+        repeat = self._repeat(who)
         settlement = Settlement(
-            event.ts if flight is None else flight.at,
-            refunded=() if flight is None else tuple(each.charge for each in flight.charged),
-            charges=tuple(each.charge for each in charged),
-            marks=((_welcome(who), known), (_home(who), known)) if _welcome(who) else (),
+            None if flying is None else flying.flight,
+            tuple([each.charge for each in found]),
+            marks=tuple((mark, known) for mark in self._marks(who)),
             cleared=(
-                *([rule.key(pair) for rule in self._by_pair] if who.pair else ()),
+                *self.rules.keys_of_pair(who),
                 *(() if repeat is None else (repeat.key,)),
             ),
         )
         if self.policy.end_sessions:
-            self._remember(c.uid, self._accounts(who))
+            self._sessions.remember(c.uid, _accounts(who))
+        decision = Decision()
 
-        def go_on(answer: Answer) -> Decision:
-            for each, tally in zip(charged, answer.tallies, strict=True):
-                self._failed(decision, event, who, each, tally, home=False)
+        def go_on(settled: Settled) -> Decision:
+            for each, tally in zip(found, settled.tallies, strict=True):
+                self.penalties.failed(decision, event, who, each, tally, home=False)
             return decision
 
-        return then(self.store.settle(settlement, event.ts), go_on)
+        return then(self.store.settle(settlement, now), go_on)
 
     def ended(self, event: SessionEnd) -> "Decision | Deferred[Decision]":
-        """Settle what waits, since no answer will come, and forget the session.
+        """Settle what is in flight, since no answer will come, and forget the session.
 
         What the client did not wait for has failed: else whoever knows wrong passwords by how long the
         answer takes would guess for nothing. The rest is taken back.
         """
         uid = event.c.uid
-        self._forget(uid)
-        flights = self._flights.pop(uid, ())
-        left = [flight for flight in flights if _client_left(event, flight)]
-        self._settle_all((flight for flight in flights if flight not in left), event.ts)
+        self._time_is(event.ts)
+        self._sessions.forget(uid)
+        self.waiting.leave(uid)
         decision = Decision()
         found: Decision | Deferred[Decision] = decision
-        for flight in left:
-            found = then(self._abandoned(decision, event, flight), lambda _: decision)
+        for flying in self.attempts.ended(uid):
+            if self._client_left(event, flying):
+                found = then(self._abandoned(decision, event, flying), lambda _: decision)
+            else:
+                self._end_all((flying,))
         return found
 
-    def _abandoned(
-        self, decision: Decision, event: SessionEnd, flight: Flight
-    ) -> "Deferred[None] | None":
-        """Count an attempt whose answer nobody waited for."""
-        who = flight.who
-        repeat = self._repeat(who)
-        kept = tuple(
-            each for each in flight.charged if not self._reasons.isdisjoint(each.rule.reasons)
-        )
-        settlement = Settlement(
-            flight.at,
-            kept=tuple(each.charge for each in kept),
-            refunded=tuple(each.charge for each in flight.charged if each not in kept),
-            charges=() if repeat is None else (repeat,),
-            home=_home(who),
-        )
-        self.counts["abandoned"] += 1
-
-        def go_on(answer: Answer) -> None:
-            for each, tally in zip(kept, answer.tallies, strict=False):
-                # There is no reply that could wait, and nobody is banned for what may not have failed.
-                if each.rule.config.action == "log":
-                    self._failed(decision, event, who, each, tally, answer.home)
-
-        return then(self.store.settle(settlement, event.ts), go_on)
-
-    def _forget(self, uid: str) -> None:
-        for key in self._keys.pop(uid, ()):
-            uids = self._open[key]
-            uids.discard(uid)
-            if not uids:
-                del self._open[key]
+    def tick(self, now: float) -> None:
+        """Let it be so late: ``waiting.due`` says when that is needed."""
+        self._now = max(now, self._now)
+        self.waiting.tick(now)
 
     # --- for operators ----------------------------------------------------------------------------------
+
+    def keys_of(self, event: Event) -> tuple[str, ...]:
+        """Return the keys of who an event is about, such as ``user:bob``."""
+        if isinstance(event, LoginAttempt | LoginSuccess | LoginFailure):
+            return (*self._places(event.c), *_accounts(self._who(event)))
+        return self._places(event.c)
 
     def ban(self, key: str, seconds: float, why: str, now: float) -> set[str]:
         """Ban by hand; return the sessions that this ends."""
         past = self.store.past(key, now)
         times = 1 if past is None else past.times + 1
         self.store.ban(Ban(key, MANUAL, now, now + seconds, times, (why,)), now)
-        return set(self._open.get(key, ())) if self.policy.end_sessions else set()
+        return self._sessions.of(key) if self.policy.end_sessions else set()
 
     def unban(self, key: str, now: float) -> bool:
         """End a ban, forget what was counted of the same, and count nothing against it for a time."""
-        cleared = [rule.key(key) for rule in self._rules]
-        return self.store.unban(key, cleared, now + self.policy.grace, now)
+        return self.store.unban(
+            key, self.rules.keys(key), min(now + self.policy.grace, LATEST), now
+        )
 
-    # --- the parts --------------------------------------------------------------------------------------
+    def sessions(self, key: str) -> set[str]:
+        """Return the sessions that a ban of this key, made elsewhere, ends."""
+        if not self.policy.end_sessions or key.startswith("user:"):  # who is logged in is welcome
+            return set()
+        return self._sessions.of(key)
+
+    # --- an attempt -------------------------------------------------------------------------------------
+
+    def _flies_at_once(self, event: LoginAttempt, who: Who) -> bool:
+        """Let an attempt fly if nothing is known that could refuse or hold it, which is most of the time."""
+        uid, number = event.c.uid, event.attempt
+        if number and self.attempts.of(uid, number):
+            return False
+        keys, rooms = self.rules.keys_of(who), self.rules.rooms_at(who.places())
+        places = [place for place, _ in rooms]
+        tries = ""
+        if who.password and who.pair:
+            keys.append(_repeat_key(who))
+            if self._paces:
+                tries = _tries_key(who, event.mechanism)
+                rooms.append((tries, 1))
+                places.append(tries)
+        self._flights += 1
+        flight = Flight(f"{uid}.{self._flights}", event.ts, who, tuple(places))
+        attempt = Attempt(flight, tries=tries, budgets=self._budgets(who))
+        answer = self.store.flies_at_once(attempt, keys, rooms, event.ts)
+        if answer is None:
+            return False
+        if answer.budget >= 0:
+            flight = flight._replace(places=places_of(attempt, answer))
+        budget = _budget_of(attempt, answer)
+        self.attempts.takes_off(uid, Flying(flight, who, number, event.user, tries, False, budget))
+        return True
+
+    def _budgets(self, who: Who) -> tuple[Budget, ...]:
+        """Return the tries of clients that are welcome at an account, in place of the rules by pair."""
+        if not (self._budgeted and who.address and who.user):
+            return ()
+        # A device whose mechanism shows no password leaves the tries of those that do, and the reverse.
+        kind = "visible" if who.password else "hidden"
+        by_pair = Budget(_welcome(who), f"tries|{kind}|{who.pair}", *TRIES)
+        if self.policy.known_by == "address":
+            return (by_pair,)
+        near = f"{who.network}|{who.user}"
+        return by_pair, Budget(f"near|{near}", f"tries|{kind}|near|{near}", *TRIES_NEARBY)
+
+    def _asked(self, event: LoginAttempt, who: Who, ban: Ban | None) -> _Asked:
+        """Put together what the store is asked about an attempt."""
+        c, places = event.c, who.places()
+        found = charged(
+            *(self.rules.judging, who, places, c),
+            lambda key: self.store.in_grace(key, event.ts),
+        )
+        at = dict.fromkeys(place for place in places if place)
+        at.update((each.charge.place, None) for each in found)
+        # Another reading of the same attempt's name is the same password.
+        number = event.attempt
+        others = self.attempts.of(c.uid, number) if number else ()
+        if others:
+            other = {place for flying in others for place in flying.flight.places}
+            found = tuple(each for each in found if each.charge.place not in other)
+            at = {place: None for place in at if place not in other}
+        repeat = self._repeat(who)
+        tries = ""
+        if repeat is not None and self._paces:
+            tries = _tries_key(who, event.mechanism)
+            at[tries] = None
+        self._flights += 1
+        flight = Flight(f"{c.uid}.{self._flights}", event.ts, who, tuple(at))
+        charges = tuple([each.charge for each in found])
+        attempt = Attempt(
+            *(flight, charges, _welcome(who), repeat, tries, self.policy.wait),
+            budgets=self._budgets(who),
+        )
+        return _Asked(event, who, found, attempt, ban)
+
+    def _ask(self, attempt: Attempt, now: float) -> "Answer | Deferred[Answer]":
+        """Ask the store about an attempt, as it is now."""
+        silent = now - self._answered_at >= self.policy.wait
+        if silent or now != attempt.flight.at:
+            flight = attempt.flight._replace(at=now)
+            attempt = attempt._replace(flight=flight, overdue_fail=not silent)
+        return self.store.attempt(attempt, now)
+
+    def _answered(self, asked: _Asked, answer: Answer) -> "Decision | Deferred[Decision]":
+        """Take the store's first word on an attempt."""
+        if answer.fate is not Fate.HELD:
+            return self._decided(asked, answer)
+        uid = asked.event.c.uid
+        home = f"address:{asked.who.address}" if asked.who.address else f"pair:{asked.who.pair}"
+        number = asked.event.attempt
+        waiter = Waiter(home, uid, (number, asked.event.user) if number else asked.who)
+        self.counts["held"] += 1
+        last = self.waiting.hold(asked.attempt, waiter, answer, asked.event.ts)
+        return then(last, partial(self._decided, asked))
+
+    def _decided(self, asked: _Asked, answer: Answer) -> Decision:
+        """Take the store's last word on an attempt."""
+        event, who, decision, penalties = asked.event, asked.who, asked.decision, self.penalties
+        if answer.budget >= 0 and answer.fate is not Fate.FLIES and answer.possible.counts:
+            budget = asked.attempt.budgets[answer.budget]
+            penalties.no_tries(decision, event, who, budget, answer)
+        elif answer.fate is Fate.REFUSED:
+            penalties.refuse(decision, event, asked.charged, answer)
+        elif answer.fate is Fate.HELD:
+            penalties.busy(decision, event, who, asked.charged, answer)
+        else:
+            self._takes_off(asked, answer)
+        return decision
+
+    def _takes_off(self, asked: _Asked, answer: Answer) -> None:
+        event, who, decision = asked.event, asked.who, asked.decision
+        attempt = asked.attempt
+        flight = attempt.flight._replace(places=places_of(attempt, answer))
+        now = max(self._now, event.ts)
+        ban = asked.ban
+        if now > event.ts:
+            # It has waited, perhaps for long.
+            ban = self._ban_of(who, event.c, now)
+        if ban is not None and not (_is_for_strangers(ban) and answer.welcome):
+            self._end(flight)
+            self.penalties.turned_away(decision, event, ban, Deny())
+            return
+        if answer.over:
+            self.penalties.would_refuse(decision, event, asked.charged, answer)
+        flying = Flying(
+            flight._replace(at=now),
+            *(who, event.attempt, event.user, attempt.tries, answer.repeats > 0),
+            _budget_of(attempt, answer),
+        )
+        if not self.attempts.takes_off(event.c.uid, flying):
+            # The session has ended while the store was asked.
+            self._end(flight)
+
+    def _take_back(self, attempt: Attempt) -> None:
+        """Take back an attempt that flies though nobody waits for it."""
+        places = (*attempt.flight.places, *(budget.key for budget in attempt.budgets))
+        self._end(attempt.flight._replace(places=places))
+
+    def _settled_at(self, places: Iterable[str]) -> None:
+        if len(self.waiting):
+            self.waiting.settled(places, self._now)
+
+    # --- an answer --------------------------------------------------------------------------------------
+
+    def _landed(self, event: LoginSuccess | LoginFailure) -> Flying | None:
+        """Find the attempt that an answer is to; those before it will get none, and are taken back."""
+        who = None if event.attempt else self._who(event)
+        found, others = self.attempts.lands(event, who)
+        self._end_all(others)
+        if found is None and len(self.waiting):
+            self.waiting.answered(event.c.uid, who or (event.attempt, event.user))
+        return found
+
+    def _counted(self, event: LoginFailure, who: Who, flying: Flying | None) -> list[Charged]:
+        """Return what counts of a failure: of a password that is known to be wrong nothing."""
+        if flying is not None and (flying.repeated or flying.budget is not None):
+            return []
+        found = counted(self.rules.failing, who, _NO_PLACES, event.c)
+        # What another reading of the same name is counted for is no second failure.
+        at = None if flying is None else set(flying.flight.places)
+        return [
+            each
+            for each in found
+            if event.reason in each.rule.reasons and (at is None or _is_at(each, at))
+        ]
+
+    def _paced(self, flying: Flying, now: float) -> tuple[tuple[str, float], ...]:
+        """Return the mark while which the same wrong password waits."""
+        left = flying.flight.at + self._paces - now
+        return ((flying.tries, left),) if flying.tries and left > 0 else ()
+
+    def _server_answers(self, now: float) -> None:
+        self._answered_at = max(self._answered_at, now)
+
+    def _client_left(self, event: SessionEnd, flying: Flying) -> bool:
+        """Return whether the session ended by the client, or by its time limit, before an answer was due.
+
+        A client that gives up behind ``policy.wait`` on a server that answers no login has not guessed.
+        """
+        by_client = event.reason.startswith(("client_", "timeout:"))
+        left = event.ts - event.closing
+        waited = left - flying.flight.at
+        if not by_client or waited >= ANSWER_TIME:
+            return False
+        return waited < self.policy.wait or left - self._answered_at < self.policy.wait
+
+    def _abandoned(
+        self, decision: Decision, event: SessionEnd, flying: Flying
+    ) -> "Deferred[None] | None":
+        """Count an attempt whose answer nobody waited for."""
+        who = flying.who
+        repeat = self._repeat(who)
+        at = set(flying.flight.places)
+        found = [
+            each
+            for each in counted(self.rules.failing, who, _NO_PLACES, event.c)
+            if not self._reasons.isdisjoint(each.rule.reasons) and _is_at(each, at)
+        ]
+        if flying.repeated or flying.budget is not None:
+            found = []
+        charges = tuple(each.charge for each in found)
+        settlement = Settlement(
+            flying.flight,
+            charges if repeat is None else (*charges, repeat),
+            _spent(flying),
+            marks=() if repeat is None else self._paced(flying, event.ts),
+            home=_home(who),
+        )
+        self.counts["abandoned"] += 1
+
+        def go_on(settled: Settled) -> None:
+            for each, tally in zip(found, settled.tallies, strict=False):
+                # There is no reply that could wait, and nobody is banned for what may not have failed.
+                if each.rule.config.action == "log":
+                    self.penalties.logged(decision, event, each, tally)
+
+        return then(self.store.settle(settlement, event.ts), go_on)
+
+    def _end_all(self, flying: Iterable[Flying]) -> None:
+        """Take attempts back."""
+        for each in flying:
+            self._end(each.flight)
+
+    def _end(self, flight: Flight) -> None:
+        self.store.settle(Settlement(flight), self._now)
+
+    # --- who and what -----------------------------------------------------------------------------------
+
+    def _time_is(self, now: float) -> None:
+        """Know the time, and let what was to happen until now happen first."""
+        self._now = now
+        if self.waiting.due <= now:
+            self.waiting.tick(now)
 
     def _who(self, event: LoginAttempt | LoginSuccess | LoginFailure) -> Who:
         address, network = self._whereabouts(event.c)
@@ -407,308 +522,66 @@ class Engine:
             return "", ""
         return self.addresses.address(c.orig_h), self.addresses.network(c.orig_h)
 
-    def _is_allowed(self, c: Connection) -> bool:
-        # The address of a proxy that names no client allows nobody.
-        return not c.orig_unknown and self.addresses.allowed(c.orig_h)
+    def _is_allowed(self, event: Event) -> bool:
+        c = event.c
+        if c.orig_unknown:
+            return False  # the address of a proxy that names no client allows nobody
+        return self.addresses.allowed(c.orig_h) or bool(self.allowances.of(c.orig_h, event.ts))
 
     def _places(self, c: Connection) -> tuple[str, ...]:
         return () if c.orig_unknown else self.addresses.places(c.orig_h)
 
-    @staticmethod
-    def _accounts(who: Who) -> tuple[str, ...]:
-        pair = who.pair
-        user = (f"user:{who.user}",) if who.user else ()
-        return (*user, f"pair:{pair}") if pair else user
+    def _ban_of(self, who: Who, c: Connection, now: float) -> Ban | None:
+        return self.store.ban_of((*self._places(c), *_accounts(who)), now)
+
+    def _marks(self, who: Who) -> tuple[str, ...]:
+        """Return what a good login makes known."""
+        if not _welcome(who):
+            return ()
+        if self.policy.known_by == "address":
+            return _welcome(who), _home(who)
+        return _welcome(who), _home(who), f"near|{who.network}|{who.user}"
 
     def _repeat(self, who: Who) -> Charge | None:
         """Return the count of this very password of this client; None if none is seen."""
         if not (who.password and who.pair):
             return None
         window = Window(self.policy.misconfigured_memory, 1)
-        return Charge(f"{SECRET}repeat|{who.pair}|{who.password}", (window,))
+        return Charge(_repeat_key(who), (window,))
 
-    def _charged(self, rules: Iterable[Rule], who: Who, event: Event) -> tuple[Charged, ...]:
-        def graced(key: str) -> bool:
-            return self.store.in_grace(key, event.ts)
 
-        c = event.c
-        found = [rule.charge(who, c, graced) for rule in rules]
-        return tuple([each for each in found if each is not None])
+def _is_for_strangers(ban: Ban) -> bool:
+    """Return whether welcome clients do not meet a ban: a rule's ban of a user; only the store knows them."""
+    return ban.key.startswith("user:") and ban.rule != MANUAL
 
-    def _not_yet_charged(
-        self, charged: tuple[Charged, ...], event: LoginAttempt
-    ) -> tuple[Charged, ...]:
-        """Leave out what another reading of the same attempt's name is charged for: it is one password."""
-        done = {
-            each.charge.key
-            for flight in self._flights.get(event.c.uid, ())
-            if event.attempt and flight.number == event.attempt
-            for each in flight.charged
-        }
-        return tuple(each for each in charged if each.charge.key not in done)
 
-    def _charged_for(self, event: LoginFailure, who: Who) -> tuple[Charged, ...]:
-        every = self._charged(self._failing, who, event)
-        return tuple(each for each in every if event.reason in each.rule.reasons)
-
-    def _sorted(
-        self, event: LoginFailure, who: Who, flight: Flight | None
-    ) -> tuple[tuple[Charged, ...], tuple[Charged, ...]]:
-        """Part what counts of a failure from what does not."""
-        if flight is None:
-            return self._charged_for(event, who), ()
-        kept = tuple(each for each in flight.charged if event.reason in each.rule.reasons)
-        refunded = tuple(each for each in flight.charged if event.reason not in each.rule.reasons)
-        return kept, refunded
-
-    def _landed(self, event: LoginSuccess | LoginFailure, who: Who) -> Flight | None:
-        """Find the attempt that an answer is to.
-
-        Those before it will get none, and are taken back; so are the other readings of a name that is in.
-        """
-        flights = self._flights.get(event.c.uid)
-        if flights is None:
-            return None
-        for index, flight in enumerate(flights):
-            if flight.who == who and flight.number == event.attempt:
-                others = [flights.popleft() for _ in range(index + 1)][:-1]
-                if isinstance(event, LoginSuccess):
-                    while flights and flights[0].number == event.attempt:
-                        others.append(flights.popleft())
-                self._settle_all(others, event.ts)
-                return flight
+def _budget_of(attempt: Attempt, answer: Answer) -> Budget | None:
+    """Return what a failure of an attempt is taken from, if it is the tries of a welcome client."""
+    if answer.budget < 0 or answer.repeats:
         return None
-
-    def _settle_all(self, flights: Iterable[Flight], now: float) -> None:
-        """Take attempts back."""
-        for flight in flights:
-            if flight.charged:
-                refunded = tuple(each.charge for each in flight.charged)
-                self.store.settle(Settlement(flight.at, refunded=refunded), now)
-
-    def sessions(self, key: str) -> set[str]:
-        """Return the sessions that a ban of this key, made elsewhere, ends."""
-        if not self.policy.end_sessions or key.startswith("user:"):  # who is logged in is welcome
-            return set()
-        return set(self._open.get(key, ()))
-
-    def _remember(self, uid: str, keys: tuple[str, ...]) -> None:
-        # Of each connection, and a flood has many: without a set that is made in vain.
-        held = self._keys.get(uid)
-        if held is None:
-            held = self._keys[uid] = set()
-        held.update(keys)
-        for key in keys:
-            uids = self._open.get(key)
-            if uids is None:
-                self._open[key] = {uid}
-            else:
-                uids.add(uid)
-
-    # --- consequences -----------------------------------------------------------------------------------
-
-    def _turned_away(self, decision: Decision, event: Event, ban: Ban, verdict: Verdict) -> None:
-        self.counts["banned"] += 1
-        decision.verdict = verdict
-        decision.events.append(
-            PolicyEvent(
-                *(event.c, event.ts, ban.rule, "banned", self._shown(ban.key), "bans"),
-                *(ban.times, 0, 0.0, round(ban.until - event.ts, 3), False),
-            )
-        )
-
-    def _refuse(
-        self, decision: Decision, event: Event, charged: Sequence[Charged], answer: Answer
-    ) -> None:
-        """Deny by the first rule that is exceeded by what has failed, else by what may yet fail."""
-        busy: tuple[Charged, Tally] | None = None
-        for each, tally in zip(charged, answer.tallies, strict=True):
-            if not each.charge.enforced or (each.charge.waived and answer.welcome):
-                continue
-            if not exceeded(each.charge, tally):
-                continue
-            if _reached(each.charge, tally, tally.pending) is not None:
-                rule = each.rule.config
-                action = "drop" if rule.action == "drop" else "deny"
-                decision.verdict = Drop() if action == "drop" else Deny(rule.reply)
-                self.counts[action] += 1
-                self._say(decision, event, each, tally, action, pending=0)
-                return
-            if busy is None:
-                busy = each, tally
-        assert busy is not None, "a refusal has a rule"
-        self.counts["busy"] += 1
-        decision.verdict = Deny(self.policy.busy_reply)
-        self._say(decision, event, *busy, "busy", pending=0)
-
-    def _would_refuse(
-        self, decision: Decision, event: Event, charged: Sequence[Charged], answer: Answer
-    ) -> None:
-        """Say what rules on trial would have done."""
-        if not self._on_trial:
-            return
-        for each, tally in zip(charged, answer.tallies, strict=False):
-            if not (each.rule.enforced and each.rule.dry):
-                continue
-            if each.charge.waived and answer.welcome:
-                continue
-            if exceeded(each.charge, tally):
-                action = "drop" if each.rule.config.action == "drop" else "deny"
-                self._say(decision, event, each, tally, action, pending=0)
-
-    def _misconfigured(self, decision: Decision, event: Event, who: Who, count: int) -> None:
-        """Slow down who sends the same wrong password again."""
-        if count < 2:
-            return
-        self.counts[MISCONFIGURED] += 1
-        policy = self.policy
-        seconds = min(policy.misconfigured_delay * (count - 1), policy.misconfigured_delay_max)
-        key = self._shown(f"pair:{who.pair}")
-        window = policy.misconfigured_memory
-        decision.events.append(
-            PolicyEvent(
-                *(event.c, event.ts, MISCONFIGURED, "delay", key, "failures"),
-                *(count, 1, window, seconds, policy.dry_run),
-            )
-        )
-        if not policy.dry_run:
-            _slow(decision, seconds)
-
-    def _failed(
-        self,
-        decision: Decision,
-        event: Event,
-        who: Who,
-        each: Charged,
-        tally: Tally,
-        home: bool,
-    ) -> None:
-        """Do what a rule says once so many have failed, or, of a rule on successes, succeeded."""
-        reached = _reached(each.charge, tally, tally.pending)
-        if reached is None:
-            return
-        rule, excess = each.rule.config, reached[0] - reached[1].limit
-        if rule.action == "ban":
-            self._ban(decision, event, who, each, tally, home)
-        elif rule.action == "delay":
-            seconds = min(rule.delay * 2 ** min(excess, _MAX_DOUBLINGS), rule.delay_max)
-            self._say(decision, event, each, tally, "delay", seconds=seconds)
-            if not each.rule.dry:
-                self.counts["delay"] += 1
-                _slow(decision, seconds)
-        elif rule.action == "log":
-            if not self._logged(each.charge.key, event.ts, reached[1].seconds):
-                self._say(decision, event, each, tally, "log")
-        elif rule.of_success and excess > 0:
-            # The limit is how many are let through; of failures the next attempt is judged.
-            self._say(decision, event, each, tally, rule.action)
-            if not each.rule.dry:
-                self.counts[rule.action] += 1
-                decision.verdict = Drop() if rule.action == "drop" else Deny(rule.reply)
-
-    def _logged(self, key: str, now: float, seconds: float) -> bool:
-        """Say whether this was said less than ``seconds`` ago; from now on it was."""
-        last = self._said.get(key)
-        if last is not None and 0 <= now - last < seconds:
-            return True
-        self._said[key] = now
-        self._said.move_to_end(key)
-        if len(self._said) > _MAX_SAID:
-            self._said.popitem(last=False)
-        return False
-
-    def _ban(
-        self,
-        decision: Decision,
-        event: Event,
-        who: Who,
-        each: Charged,
-        tally: Tally,
-        home: bool,
-    ) -> None:
-        """Ban, unless it was taken back a short time ago, or would hit those who log in from there."""
-        rule, policy, now = each.rule.config, self.policy, event.ts
-        about = _target(who, rule.ban)
-        if not about or self.store.in_grace(about, now):
-            return
-        if home and rule.ban in ("address", "network"):
-            # Others may log in there every day: whoever does not is denied, and nobody is banned.
-            self.counts["ban_spared"] += 1
-            return
-        if self.store.ban_of((about,), now) is not None:
-            return
-        past = self.store.past(about, now)
-        times = 1 if past is None else past.times + 1
-        seconds = min(rule.ban_seconds * 2 ** min(times - 1, _MAX_DOUBLINGS), policy.ban_max)
-        seconds *= 1 + policy.ban_jitter * self._chance()
-        self._say(decision, event, each, tally, "ban", seconds=seconds)
-        if each.rule.dry:
-            return
-        self.counts["ban"] += 1
-        said = decision.events[-1]
-        evidence = (
-            f"{_time(now)} {said.counted} {said.count} of {said.limit} in {said.window:g} s"
-            f" by {shown_name(said.key)}; the last one in session {event.c.uid}",
-        )
-        before = past.evidence[-9:] if past is not None else ()
-        self.store.ban(Ban(about, rule.name, now, now + seconds, times, (*before, *evidence)), now)
-        if policy.end_sessions and rule.ban != "user":  # who is logged in is welcome
-            decision.ending = set(self._open.get(about, ())) - {event.c.uid}
-
-    def _say(
-        self,
-        decision: Decision,
-        event: Event,
-        each: Charged,
-        tally: Tally,
-        action: str,
-        *,
-        seconds: float = 0.0,
-        pending: int | None = None,
-    ) -> None:
-        left = tally.pending if pending is None else pending
-        count, window = _reached(each.charge, tally, left) or (0, each.charge.windows[0])
-        rule = each.rule.config
-        key = self._shown(f"{rule.by}:{each.value}")
-        found = (rule.counts, count, window.limit, window.seconds)
-        decision.events.append(
-            PolicyEvent(
-                event.c, event.ts, rule.name, action, key, *found, round(seconds, 3), each.rule.dry
-            )
-        )
-
-    def _shown(self, key: str) -> str:
-        """Write a key without what comes from a password."""
-        kind, _, value = key.partition(":")
-        return self.passwords.named(value) if kind == "password" else key
+    return attempt.budgets[answer.budget]
 
 
-def _reached(charge: Charge, tally: Tally, without: int) -> tuple[int, Window] | None:
-    """Find the first window whose limit is reached, not counting so many; with its count."""
-    for count, window in zip(tally.counts, charge.windows, strict=True):
-        if count - without >= window.limit:
-            return count, window
-    return None
+def _spent(flying: Flying | None) -> Budget | None:
+    return None if flying is None else flying.budget
 
 
-def _slow(decision: Decision, seconds: float) -> None:
-    """Delay, if no longer delay is decided."""
-    verdict = decision.verdict
-    if seconds > 0 and (
-        verdict is PASS or (isinstance(verdict, Delay) and verdict.seconds < seconds)
-    ):
-        decision.verdict = Delay(seconds)
+def _repeat_key(who: Who) -> str:
+    return f"{SECRET}repeat|{who.pair}|{who.password}"
 
 
-def _target(who: Who, kind: str) -> str:
-    value = "" if kind == "pair" and not who.address else who.value(kind)
-    return f"{kind}:{value}" if value else ""
+def _tries_key(who: Who, mechanism: str) -> str:
+    return f"{SECRET}tries|{who.pair}|{who.password}|{mechanism}"
 
 
-def _client_left(event: SessionEnd, flight: Flight) -> bool:
-    """Say whether the session ended by the client, or by its time limit, before an answer was due."""
-    by_client = event.reason.startswith(("client_", "timeout:"))
-    return by_client and event.ts - flight.at < ANSWER_TIME
+def _is_at(each: Charged, places: set[str]) -> bool:
+    """Return whether the value that a rule counts by is one of the flight's own."""
+    return f"{each.rule.config.by}:{each.value}" in places
+
+
+def _accounts(who: Who) -> tuple[str, ...]:
+    user = (f"user:{who.user}",) if who.user else ()
+    return (*user, f"pair:{who.pair}") if who.pair else user
 
 
 def _welcome(who: Who) -> str:
@@ -718,7 +591,3 @@ def _welcome(who: Who) -> str:
 
 def _home(who: Who) -> str:
     return f"home|{who.address}" if who.address else ""
-
-
-def _time(now: float) -> str:
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,30 +1,58 @@
 """The hook by which failed logins have consequences; what they are is judged in engine.py."""
 
+import math
 import secrets
+import time
 from collections import Counter
-from collections.abc import Callable
-from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThread
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from ...analyzer.events import Connect, LoginAttempt, LoginFailure, LoginSuccess, SessionEnd
+from ...analyzer.events import (
+    Connect,
+    Event,
+    LoginAnnounced,
+    LoginAttempt,
+    LoginFailure,
+    LoginSuccess,
+    SessionEnd,
+)
+from ...analyzer.events import Policy as PolicyEvent
 from ..api import PASS, Delay, Deny, Drop, Hook, Pass, Verdict
-from . import snapshot
+from .byhand import ByHand
 from .config import Policy
-from .control import Control
-from .engine import Decision, Engine, then
+from .control import NO_NOTES, Control, Notes
+from .decisions import Decisions
+from .engine import Engine, then
+from .explanations import Explanations
+from .export.exporter import Exporter
+from .export.outlet import Outlet
+from .export.targets import Targets
+from .keeping import Keeper
 from .memory import MemoryStore
+from .penalties import Decision
 from .store import Ban, Store
 
 if TYPE_CHECKING:
     from .redis.store import RedisStore
 
+_NOT_KEPT: Final = (
+    "this is kept in memory, and ends with the proxy; name a file as policy.snapshot to keep it"
+)
+_IN_MEMORY: Final = Notes(bans=_NOT_KEPT, allowances=_NOT_KEPT)
+
+_IN_REDIS: Final = Notes(
+    counts="counts and decisions are those of this proxy; others that share its Redis may have more",
+    allowances="this holds at this proxy alone, and ends with it; policy.allow holds at each that has it",
+)
+
 _Any = Pass | Delay | Deny | Drop
+
+SPARE: Final = 5.0
+"""Seconds beyond the longest wait of an attempt, after which something is wrong with the policy."""
 
 
 def _shared(policy: Policy) -> "RedisStore | None":
@@ -68,9 +96,23 @@ class FailedLogins(Hook):
         )
         self._live = live
         self._on_trial: Counter[str] = Counter()  # rule and action, of rules that only say it
-        self._snapshots = LoopingCall(self._save)
-        self._writing = Lock()
+        self._decisions = Decisions()
+        self._keeper: Keeper | None = None
+        # An attempt may be held for as long as the engine says, and then has an answer.
+        self.time_limit = policy.wait + SPARE
+        self._alarm: Any = None
         self._control: Control | None = None
+        self._exporter = self._made_exporter() if live else None
+
+    def _made_exporter(self) -> Exporter | None:
+        export = self.policy.export
+        if export is None:
+            return None
+        outlet = Outlet(export, Targets(self.policy.allow))
+        return Exporter(
+            *(outlet, export.interval, self.store, self.counts),
+            allowed=lambda: self.engine.allowances.networks(time.time()),
+        )
 
     @property
     def counts(self) -> Counter[str]:
@@ -80,36 +122,45 @@ class FailedLogins(Hook):
     # --- start and stop ---------------------------------------------------------------------------------
 
     def start(self, reactor: Any) -> None:
-        """Load the snapshot, and open the control socket. Raises OSError with one line for the operator."""
+        """Load the snapshot, export the bans, and open the control socket.
+
+        Raises OSError with one line for the operator.
+        """
+        self._reactor = reactor
+        self.engine.waiting.on_due = self._set_alarm
         if not self._live:
             return
         policy = self.policy
         if policy.snapshot is not None and isinstance(self.store, MemoryStore):
-            snapshot.read(self.store, policy.snapshot)
-            # A file that cannot be written is better found now than when the proxy stops.
-            snapshot.write(self.store, policy.snapshot, self._keeps_secrets)
-            self._snapshots.clock = reactor
-            self._snapshots.start(policy.snapshot_interval, now=False)
+            # What comes from passwords is worth nothing if the key of their hashes is made at each start.
+            secret = policy.fingerprint_key is not None
+            self._keeper = Keeper(
+                self.store,
+                *(self.engine.allowances, policy.snapshot, policy.snapshot_interval),
+                *(secret, self.counts),
+            )
+            self._keeper.start(reactor, time.time())
         if self._shared is not None:
             self._shared.counts = self.counts
             self._shared.on_ban = self._banned_elsewhere
             self._shared.start(reactor)
+        if self._exporter is not None:
+            self._exporter.start(reactor)
         if policy.control is not None:
-            self._control = Control(self.engine, self._end)
+            self._control = self._controlled(reactor)
             self._control.listen(reactor, policy.control)
 
     def stop(self) -> None:
         """Write a last snapshot, and say what was decided."""
+        self._unset_alarm()
         if self._control is not None:
             self._control.close()
+        if self._exporter is not None:
+            self._exporter.stop()
         if self._shared is not None:
             self._shared.stop()
-        if self._snapshots.running:
-            self._snapshots.stop()
-            try:
-                self._snapshot()()
-            except snapshot.SnapshotError as problem:
-                self._not_saved(problem)
+        if self._keeper is not None:
+            self._keeper.stop()
         if self._live:
             counts = ", ".join(f"{what} {count}" for what, count in sorted(self.counts.items()))
             self._log.info("policy stopped; counted: {counts}", counts=counts or "nothing")
@@ -120,58 +171,79 @@ class FailedLogins(Hook):
                     tried=", ".join(tried) or "nothing",
                 )
 
-    def _banned_elsewhere(self, ban: Ban) -> None:
-        self._end(self.engine.sessions(ban.key))
+    def _controlled(self, reactor: Any) -> Control:
+        explanations = Explanations(
+            self.engine, self._decisions, lambda: deferLater(reactor, 0, lambda: None)
+        )
+        by_hand = ByHand(self.engine, explanations, self._commanded, self._end)
+        return Control(self.engine, explanations, by_hand, self._kept, self._notes)
 
     @property
-    def _keeps_secrets(self) -> bool:
-        return self.policy.fingerprint_key is not None
+    def _notes(self) -> Notes:
+        if self._shared is not None:
+            return _IN_REDIS
+        return _IN_MEMORY if self._keeper is None else NO_NOTES
 
-    def _save(self) -> Deferred[None]:
-        """Write a snapshot, aside: a large one takes seconds, in which logins go on."""
+    def _kept(self) -> "Deferred[None]":
+        return succeed(None) if self._keeper is None else self._keeper.kept()
 
-        def failed(failure: Failure) -> None:
-            failure.trap(snapshot.SnapshotError)
-            self._not_saved(failure.value)
+    # --- time ---------------------------------------------------------------------------------------------
 
-        return deferToThread(self._snapshot()).addErrback(failed)
+    def _set_alarm(self, due: float, now: float) -> None:
+        """Wake the engine at a time, by a clock that never steps."""
+        self._unset_alarm()
+        if math.isfinite(due):
+            self._alarm = self._reactor.callLater(max(0.0, due - now), self._wake, due)
 
-    def _snapshot(self) -> Callable[[], None]:
-        assert isinstance(self.store, MemoryStore)
-        assert self.policy.snapshot is not None
-        return snapshot.writing(
-            self.store, self.policy.snapshot, self._keeps_secrets, self._writing
-        )
+    def _unset_alarm(self) -> None:
+        alarm, self._alarm = self._alarm, None
+        if alarm is not None:
+            alarm.cancel()
 
-    def _not_saved(self, problem: object) -> None:
-        self.counts["snapshot_failed"] += 1
-        self._log.error("{problem}", problem=str(problem))
+    def _wake(self, due: float) -> None:
+        self._alarm = None
+        self.engine.tick(due)
+
+    def _banned_elsewhere(self, ban: Ban) -> None:
+        self._end(self.engine.sessions(ban.key))
 
     # --- events -----------------------------------------------------------------------------------------
 
     def pop3_connect(self, event: Connect) -> _Any:
         """Turn a banned client away."""
-        return self._done(self.engine.connect(event))
+        return self._decided(event, self.engine.connect(event))
 
     def pop3_login_attempt(self, event: LoginAttempt) -> "_Any | Deferred[_Any]":
-        """Deny a login that is one too many."""
-        return then(self.engine.attempt(event), self._done)
+        """Deny a login that is one too many, or hold it until that is known."""
+        return then(self.engine.attempt(event), partial(self._decided, event))
+
+    def pop3_login_announced(self, event: LoginAnnounced) -> None:
+        """Count an attempt as failed before the client has heard the last of it."""
+        self.engine.announced(event)
 
     def pop3_login_failure(self, event: LoginFailure) -> "Pass | Delay | Drop | Deferred[Any]":
         """Count it, and slow it down."""
-        return then(self.engine.failure(event), self._done)
+        return then(self.engine.failure(event), partial(self._decided, event))
 
     def pop3_login_success(self, event: LoginSuccess) -> "_Any | Deferred[_Any]":
         """Take back what was counted of it."""
-        return then(self.engine.success(event), self._done)
+        return then(self.engine.success(event), partial(self._decided, event))
 
     def pop3_session(self, event: SessionEnd) -> "Deferred[None] | None":
         """Settle what has no answer."""
 
         def done(decision: Decision) -> None:
-            self._done(decision)
+            self._decided(event, decision)
 
         return then(self.engine.ended(event), done)
+
+    def _decided(self, about: Event, decision: Decision) -> _Any:
+        """Remember a decision by whom it is about, and do it."""
+        if decision.events:
+            keys = self.engine.keys_of(about)
+            for event in decision.events:
+                self._decisions.remember(keys, event)
+        return self._done(decision)
 
     def _done(self, decision: Decision) -> _Any:
         for event in decision.events:
@@ -181,6 +253,12 @@ class FailedLogins(Hook):
         self._end(decision.ending)
         verdict: Verdict = decision.verdict
         return verdict if isinstance(verdict, _Any) else PASS
+
+    def _commanded(self, event: PolicyEvent) -> None:
+        self._decisions.remember((), event)
+        self.emit(event)
+        if self._exporter is not None:
+            self._exporter.look_at_allowed()
 
     def _end(self, uids: set[str]) -> None:
         if uids:

@@ -9,11 +9,18 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final, TextIO
 
+from .allowances import Allowances
+from .banrecords import whole
 from .memory import MemoryStore
 
 VERSION: Final = 1
 """The ``v`` of the file: raised when its form changes."""
 
+JOURNAL: Final = "journal"
+"""The key of the number of the last record of the journal that a snapshot has; old ones have none."""
+
+ALLOWED: Final = "allowed"
+"""The key of what is allowed by command; old ones have none."""
 
 _PORTION: Final = 32
 """Rows that are written before other threads get their turn: so many take less than a millisecond."""
@@ -31,15 +38,15 @@ def write(store: MemoryStore, path: str, secrets: bool) -> None:
     ``secrets`` writes what comes from passwords too, which is worth nothing if the key of their hashes
     is made anew at the next start.
     """
-    writing(store, path, secrets, Lock())()
+    writing(store.dump(secrets), path, Lock())()
 
 
-def writing(store: MemoryStore, path: str, secrets: bool, lock: Lock) -> Callable[[], None]:
+def writing(held: dict[str, Iterable[Any]], path: str, lock: Lock) -> Callable[[], None]:
     """Return what writes a snapshot as ``write`` does, and may be called in another thread.
 
     Those that share a lock write one after the other.
     """
-    target, held = Path(path), store.dump(secrets)
+    target = Path(path)
     # One name, so that kills do not leave a file each. In the same folder, so that it can be renamed.
     temporary = target.with_name(f".{target.name}.new")
 
@@ -53,7 +60,9 @@ def writing(store: MemoryStore, path: str, secrets: bool, lock: Lock) -> Callabl
                     _write(held, file)
                     file.flush()
                     os.fsync(file.fileno())
-                os.replace(temporary, target)
+                    os.replace(temporary, target)
+                # The journal is emptied next: by then the new one has to be there.
+                sync_folder(target)
         except OSError as problem:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -78,12 +87,29 @@ def _write(held: dict[str, Iterable[Any]], file: TextIO) -> None:
     file.write("}")
 
 
+def sync_folder(path: Path) -> None:
+    """Have the name of a file on disk, too. Raises OSError."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def read(store: MemoryStore, path: str) -> bool:
-    """Load a snapshot; say whether there was one. Raises SnapshotError, and then changes nothing."""
+    """Load a snapshot; return whether there was one. Raises SnapshotError, and then changes nothing."""
+    return contents(store, Allowances(), path) is not None
+
+
+def contents(store: MemoryStore, allowances: Allowances, path: str) -> dict[str, Any] | None:
+    """Load a snapshot, and return all that it holds; None if there is none.
+
+    Raises SnapshotError, and then changes nothing.
+    """
     try:
         text = Path(path).read_text(encoding="ascii")
     except FileNotFoundError:
-        return False
+        return None
     except UnicodeDecodeError:
         raise _broken(path) from None
     except OSError as problem:
@@ -94,11 +120,18 @@ def read(store: MemoryStore, path: str) -> bool:
         found = json.loads(text)
         if found["v"] != VERSION:
             raise ValueError
+        whole(found.get(JOURNAL, [0])[0])
+        allowed = Allowances()
+        allowed.load(found.get(ALLOWED, []))
         store.load(found)
+        allowances.load(allowed.rows())
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError):
         raise _broken(path) from None
-    return True
+    assert isinstance(found, dict)
+    return found
 
 
 def _broken(path: str) -> SnapshotError:
-    return SnapshotError(f"policy.snapshot: {path} is no snapshot of this version; move it away")
+    return SnapshotError(
+        f"policy.snapshot: {path} is damaged, or no snapshot of this version; move it away"
+    )

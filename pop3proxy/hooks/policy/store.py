@@ -1,14 +1,20 @@
 """The terms in which counts and bans are kept, and what keeps them must do; nothing is kept here.
 
 One decision is one call of ``attempt`` or ``settle``: a store on another machine needs one round trip for it.
+Counts are of what failed. What waits for the mail server's answer is in flight, and kept once for each value
+that it has (its address, network, user, pair, password), not once for each rule.
 What is asked when a client connects (``ban_of``, ``ban``, ``in_grace``) is answered from this machine.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol, TypeVar
+from enum import Enum
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
+
+if TYPE_CHECKING:
+    from .memory import MemoryStore
 
 T = TypeVar("T")
 
@@ -28,11 +34,13 @@ class Window(NamedTuple):
 
 
 class Charge(NamedTuple):
-    """What an attempt adds to one count.
+    """What a failed attempt adds to one count.
 
     With a ``member`` the count is of different members, exact up to one more than the highest limit of its
     windows, and no more are kept; without it each charge counts. An ``enforced`` charge that would exceed a
-    limit refuses the attempt, unless it is ``waived`` for who is welcome.
+    limit refuses the attempt, unless it is ``waived`` for welcome clients. ``place`` is where the attempts
+    are in flight that may fail and be counted, too; ``kind`` is which of their members would be (see
+    ``Flight``), -1 of a count without members. ``least`` is the lowest limit of the windows.
     """
 
     key: str
@@ -40,76 +48,152 @@ class Charge(NamedTuple):
     member: str = ""
     enforced: bool = False
     waived: bool = True
+    place: str = ""
+    kind: int = -1
+    least: int = 0
+
+
+class Budget(NamedTuple):
+    """What welcome clients have in place of rules: ``size`` tries at once, and one more each ``seconds``.
+
+    Clients are welcome while ``mark`` is set. ``key`` names both the place where their attempts are in flight
+    and the mark of what is spent: it ends when all tries are there again.
+    """
+
+    mark: str
+    key: str
+    size: int
+    seconds: float
+
+
+class Flight(NamedTuple):
+    """An attempt between the client and the mail server's answer.
+
+    ``id`` is unique among all proxies of a store. ``at`` is when it was let through. ``members`` are what it
+    may add to counts of different things, in the order of ``rules.Who``. It is in flight at all ``places``:
+    one for each value, such as ``address:192.0.2.1``, and more for rules that do not apply to every attempt
+    there.
+    """
+
+    id: str
+    at: float
+    members: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
 
 
 class Tally(NamedTuple):
-    """A count in each window of its charge; ``pending`` of them wait for the server's answer."""
+    """A count in each window of its charge."""
 
     counts: tuple[int, ...]
-    pending: int = 0
 
 
 def exceeded(charge: Charge, tally: Tally) -> bool:
-    """Say whether a count is above one of its limits."""
+    """Return whether a count is above one of its limits."""
     return any(
         count > window.limit for count, window in zip(tally.counts, charge.windows, strict=True)
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Fate(Enum):
+    """What a store makes of an attempt."""
+
+    FLIES = "it is in flight now, and may reach the mail server"
+    REFUSED = "what has failed so far exceeds a limit with it"
+    HELD = "what is in flight could fail, and then exceed a limit with it: it is in flight nowhere"
+
+    __hash__ = object.__hash__
+
+
+class Attempt(NamedTuple):
     """A login that is about to be tried.
 
-    ``repeat`` is the count of one wrong password of one client: if it is not 0 nothing is charged; None if no
-    password is seen. If the mark ``welcome`` is set, charges that can be are waived.
+    ``repeat`` is the count of one wrong password of one client: if it is not 0 the attempt counts for
+    nothing, and is in flight at ``tries`` alone; None if no password is seen. Only one attempt is in flight
+    at ``tries``, the same password of the same client by one mechanism, and while the mark of that name is
+    set a repeated one is held. If the mark ``welcome`` is set, charges that can be are waived. The first of
+    the ``budgets`` whose clients are welcome counts in place of all charges: a failure takes one try of it.
+
+    Attempts that are in flight for ``wait`` seconds are overdue: no other attempt is held because of them.
+    They count as failures if ``overdue_fail`` is true, else as nothing.
     """
 
-    charges: tuple[Charge, ...]
+    flight: Flight
+    charges: tuple[Charge, ...] = ()
     welcome: str = ""
     repeat: Charge | None = None
+    tries: str = ""
+    wait: float = 10.0
+    overdue_fail: bool = True
+    budgets: tuple[Budget, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """What became of an attempt that was charged at the time ``at``.
+class Settlement(NamedTuple):
+    """What became of an attempt, or of a login that was not seen to be tried.
 
-    ``kept`` are no longer pending, ``refunded`` are taken back, the counts ``cleared`` begin at 0, and
-    ``charges`` are added now, not pending, and enforce nothing: in this order. ``marks`` are set for so many
-    seconds. The mark ``home`` is looked up. A pending charge that is never settled must come to an end
-    by itself: with the longest of its windows at the latest.
+    The ``flight`` ends, the counts ``cleared`` begin at 0, and ``charges`` are added, so that whoever hears
+    of the end finds them. A try of the budget ``spent`` is taken. ``marks`` are set for so many seconds. The
+    mark ``home`` is looked up. A flight that is never settled must come to an end by itself.
     """
 
-    at: float
-    kept: tuple[Charge, ...] = ()
-    refunded: tuple[Charge, ...] = ()
+    flight: Flight | None = None
     charges: tuple[Charge, ...] = ()
+    spent: Budget | None = None
     marks: tuple[tuple[str, float], ...] = ()
     cleared: tuple[str, ...] = ()
     home: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a store says to an Attempt or Settlement.
+class Over(NamedTuple):
+    """A charge of an attempt, by its number, whose count would exceed a limit, and how it would stand."""
 
-    ``tallies`` are those of the charges (of a Settlement: ``kept``, then ``charges``), with them added,
-    or as they would be. ``refused`` says that a limit would be exceeded: then nothing was added.
-    ``charged`` says whether the charges are pending now. ``repeats`` is the count of ``repeat``.
+    number: int
+    tally: Tally
+
+
+class Answer(NamedTuple):
+    """What a store says to an Attempt.
+
+    ``over`` are the charges that would exceed a limit by what has failed, whether they are enforced or not.
+    ``repeats`` is the count of ``repeat``. Of a held attempt, ``place`` is where something must settle first,
+    ``held_by`` the number of the charge that asks for it (-1 if it is ``tries``), ``possible`` how that would
+    stand if all failed, and ``again`` the time at which to ask about it again if no notice comes before.
+    ``budget`` is the number of the budget that counts, -1 if none does; ``possible`` is then of its tries.
     """
 
-    tallies: tuple[Tally, ...] = ()
-    refused: bool = False
-    charged: bool = False
+    fate: Fate = Fate.FLIES
+    over: tuple[Over, ...] = ()
     welcome: bool = False
-    home: bool = False
     repeats: int = 0
+    place: str = ""
+    held_by: int = -1
+    possible: Tally = Tally(())
+    again: float = 0.0
+    budget: int = -1
+
+
+def places_of(attempt: Attempt, answer: Answer) -> tuple[str, ...]:
+    """Return where an attempt is in flight that the store has let fly."""
+    tries = (attempt.tries,) if attempt.tries else ()
+    if answer.repeats:
+        return tries
+    if answer.budget >= 0:
+        return (attempt.budgets[answer.budget].key, *tries)
+    return attempt.flight.places
+
+
+class Settled(NamedTuple):
+    """What a store says to a Settlement: how its charges stand with what was added, and its mark."""
+
+    tallies: tuple[Tally, ...] = ()
+    home: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ban:
     """Somebody is kept out; ``key`` is like ``address:192.0.2.1``. Times are in seconds since the epoch.
 
-    ``times`` counts the bans of this key, this one included; ``evidence`` are lines for people to read.
+    ``times`` counts the bans of this key, this one included; 0 if it was removed. ``evidence`` are lines for
+    people to read.
     """
 
     key: str
@@ -121,17 +205,37 @@ class Ban:
 
 
 class Store(Protocol):
-    """Keeps counts and bans. All times are in seconds since the epoch, and given.
+    """Keeps counts, what is in flight, and bans. All times are in seconds since the epoch, and given.
 
     A Deferred comes soon and never fails: a store that cannot be reached has something to fall back on. Not
-    everybody waits for it, since what is taken back needs no answer.
+    everybody waits for it, since a settlement that only ends a flight needs no answer.
     """
 
-    def attempt(self, attempt: Attempt, now: float) -> Answer | Deferred[Answer]:
-        """Charge an attempt, all of it or nothing, and say how the counts stand."""
+    on_settled: Callable[[Iterable[str]], None]
+    """Called with the places at which a flight has ended, here or in another process: what is held there
+    should be asked about again. Notices may get lost, and then ``Answer.again`` says when to ask."""
 
-    def settle(self, settlement: Settlement, now: float) -> Answer | Deferred[Answer]:
+    @property
+    def memory(self) -> "MemoryStore":
+        """What is kept in this process: counts, of a shared store those made here, and all bans."""
+
+    def attempt(self, attempt: Attempt, now: float) -> Answer | Deferred[Answer]:
+        """Let an attempt fly, hold it or refuse it."""
+
+    def flies_at_once(
+        self, attempt: Attempt, keys: Iterable[str], rooms: Iterable[tuple[str, int]], now: float
+    ) -> Answer | None:
+        """Let an attempt fly if none of these counts exists, and each place has room for more in flight.
+
+        Then no rule can refuse or hold it, and its charges need not be worked out. A store that cannot know
+        that at once returns None, and does nothing.
+        """
+
+    def settle(self, settlement: Settlement, now: float) -> Settled | Deferred[Settled]:
         """Take what became of an attempt."""
+
+    def announced(self, flight: Flight, wait: float) -> None:
+        """Take an attempt for overdue, ``wait`` seconds being the time for that: it has failed already."""
 
     def ban_of(self, keys: Iterable[str], now: float) -> Ban | None:
         """Find the first of these keys that is banned."""
@@ -143,10 +247,13 @@ class Store(Protocol):
         """Put a ban in force, in place of another of the same key."""
 
     def unban(self, key: str, cleared: Sequence[str], grace_until: float, now: float) -> bool:
-        """End a ban, clear counts, and begin the grace; say whether there was one."""
+        """End a ban, clear counts, and begin the grace; return whether there was one."""
 
     def in_grace(self, key: str, now: float) -> bool:
-        """Say whether a ban of this key was taken back a short time ago."""
+        """Return whether a ban of this key was taken back a short time ago."""
 
     def bans(self, now: float) -> list[Ban]:
         """List the bans in force."""
+
+    def watch_bans(self, changed: Callable[[str], None]) -> None:
+        """Call this with the key of each ban that begins, is replaced, or ends before its time."""

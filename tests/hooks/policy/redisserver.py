@@ -1,4 +1,4 @@
-"""Redis servers that tests start, freeze and kill, and the stores that ask them."""
+"""Redis and Valkey servers that tests start, freeze and kill, and the stores that ask them."""
 
 import os
 import shutil
@@ -6,14 +6,17 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor as running
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from pop3proxy.hooks.policy.config import Policy, PolicyRedis
 from pop3proxy.hooks.policy.redis.store import RedisStore
@@ -23,15 +26,26 @@ T = TypeVar("T")
 
 reactor: Any = running
 
+SERVERS = ("redis-server", "valkey-server")
+"""Programs that are servers; whatever asks one is tested with each that is installed."""
+
 KEY = "the fingerprint key of the tests"
 PATIENCE = 30.0
+
+
+def server_program(name: str) -> str:
+    """The path of a server; Debian 12 has no Valkey, so that a test without one is skipped anywhere."""
+    if name == "valkey-server" and shutil.which(name) is None:
+        pytest.skip("valkey-server is not installed")
+    return program(name)
 
 
 class RedisServer:
     """A server of its own, without a file of data, on a Unix socket or as its options say."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, program: str) -> None:
         self.folder = folder
+        self.program = program
         self.path = folder / "redis.sock"
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
@@ -42,7 +56,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = [program("redis-server"), "--port", "0", "--unixsocket", str(self.path)]
+        command = [server_program(self.program), "--port", "0", "--unixsocket", str(self.path)]
         command += ["--save", "", "--appendonly", "no", "--dir", str(self.folder), *self.options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         eventually(self._answers, "redis-server answers")
@@ -83,10 +97,12 @@ class RedisServer:
 
 
 @contextmanager
-def running_redis(*options: str, started: bool = True) -> Iterator[RedisServer]:
+def running_redis(
+    *options: str, started: bool = True, program: str = SERVERS[0]
+) -> Iterator[RedisServer]:
     """Lend a server; the folder is short, as a Unix socket's path must be."""
     folder = Path(tempfile.mkdtemp(prefix="redis-"))
-    server = RedisServer(folder, *options)
+    server = RedisServer(folder, *options, program=program)
     try:
         if started:
             server.start()
@@ -107,6 +123,14 @@ def at_once_or_later(answer: Any) -> Any:
     return wait(answer) if isinstance(answer, Deferred) else answer
 
 
+def passes(condition: Callable[[], bool]) -> None:
+    """Let the reactor run until something is so."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        wait(deferLater(reactor, 0.001))
+
+
 def store_at(url: str, policy: dict[str, Any] | None = None, **redis: Any) -> RedisStore:
     """Start a store; a busy machine is no reason for it to decide alone unless the test says so."""
     config = PolicyRedis.model_validate(
@@ -121,7 +145,8 @@ def store_at(url: str, policy: dict[str, Any] | None = None, **redis: Any) -> Re
 class Stores:
     """New stores on one server, one after the other, each with nothing in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str) -> None:
+        self._program = program
         self._made = 0
         self._last: RedisStore | None = None
         self._server: RedisServer | None = None
@@ -131,7 +156,7 @@ class Stores:
         """Make one; that before it must have asked Redis for everything."""
         self.end_last()
         if self._server is None:
-            self._server = self._lent.enter_context(running_redis())
+            self._server = self._lent.enter_context(running_redis(program=self._program))
         self._made += 1
         policy = {"max_keys": 1000, "max_bans": 100, "ban_memory": 1000.0}
         store = store_at(self._server.url, policy, prefix=f"test{self._made}:")
@@ -155,5 +180,5 @@ class Stores:
             self._lent.close()
 
 
-STORES = Stores()
-"""The one of a test run."""
+STORES = {program.removesuffix("-server"): Stores(program) for program in SERVERS}
+"""Those of a test run, by the kind of server."""

@@ -1,5 +1,6 @@
 """The engine over a store in memory, with a time that is turned by hand."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from twisted.internet.defer import Deferred
 from pop3proxy.analyzer.events import (
     Connect,
     Connection,
+    LoginAnnounced,
     LoginAttempt,
     LoginFailure,
     LoginSuccess,
@@ -17,13 +19,25 @@ from pop3proxy.analyzer.events import (
 )
 from pop3proxy.analyzer.events import Policy as PolicyEvent
 from pop3proxy.hooks.api import PASS, Delay, Deny, Drop, Verdict
+from pop3proxy.hooks.policy.attempts import ANSWER_TIME
 from pop3proxy.hooks.policy.config import Policy
-from pop3proxy.hooks.policy.engine import ANSWER_TIME, Decision, Engine
+from pop3proxy.hooks.policy.engine import Engine
 from pop3proxy.hooks.policy.memory import MemoryStore
+from pop3proxy.hooks.policy.penalties import Decision
 from pop3proxy.hooks.policy.store import Answer, Attempt
+from pop3proxy.hooks.policy.waiting import HELD_AT_ONE, HELD_IN_ALL
 
 NOW = 1_764_000_000.0
 HOST = "192.0.2.1"
+
+
+class Held:
+    """No verdict yet; ``later`` is what it comes to, as far as it has."""
+
+    def __init__(self) -> None:
+        self.later: Verdict | None = None
+        self.comes = False
+        self.deferred: Deferred[Any] | None = None
 
 
 class World:
@@ -51,8 +65,23 @@ class World:
     def connect(self, c: Connection) -> Verdict:
         return self._verdict(self.engine.connect(Connect(c, self.now)))
 
-    def attempt(self, c: Connection, user: str, password: str, mech: str = "PLAIN") -> Verdict:
-        return self._verdict(self.engine.attempt(LoginAttempt(c, self.now, user, password, mech)))
+    def attempt(self, c: Connection, user: str, password: str, mech: str = "PLAIN") -> Any:
+        found = self.engine.attempt(LoginAttempt(c, self.now, user, password, mech))
+        if not isinstance(found, Deferred):
+            return self._verdict(found)
+        held = Held()
+
+        def comes(decision: Any) -> None:
+            held.later, held.comes = self._verdict(decision), True
+
+        held.deferred = found.addCallback(comes)
+        return held
+
+    def turn(self, seconds: float) -> None:
+        """Let time pass, as the hook does."""
+        self.now += seconds
+        while self.engine.waiting.due <= self.now:
+            self.engine.tick(self.engine.waiting.due)
 
     def fail(
         self,
@@ -69,12 +98,12 @@ class World:
         event = LoginSuccess(c, self.now, user, password, "PLAIN")
         return self._verdict(self.engine.success(event))
 
-    def end(self, c: Connection, reason: str = "server_closed") -> None:
+    def end(self, c: Connection, reason: str = "server_closed", closing: float = 0.0) -> None:
         none = (0, 0, 0, 0, 0, 0)
-        end = SessionEnd(c, self.now, "", "none", *none, 0.0, reason, 0, "whole")
+        end = SessionEnd(c, self.now, "", "none", *none, 0.0, reason, 0, "whole", closing=closing)
         self._verdict(self.engine.ended(end))
 
-    def guess(self, user: str, password: str, host: str = HOST, **more: Any) -> Verdict:
+    def guess(self, user: str, password: str, host: str = HOST, **more: Any) -> Any:
         """Try a wrong login in a session of its own; return the verdict that it met."""
         c = self.client(host)
         verdict = self.connect(c)
@@ -111,23 +140,202 @@ def rule(counts: str, by: str, count: int, action: str, **more: Any) -> dict[str
 def test_of_many_guesses_at_once_the_server_sees_as_many_as_the_limit(parallel: bool) -> None:
     world = World([rule("failures", "address", 5, "deny")])
     one = world.client()
-    passed = sum(
-        world.attempt(world.client() if parallel else one, "bob", f"guess{n}") is PASS
-        for n in range(200)
-    )
-    assert passed == 5
+    tried = [(world.client() if parallel else one, f"guess{n}") for n in range(200)]
+    met = [world.attempt(c, "bob", password) for c, password in tried]
+    assert met[:5] == [PASS] * 5
+    held = [verdict for verdict in met[5:] if isinstance(verdict, Held)]
+    assert len(held) == HELD_AT_ONE
+    assert met[5 + HELD_AT_ONE :] == [Deny(world.engine.policy.busy_reply)] * 95
     assert set(world.actions()) == {"busy"}
+    for c, password in tried[:5]:
+        world.fail(c, "bob", password)
+    assert {verdict.later for verdict in held} == {Deny()}
+    assert world.actions()[95:] == ["deny"] * HELD_AT_ONE
+    assert not len(world.engine.waiting)
 
 
-def test_what_waits_is_refused_as_busy_and_what_failed_as_the_server_would() -> None:
+def test_what_waits_is_held_and_what_failed_is_refused_as_the_server_would() -> None:
     world = World([rule("failures", "address", 2, "deny", reply="-ERR no")])
     c = world.client()
     world.attempt(c, "bob", "1")
     world.attempt(c, "bob", "2")
-    assert world.attempt(c, "bob", "3") == Deny(world.engine.policy.busy_reply)
+    held = world.attempt(c, "bob", "3")
+    assert isinstance(held, Held)
     world.fail(c, "bob", "1")
+    assert not held.comes
     world.fail(c, "bob", "2")
+    assert held.later == Deny("-ERR no")
     assert world.attempt(c, "bob", "3") == Deny("-ERR no")
+
+
+def test_a_held_attempt_flies_once_another_has_succeeded_and_counts_nowhere_before() -> None:
+    world = World([rule("failures", "address", 1, "deny")])
+    first, second, third = world.client(), world.client(), world.client()
+    assert world.attempt(first, "a", "right") is PASS
+    held = world.attempt(second, "b", "right")
+    last = world.attempt(third, "c", "right")
+    assert isinstance(held, Held)
+    assert isinstance(last, Held)
+    world.succeed(first, "a", "right")
+    # In order of arrival, and one place is free.
+    assert (held.later, last.later) == (PASS, None)
+    world.succeed(second, "b", "right")
+    assert last.later is PASS
+    assert world.engine.counts["held"] == 2
+    assert not world.events
+
+
+def test_one_that_waits_for_another_key_keeps_none_behind_it_waiting() -> None:
+    address = rule("failures", "address", 2, "deny")
+    world = World([address, {**rule("failures", "user", 1, "deny"), "name": "user"}])
+    bob, more, carol, dave = (world.client() for _ in range(4))
+    world.attempt(bob, "bob", "1")
+    world.attempt(carol, "carol", "1")
+    waits_for_bob = world.attempt(more, "bob", "2")
+    waits_for_the_address = world.attempt(dave, "dave", "1")
+    assert isinstance(waits_for_bob, Held)
+    assert isinstance(waits_for_the_address, Held)
+    world.succeed(carol, "carol", "1")
+    assert waits_for_bob.later is None
+    assert waits_for_the_address.later is PASS
+    world.succeed(bob, "bob", "1")
+    assert waits_for_bob.later is PASS
+
+
+def test_forty_right_logins_at_once_from_one_address_all_get_in() -> None:
+    world = World()
+    clients = [world.client() for _ in range(40)]
+    met = [world.attempt(c, f"user{n}", f"right{n}") for n, c in enumerate(clients)]
+    for n, c in enumerate(clients):
+        world.succeed(c, f"user{n}", f"right{n}")
+    assert all(v is PASS or (isinstance(v, Held) and v.later is PASS) for v in met)
+    assert world.engine.counts["held"] > 0
+    assert world.engine.counts["busy"] == 0
+    assert not world.engine.store.flights  # type: ignore[attr-defined]
+
+
+def test_what_is_held_for_too_long_is_told_to_come_again() -> None:
+    world = World([rule("failures", "address", 1, "deny")], wait=10.0)
+    world.engine._server_answers(NOW)
+    world.attempt(world.client(), "bob", "1")
+    world.turn(3)
+    held = world.attempt(world.client(), "carol", "1")
+    world.engine._server_answers(NOW + 9)
+    assert isinstance(held, Held)
+    world.turn(6.9)
+    assert held.later is None
+    # The attempt before counts as failed for want of an answer.
+    world.turn(0.2)
+    assert held.later == Deny()
+
+
+def test_an_attempt_without_an_answer_counts_as_failed_until_the_answer_comes() -> None:
+    world = World([rule("failures", "address", 1, "deny")])
+    other = world.client("198.51.100.7")
+    slow = world.client()
+    world.attempt(slow, "bob", "right")
+    world.now += 10
+    world.attempt(other, "eve", "x")
+    world.succeed(other, "eve", "x")
+    assert world.attempt(world.client(), "carol", "y") == Deny()
+    world.succeed(slow, "bob", "right")
+    assert world.attempt(world.client(), "carol", "y") is PASS
+
+
+def test_while_the_server_answers_no_login_nobody_is_refused_for_want_of_an_answer() -> None:
+    world = World([rule("passwords", "address", 5, "ban")])
+    clients = [world.client() for _ in range(30)]
+    met = []
+    for n, c in enumerate(clients):
+        met.append(world.attempt(c, f"user{n}", f"right{n}"))
+        world.turn(2.1)
+    assert all(v is PASS or (isinstance(v, Held) and v.later is PASS) for v in met)
+    # They give up after half a minute, which is no guess; the server answers again.
+    world.now += 30
+    for c in clients:
+        world.end(c, "client_closed")
+    assert world.log_in("new", "right") is PASS
+    assert not world.events
+
+
+def test_a_session_that_ends_while_its_attempt_is_held_leaves_nothing_behind() -> None:
+    world = World([rule("failures", "address", 1, "deny")])
+    first, second, third = world.client(), world.client(), world.client()
+    world.attempt(first, "a", "right")
+    held, next_one = world.attempt(second, "b", "right"), world.attempt(third, "c", "right")
+    assert isinstance(held, Held)
+    assert isinstance(next_one, Held)
+    assert held.deferred is not None
+    held.deferred.addErrback(lambda _: None).cancel()
+    world.end(second, "client_closed")
+    world.succeed(first, "a", "right")
+    assert (held.later, next_one.later) == (None, PASS)
+    assert not len(world.engine.waiting)
+
+
+def test_two_thousand_are_held_in_all() -> None:
+    world = World([{**rule("failures", "pair", 1, "deny")}])
+    hosts = [f"10.0.{host}.1" for host in range(21) for _ in range(HELD_AT_ONE + 1)]
+    met = [world.attempt(world.client(host), "bob", "", "CRAM-MD5") for host in hosts]
+    assert sum(isinstance(verdict, Held) for verdict in met) == HELD_IN_ALL
+    assert world.engine.counts["busy"] == HELD_AT_ONE
+
+
+# --- repeats ----------------------------------------------------------------------------------------------
+
+
+def reach(world: World, times: int, password: str = "stale", mech: str = "PLAIN") -> list[float]:
+    """Send one wrong password in sessions that do not wait; return when it reached the server."""
+    met: list[tuple[Connection, Any]] = []
+    reached: list[float] = []
+    for _ in range(times):
+        c = world.client()
+        met.append((c, world.attempt(c, "bob", password, mech)))
+    left = dict(met)
+    while left:
+        for c, verdict in list(left.items()):
+            known = verdict.later if isinstance(verdict, Held) else verdict
+            if known is PASS:
+                reached.append(world.now)
+                world.fail(c, "bob", password, mech)
+            if known is not None:
+                del left[c]
+        world.turn(0.1)
+    return reached
+
+
+@pytest.mark.parametrize("mech", ["PLAIN", "USER/PASS"])
+def test_one_wrong_password_reaches_the_server_once_in_its_delay_whoever_waits(mech: str) -> None:
+    world = World(misconfigured_delay=2.0)
+    reached = reach(world, 1000, mech=mech)
+    assert len(reached) <= 6
+    assert all(later - at > 1.999 for at, later in pairwise(reached))
+    # None is refused as wrong without being asked: the rest is told to come again.
+    assert {e.action for e in world.events} <= {"delay", "busy"}
+    assert {e.rule for e in world.events} == {"misconfigured"}
+
+
+def test_another_mechanism_of_the_same_try_does_not_wait() -> None:
+    world = World(misconfigured_delay=2.0)
+    c = world.client()
+    for mech in ("PLAIN", "LOGIN", "USER/PASS"):
+        assert world.attempt(c, "bob", "wrong", mech) is PASS
+        world.fail(c, "bob", "wrong", mech)
+    assert isinstance(world.attempt(c, "bob", "wrong", "LOGIN"), Held)
+
+
+def test_the_right_password_sent_five_times_at_once_gets_in_five_times() -> None:
+    world = World(misconfigured_delay=2.0)
+    clients = [world.client() for _ in range(5)]
+    met = [world.attempt(c, "bob", "right") for c in clients]
+    for c in clients:
+        world.succeed(c, "bob", "right")
+    assert all(v is PASS or (isinstance(v, Held) and v.later is PASS) for v in met)
+
+
+def test_on_trial_no_repeat_waits() -> None:
+    world = World(misconfigured_delay=2.0, dry_run=True)
+    assert [world.attempt(world.client(), "bob", "stale") for _ in range(20)] == [PASS] * 20
 
 
 @pytest.mark.parametrize("reason", sorted(set(Reason) - {Reason.CREDENTIALS}))
@@ -143,7 +351,7 @@ def test_the_end_of_the_session_takes_back_what_waits() -> None:
         c = world.client()
         assert world.attempt(c, "bob", "x") is PASS
         world.end(c)
-    assert not world.engine._flights
+    assert not len(world.engine.attempts)
 
 
 @pytest.mark.parametrize("reason", ["client_closed", "client_lost", "timeout:login"])
@@ -156,8 +364,8 @@ def test_who_leaves_before_the_answer_has_guessed(reason: str, mech: str) -> Non
         c = world.client()
         assert world.attempt(c, "bob", f"guess{n}" if mech == "PLAIN" else "", mech) is PASS
         world.now += 31  # timeouts.drain, and one more
-        world.end(c, reason)
-    assert not world.engine._flights
+        world.end(c, reason, 30.9)
+    assert not len(world.engine.attempts)
     assert isinstance(world.attempt(world.client(), "bob", "guess2"), Deny)
     # Nobody is banned for what may not have failed.
     assert world.actions() == ["log", "deny"]
@@ -168,19 +376,24 @@ def test_who_leaves_while_the_store_is_asked_leaves_nothing_behind() -> None:
     asked: list[tuple[Deferred[Answer], Answer]] = []
 
     class Slow(MemoryStore):
+        def flies_at_once(self, *_: Any) -> None:
+            return None
+
         def attempt(self, attempt: Attempt, now: float) -> Any:
             waiting: Deferred[Answer] = Deferred()
             asked.append((waiting, super().attempt(attempt, now)))
             return waiting
 
-    world.engine.store = Slow(100, 100, 1.0)
+    world.engine.store = store = Slow(100, 100, 1.0)
     c = world.client()
     world.engine.attempt(LoginAttempt(c, world.now, "bob", "x", "PLAIN"))
     world.end(c, "client_closed")
     ((waiting, answer),) = asked
+    assert store.flights
     waiting.callback(answer)
-    assert not world.engine._flights
-    assert not world.engine.store.counters
+    assert not len(world.engine.attempts)
+    assert not store.counters
+    assert not store.flights
 
 
 def test_who_waited_for_an_answer_that_did_not_come_has_not_guessed() -> None:
@@ -342,7 +555,10 @@ def test_who_is_allowed_is_never_counted() -> None:
 
 def test_the_same_wrong_password_again_is_slowed_and_bans_nobody() -> None:
     world = World(misconfigured_delay=2.0, misconfigured_delay_max=5.0)
-    verdicts = [world.guess("old-phone", "stale") for _ in range(300)]
+    verdicts = []
+    for _ in range(300):
+        verdicts.append(world.guess("old-phone", "stale"))
+        world.now += 5
     assert verdicts[:4] == [PASS, Delay(2.0), Delay(4.0), Delay(5.0)]
     assert set(verdicts[4:]) == {Delay(5.0)}
     assert world.log_in("colleague", "right") is PASS
@@ -400,8 +616,89 @@ def test_a_rule_s_ban_of_a_user_leaves_in_who_is_welcome() -> None:
 def test_who_is_welcome_may_not_guess_without_end() -> None:
     world = World()
     world.log_in("bob", "right")
+    verdicts = [world.guess("bob", f"guess{n}") for n in range(15)]
+    assert verdicts == [PASS] * 10 + [Deny()] * 5
+    assert {(event.rule, event.action, event.key) for event in world.events} == {
+        ("welcome", "deny", f"pair:{HOST}|bob")
+    }
+    assert (world.events[0].count, world.events[0].limit) == (11, 10)
+    # One more each 288 seconds.
+    world.now += 288
+    assert world.guess("bob", "guess") is PASS
+    assert world.guess("bob", "another") == Deny()
+
+
+def test_the_owner_gets_in_beside_a_stale_phone_that_shows_no_password() -> None:
+    world = World()
+    world.log_in("bob", "right")
+    seen = 0
+    for turn in range(3600):
+        world.now += 9.5
+        seen += world.guess("bob", "", mech="CRAM-MD5") is PASS
+        if turn % 36 == 35:
+            world.now += 0.5
+            assert world.log_in("bob", "right") is PASS
+    hours = (world.now - NOW) / 3600
+    assert 9 < hours < 10
+    assert seen <= 10 + hours * 3600 / 288 + 1
+    # Nobody is banned, and no other account or address is hurt.
+    assert not world.engine.store.bans(world.now)
+    assert world.log_in("carol", "right") is PASS
+    assert world.log_in("bob", "right", "203.0.113.9") is PASS
+
+
+def test_a_stranger_at_the_owner_s_address_has_three_hundred_guesses_a_day() -> None:
+    world = World()
+    world.log_in("bob", "right")
+    seen = 0
+    for n in range(24 * 60):
+        seen += world.guess("bob", f"guess{n}") is PASS
+        world.now += 60
+    assert 300 <= seen <= 310
+
+
+def test_failures_of_a_welcome_client_count_for_nobody_else() -> None:
+    user = {**rule("failures", "user", 3, "deny"), "name": "u"}
+    address = {**rule("failures", "address", 3, "ban"), "name": "a"}
+    world = World([rule("failures", "pair", 2, "deny"), user, address])
+    world.log_in("bob", "right")
+    verdicts = [world.guess("bob", f"old{n}") for n in range(9)]
+    assert verdicts == [PASS] * 9
+    assert world.guess("carol", "x") is PASS
+    assert world.guess("bob", "x", "203.0.113.9") is PASS
+    assert not world.engine.store.bans(NOW)
+
+
+def test_a_password_that_is_known_to_be_wrong_takes_no_try() -> None:
+    world = World()
+    world.log_in("bob", "right")
+    for _ in range(50):
+        assert world.guess("bob", "stale") is PASS
+        world.now += 2
     verdicts = [world.guess("bob", f"guess{n}") for n in range(10)]
-    assert sum(isinstance(verdict, Deny) for verdict in verdicts) == 5
+    assert verdicts == [PASS] * 9 + [Deny()]
+
+
+def test_tries_are_spent_also_by_who_does_not_wait_and_held_in_flight() -> None:
+    world = World()
+    world.log_in("bob", "right")
+    tried = [(world.client(), f"guess{n}") for n in range(15)]
+    met = [world.attempt(c, "bob", password) for c, password in tried]
+    assert [verdict is PASS for verdict in met] == [True] * 10 + [False] * 5
+    assert all(isinstance(verdict, Held) for verdict in met[10:])
+    for c, _ in tried[:10]:
+        world.end(c, "client_closed")
+    assert [verdict.later for verdict in met[10:] if isinstance(verdict, Held)] == [Deny()] * 5
+
+
+@pytest.mark.parametrize(("known_by", "tries"), [("address", 5), ("network", 3)])
+def test_clients_of_a_known_network_have_three_tries(known_by: str, tries: int) -> None:
+    world = World(known_by=known_by)
+    world.log_in("bob", "right", "192.0.2.7")
+    verdicts = [world.guess("bob", f"guess{n}", "192.0.2.8") for n in range(8)]
+    assert [v != Deny() for v in verdicts] == [True] * tries + [False] * (8 - tries)
+    # Where the account itself is known there are ten.
+    assert [world.guess("bob", f"more{n}", "192.0.2.7") for n in range(10)] == [PASS] * 10
 
 
 def test_an_address_that_people_log_in_from_is_not_banned_but_strangers_are_denied() -> None:
@@ -438,10 +735,12 @@ def test_a_good_login_clears_the_pair_and_not_the_address() -> None:
     for n in range(2):
         world.guess("bob", f"{n}")
     world.log_in("bob", "right")
-    for n in range(2):
+    for n in range(3):
         assert world.guess("bob", f"again{n}") is PASS
+    # What bob fails at now is taken from the tries there.
     world.guess("eve", "x")
-    assert isinstance(world.guess("eve", "y"), Deny)
+    world.guess("eve", "y")
+    assert isinstance(world.guess("eve", "z"), Deny)
     assert world.events[-1].rule == "a"
 
 
@@ -543,7 +842,7 @@ def test_a_ban_ends_the_open_sessions_of_the_banned_but_not_the_one_that_is_told
     assert isinstance(world.attempt(c, "bob", "right"), Deny)
     for each in (c, same, other):
         world.end(each)
-    assert not world.engine._open
+    assert not len(world.engine.penalties.sessions)
 
 
 def test_after_an_unban_there_is_grace() -> None:
@@ -584,7 +883,7 @@ def test_the_rules_that_were_reported_are_kept_within_bounds() -> None:
     for n in range(11_000):
         world.guess("bob", "x", f"10.{n // 250}.{n % 250}.1")
     assert len(world.events) == 11_000
-    assert len(world.engine._said) == 10_000
+    assert len(world.engine.penalties._said) == 10_000
 
 
 def test_tls_is_a_condition() -> None:
@@ -690,3 +989,22 @@ def test_a_login_behind_a_load_balancer_makes_nobody_welcome_there() -> None:
     for number in range(40):
         world.guess(f"user{number}", f"wrong{number}")
     assert world.connect(world.client()) is not PASS
+
+
+def test_an_announced_failure_holds_nobody_up_and_counts_once() -> None:
+    world = World([rule("failures", "address", 2, "deny")])
+    c, other = world.client(), world.client()
+    attempt = LoginAttempt(c, NOW, "bob", "token", "XOAUTH2", 1)
+    assert world._verdict(world.engine.attempt(attempt)) is PASS
+    assert world.attempt(other, "carol", "1") is PASS
+    held = world.attempt(world.client(), "dave", "1")
+    assert isinstance(held, Held)
+    world.engine.announced(LoginAnnounced(c, NOW + 1, 1))
+    assert not held.comes
+    world.succeed(other, "carol", "1")
+    # One has failed, and one place is left.
+    assert held.later is PASS
+    failure = LoginFailure(c, NOW + 2, "bob", "token", "XOAUTH2", Reason.CREDENTIALS, "", 1)
+    world._verdict(world.engine.failure(failure))
+    assert isinstance(world.attempt(world.client(), "eve", "1"), Held)
+    assert not world.events

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -12,7 +13,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 from pydantic import ValidationError
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 
@@ -32,12 +33,16 @@ from pop3proxy.config import ConfigError, load
 from pop3proxy.hooks.api import PASS, Deny, Hook
 from pop3proxy.hooks.dispatcher import Dispatcher
 from pop3proxy.hooks.logging.schema import schema
-from pop3proxy.hooks.policy import failedlogins
+from pop3proxy.hooks.policy import keeping
+from pop3proxy.hooks.policy.byhand import ByHand
 from pop3proxy.hooks.policy.config import DEFAULT_RULES, Policy, PolicyRule
-from pop3proxy.hooks.policy.control import MAX_LINE, Control, ControlError
-from pop3proxy.hooks.policy.engine import Decision, Engine
+from pop3proxy.hooks.policy.control import DISK_TIME, MAX_LINE, Control, ControlError
+from pop3proxy.hooks.policy.decisions import Decisions
+from pop3proxy.hooks.policy.engine import Engine
+from pop3proxy.hooks.policy.explanations import Explanations
 from pop3proxy.hooks.policy.failedlogins import FailedLogins
 from pop3proxy.hooks.policy.memory import MemoryStore
+from pop3proxy.hooks.policy.penalties import Decision
 from pop3proxy.hooks.policy.snapshot import SnapshotError
 from pop3proxy.loading import load_hooks
 from pop3proxy.policytest import FORMATS
@@ -98,6 +103,31 @@ def test_the_hook_asks_the_engine_tells_everybody_and_ends_sessions() -> None:
     none = (0, 0, 0, 0, 0, 0)
     dispatcher.inform([SessionEnd(other, NOW, "", "none", *none, 0.0, "quit", 0, "whole")])
     dispatcher.stop()
+
+
+def test_a_login_is_held_for_as_long_as_is_configured_and_then_told_to_come_again() -> None:
+    clock, hook = Clock(), FailedLogins(policy(wait=20.0), live=False)
+    dispatcher = Dispatcher([hook])
+    dispatcher.start(clock)
+    for number in range(2):
+        c = client(uid=f"A{number}")
+        question = dispatcher.ask([LoginAttempt(c, NOW, f"{number}", "x", "PLAIN", 1)])
+        assert question is not None
+        assert question.verdict is PASS
+    # The server is slow, but it answers others.
+    held = dispatcher.ask([LoginAttempt(client(uid="C2"), NOW, "bob", "x", "PLAIN", 1)])
+    assert held is not None
+    met: list[Any] = []
+    held.settled = met.append
+    clock.advance(19.9)
+    assert (held.verdict, met) == (None, [])
+    hook.engine._server_answers(NOW + 19.9)
+    clock.advance(0.2)
+    # Those before it count as failed for want of an answer.
+    assert met == [Deny()]
+    assert not hook.counts["hook_failures"]
+    dispatcher.stop()
+    assert not clock.getDelayedCalls()
 
 
 @pytest.mark.parametrize(
@@ -161,19 +191,21 @@ def test_bans_survive_a_restart(tmp_path: Path) -> None:
 def test_a_snapshot_is_written_at_intervals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, clock = tmp_path / "state", Clock()
+    path, clock = tmp_path / "there" / "state", Clock()
+    path.parent.mkdir()
     # In its turn; that threads can do it is for test_memory.py, and the program, to show.
-    monkeypatch.setattr(failedlogins, "deferToThread", maybeDeferred)
+    monkeypatch.setattr(keeping, "deferToThread", maybeDeferred)
     hook = FailedLogins(policy(snapshot=str(path), snapshot_interval=10.0))
     hook.start(clock)
     hook.engine.ban("address:192.0.2.1", 100.0, "", NOW)
     clock.advance(10)
     assert "address:192.0.2.1" in path.read_text()
-    hook.policy.__dict__["snapshot"] = str(tmp_path / "none" / "state")
+    path.parent.rename(tmp_path / "elsewhere")
     clock.advance(10)
     assert hook.counts["snapshot_failed"] == 1
-    hook.policy.__dict__["snapshot"] = str(path)
+    (tmp_path / "elsewhere").rename(path.parent)
     hook.stop()
+    assert hook.counts["snapshot_failed"] == 1
 
 
 def test_a_broken_snapshot_is_no_silent_loss_of_bans(tmp_path: Path) -> None:
@@ -185,14 +217,24 @@ def test_a_broken_snapshot_is_no_silent_loss_of_bans(tmp_path: Path) -> None:
 # --- control ----------------------------------------------------------------------------------------------
 
 
-def control() -> tuple[Control, Engine, list[set[str]]]:
+def control(kept: Any = lambda: succeed(None)) -> tuple[Control, Engine, list[set[str]]]:
     engine = Engine(policy(), MemoryStore(1000, 100, 1e6), b"key")
     ended: list[set[str]] = []
-    return Control(engine, ended.append, lambda: NOW), engine, ended
+    explanations = Explanations(engine, Decisions(), lambda: succeed(None))
+    by_hand = ByHand(engine, explanations, lambda _: None, ended.append, lambda: NOW)
+    return Control(engine, explanations, by_hand, kept), engine, ended
+
+
+def answered(one: Control, line: bytes) -> dict[str, Any]:
+    """Return the answer, which has to be there at once."""
+    found: list[str] = []
+    one.answer(line, "uid:7").addCallback(found.append)
+    answer: dict[str, Any] = json.loads(found[0])
+    return answer
 
 
 def do(one: Control, **request: Any) -> dict[str, Any]:
-    return one.answer(json.dumps(request).encode())
+    return answered(one, json.dumps(request).encode())
 
 
 def test_bans_by_hand_are_added_listed_explained_and_removed() -> None:
@@ -200,18 +242,22 @@ def test_bans_by_hand_are_added_listed_explained_and_removed() -> None:
     engine.connect(Connect(client(), NOW))
     places = ("192.0.2.1", "192.0.2.0/24", "2001:db8::1", "2001:db8::/64", "::ffff:192.0.2.9")
     for what in (*places, "user:Bob", "pair:2001:db8::2|Bob"):
-        (ban,) = do(one, do="add", what=what, seconds=60, why="a test")["bans"]
-        assert ban["evidence"] == ["a test"]
+        (ban,) = do(one, do="add", what=what, seconds=60, reason="a test")["bans"]
+        assert ban["evidence"] == ["by uid:7: a test"]
     assert ended[:2] == [{"C1"}, {"C1"}]
     keys = [ban["key"] for ban in do(one, do="list")["bans"]]
     assert keys == [
         *("address:192.0.2.1", "network:192.0.2.0/24", "address:2001:db8::/64"),
         *("address:192.0.2.9", "user:bob", "pair:2001:db8::/64|bob"),
     ]
-    explained = do(one, do="why", what="192.0.2.1")["bans"]
+    explained = do(one, do="why", what="192.0.2.1")["why"]["bans"]
     assert [ban["key"] for ban in explained] == ["address:192.0.2.1", "network:192.0.2.0/24"]
     said = do(one, do="remove", what="192.0.2.1")["said"]
-    assert said == "removed the ban of address:192.0.2.1, network:192.0.2.0/24"
+    assert said == (
+        "ended the ban of address:192.0.2.1, no rule bans or refuses address:192.0.2.1 until"
+        " 2025-11-24T17:00:00Z; ended the ban of network:192.0.2.0/24, no rule bans or refuses"
+        " network:192.0.2.0/24 until 2025-11-24T17:00:00Z"
+    )
     assert engine.connect(Connect(client(), NOW)).verdict is PASS
 
 
@@ -221,30 +267,80 @@ def test_bans_by_hand_are_added_listed_explained_and_removed() -> None:
         (b"", "one line of JSON"),
         (b"[]", "an object"),
         (b"[" * 4000, "one line of JSON"),
-        (b'{"do":"x"}', "list, add, remove and why"),
+        (b'{"do":"x"}', "list, denied, why, add, remove, allow, disallow"),
+        (b'{"do":[]}', "list, denied, why, add, remove, allow, disallow"),
         (b'{"do":"why"}', "lacks what"),
-        (b'{"do":"why","what":"bob"}', "write an address"),
+        (b'{"do":"why","what":"192.0.2.300"}', "write an address"),
+        (b'{"do":"add","what":"bob","seconds":1}', "write an address"),
         (b'{"do":"why","what":"pair:192.0.2.1"}', "is no pair"),
         (b'{"do":"why","what":"pair:bob|bob"}', "is no pair"),
         (b'{"do":"why","what":"192.0.0.0/16"}', "write 192.0.0.0/24"),
-        (b'{"do":"remove","what":"192.0.2.1"}', "is not banned"),
+        (b'{"do":"remove","what":"192.0.2.1"}', "nothing is held against"),
         (b'{"do":"add","what":"192.0.2.1"}', "number of seconds"),
         (b'{"do":"add","what":"192.0.2.1","seconds":true}', "number of seconds"),
         (b'{"do":"add","what":"192.0.2.1","seconds":NaN}', "number of seconds"),
         (b'{"do":"add","what":"192.0.2.1","seconds":1e99}', "number of seconds"),
-        (b'{"do":"add","what":"192.0.2.1","seconds":1,"why":"a\\nb"}', "one line"),
+        (b'{"do":"add","what":"192.0.2.1","seconds":1,"reason":"a\\nb"}', "one line"),
+        (b'{"do":"add","what":"192.0.2.1","seconds":1,"reason":7}', "one line"),
+        (b'{"do":"add","what":"192.0.2.1","seconds":1,"why":"x"}', '"why" is called "reason" now'),
+        (b'{"do":"allow","what":"bob","seconds":1}', "write an address or a network"),
+        (b'{"do":"allow","what":"192.0.2.1"}', "number of seconds"),
+        (b'{"do":"disallow","what":"192.0.2.1"}', "is not allowed by command"),
     ],
 )
 def test_a_mistaken_request_is_told_what_would_be_right(line: bytes, error: str) -> None:
     one, engine, _ = control()
-    assert error in one.answer(line)["error"]
+    assert error in answered(one, line)["error"]
     assert engine.store.bans(NOW) == []
+
+
+def test_an_answer_waits_until_what_was_done_is_on_disk() -> None:
+    waiting: list[Deferred[None]] = []
+
+    def kept() -> "Deferred[None]":
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    one, _, _ = control(kept)
+    answers: list[str] = []
+    for request in ({"do": "add", "seconds": 60}, {"do": "remove"}):
+        line = json.dumps({**request, "what": "192.0.2.1"}).encode()
+        one.answer(line, "").addCallback(answers.append)
+        assert len(answers) < len(waiting)
+        waiting[-1].callback(None)
+    assert [list(json.loads(answer)) for answer in answers] == [["bans"], ["removed", "said"]]
+    one.answer(b'{"do":"add","what":"192.0.2.1","seconds":60}', "").addCallback(answers.append)
+    waiting[-1].errback(SnapshotError("the disk is full"))
+    said = "address:192.0.2.1 is banned, but a kill may undo it: the disk is full"
+    assert json.loads(answers[-1]) == {"error": said}
+
+
+def test_an_answer_waits_for_a_slow_disk_no_longer_than_it_may(tmp_path: Path) -> None:
+    one, _, _ = control(Deferred)
+    reactor = UnixReactor()
+    one.listen(reactor, str(tmp_path / "socket"))
+    protocol, transport = connected(reactor)
+    protocol.dataReceived(b'{"do":"add","what":"192.0.2.1","seconds":60}\n{"do":"list"}\n')
+    assert transport.written == b""
+    reactor.advance(DISK_TIME)
+    assert b"but a kill may undo it: the disk took longer than 3 s" in transport.written
+    assert (transport.written.count(b"\n"), transport.ended) == (1, "closed")
+    protocol.connectionLost()
+    assert not reactor.getDelayedCalls()
 
 
 class Transport:
     """What the socket's protocol writes to."""
 
     disconnecting = False
+
+    def getHandle(self) -> Any:
+        """Be a socket whose peer is user 7."""
+        return self
+
+    def getsockopt(self, level: int, name: int, size: int) -> bytes:
+        assert (level, name, size) == (socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return struct.pack("3i", 99, 7, 8)
 
     def __init__(self) -> None:
         self.written = b""
@@ -301,6 +397,51 @@ def test_the_socket_s_clients_are_bounded_in_number_octets_and_time(tmp_path: Pa
     for each, _ in many:
         each.connectionLost()
     assert not reactor.getDelayedCalls()
+
+
+def test_what_is_decided_is_remembered_by_address_and_user(tmp_path: Path) -> None:
+    rule = {**RULE, "counts": "users", "by": "password", "action": "deny"}
+    hook = FailedLogins(policy(rules=[rule], control=str(tmp_path / "socket")))
+    dispatcher = Dispatcher([ear := Ear(), hook])
+    reactor = UnixReactor()
+    dispatcher.start(reactor)
+    for user in ("alice", "bob", "carl"):
+        c = client(uid=f"C-{user}")
+        question = dispatcher.ask([LoginAttempt(c, NOW, user, "summer", "PLAIN")])
+        if question is not None and question.verdict is PASS:
+            failed = LoginFailure(c, NOW, user, "summer", "PLAIN", Reason.CREDENTIALS)
+            dispatcher.ask([failed])
+    for asked, sessions in (("192.0.2.1", ["C-carl"]), ("carl", ["C-carl"]), ("bob", [])):
+        protocol, transport = connected(reactor)
+        protocol.dataReceived(json.dumps({"do": "why", "what": asked}).encode() + b"\n")
+        decided = json.loads(transport.written)["why"]["decisions"]
+        assert [each["session"] for each in decided] == sessions
+        protocol.connectionLost()
+    protocol, transport = connected(reactor)
+    protocol.dataReceived(b'{"do":"add","what":"user:bob","seconds":60,"reason":"left"}\n')
+    assert "name a file as policy.snapshot" in json.loads(transport.written)["note"]
+    protocol.connectionLost()
+    told = [(event.action, event.by, event.reason) for event in ear.heard]  # type: ignore[attr-defined]
+    assert told == [("deny", "", ""), ("ban", "uid:7", "left")]
+    dispatcher.stop()
+
+
+def test_an_error_behind_the_socket_is_answered(tmp_path: Path) -> None:
+    one, engine, _ = control()
+    reactor = UnixReactor()
+    one.listen(reactor, str(tmp_path / "socket"))
+
+    def broken(now: float) -> Any:
+        raise RuntimeError("hunter2")
+
+    engine.allowances.all = broken  # type: ignore[method-assign]
+    protocol, transport = connected(reactor)
+    with capturedLogs() as said:
+        protocol.dataReceived(b'{"do":"denied"}\n')
+    assert b"an error in the proxy, which its log has" in transport.written
+    assert transport.ended == "closed"
+    assert len(said) == 1
+    protocol.connectionLost()
 
 
 def test_no_other_file_is_removed_and_no_other_proxy_put_out(tmp_path: Path) -> None:
@@ -525,6 +666,41 @@ def test_sessions_of_a_log_that_never_end_are_bounded(
     monkeypatch.setattr(Engine, "ended", note)
     assert judged(tmp_path, str(source)).return_value == 0
     assert ended == [f"C{n}" for n in range(20)]
+
+
+def at_once(tmp_path: Path, many: int, succeed: bool) -> str:
+    """Write a log of logins at as many accounts, all tried before the first is answered."""
+    begin, end = [], []
+    for n in range(many):
+        record: dict[str, Any] = {
+            "v": 1,
+            "uid": f"C{n}",
+            "id.orig_h": "192.0.2.1",
+            "id.orig_p": 1,
+            "id.resp_h": "198.51.100.4",
+            "id.resp_p": 110,
+            "mechanism": "PLAIN",
+            "user": f"user{n}",
+            "password": "(masked)",
+            "password_fp": f"{n:016x}",
+            "attempt": 1,
+        }
+        begin.append({**record, "ts": NOW, "event": "pop3_login_attempt"})
+        answer = {"event": f"pop3_login_{'success' if succeed else 'failure'}", "ts": NOW + 1}
+        end.append({**record, **answer, "reason": "credentials", "code": ""})
+        end.append({**record, "ts": NOW + 1, "event": "pop3_session", "reason": "quit"})
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in begin + end))
+    return str(path)
+
+
+def test_logins_at_once_in_an_old_log_are_held_as_they_would_have_been(tmp_path: Path) -> None:
+    result = judged(tmp_path, at_once(tmp_path, 40, succeed=True))
+    assert (result.return_value, result.stdout) == (0, "")
+    result = judged(tmp_path, at_once(tmp_path, 40, succeed=False))
+    actions = Counter(json.loads(line)["action"] for line in result.stdout.splitlines())
+    # Fifteen fail, and the others, held until then, are refused.
+    assert actions == {"ban": 1, "deny": 25}
 
 
 @pytest.mark.parametrize(

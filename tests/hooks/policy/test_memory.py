@@ -10,7 +10,16 @@ import pytest
 
 from pop3proxy.hooks.policy import snapshot
 from pop3proxy.hooks.policy.memory import MemoryStore
-from pop3proxy.hooks.policy.store import Attempt, Ban, Charge, Settlement, Window
+from pop3proxy.hooks.policy.store import (
+    Answer,
+    Attempt,
+    Ban,
+    Budget,
+    Charge,
+    Flight,
+    Settlement,
+    Window,
+)
 
 NOW = 1_764_000_000.0
 WINDOWS = (Window(60.0, 3), Window(3600.0, 50))
@@ -24,9 +33,9 @@ def charge(key: str, member: str = "") -> Charge:
     return Charge(key, WINDOWS, member)
 
 
-def failed(kept: MemoryStore, one: Charge) -> None:
-    kept.attempt(Attempt((one,)), NOW)
-    kept.settle(Settlement(NOW, kept=(one,)), NOW)
+def failed(kept: MemoryStore, one: Charge, now: float = NOW) -> tuple[int, ...]:
+    """Count a failure; return how the count stands."""
+    return kept.settle(Settlement(charges=(one,)), now).tallies[0].counts
 
 
 def test_a_flood_of_keys_drives_out_neither_bans_nor_what_counts_most() -> None:
@@ -36,7 +45,7 @@ def test_a_flood_of_keys_drives_out_neither_bans_nor_what_counts_most() -> None:
         failed(kept, charge("busy"))
     for number in range(5000):
         failed(kept, charge(f"flood{number}"))
-        kept.settle(Settlement(NOW, marks=((f"mark{number}", 10.0),)), NOW)
+        kept.settle(Settlement(marks=((f"mark{number}", 10.0),)), NOW)
     assert len(kept.counters) == 100
     assert len(kept.marks) == 100
     assert kept.evicted == 4901
@@ -59,62 +68,45 @@ def test_bans_are_bounded_and_those_that_are_over_go_first() -> None:
     assert len(kept.graces) <= 100
 
 
-def test_a_refunded_count_of_nothing_is_forgotten() -> None:
+def test_what_succeeds_leaves_nothing_behind() -> None:
     kept = store()
-    for one in (charge("plain"), charge("distinct", "m")):
-        kept.attempt(Attempt((one,)), NOW)
-        kept.settle(Settlement(NOW, refunded=(one,)), NOW)
+    charges = tuple(
+        one._replace(enforced=True, place="here") for one in (charge("plain"), charge("d", "m"))
+    )
+    flight = Flight("F1", NOW, ("m",), ("here", "there"))
+    kept.attempt(Attempt(flight, charges), NOW)
+    assert set(kept.flights) == {"here", "there"}
+    kept.settle(Settlement(flight), NOW)
     assert not kept.counters
-
-
-def test_what_waits_drives_out_nothing_that_failed() -> None:
-    kept = store()
-    for number in range(51):
-        failed(kept, charge("k", f"{number}"))
-    for number in range(5):
-        kept.attempt(Attempt((charge("k", f"more{number}"),)), NOW)
-    for number in range(5):
-        kept.settle(Settlement(NOW, refunded=(charge("k", f"more{number}"),)), NOW)
-    assert kept.attempt(Attempt((charge("k", "0"),)), NOW).tallies[0].counts == (51, 51)
+    assert not kept.flights
 
 
 @pytest.mark.parametrize("member", ["", "m"], ids=["plain", "distinct"])
 def test_a_clock_that_was_ahead_leaves_nothing_behind(member: str) -> None:
     kept, one = store(), charge("k", member)
     for ahead, left in ((1.0, True), (1e7, False)):
-        kept.settle(Settlement(NOW, charges=(one,)), NOW + ahead)
+        failed(kept, one, NOW + ahead)
         kept.ban(Ban("user:x", "rule", NOW + ahead, NOW + ahead + 60, 1), NOW + ahead)
         other = charge("k", "other" if member else "")
-        counts = kept.attempt(Attempt((other,)), NOW).tallies[0].counts
-        assert counts == ((2, 2) if left else (1, 1))
+        assert failed(kept, other) == ((2, 2) if left else (1, 1))
         assert (kept.ban_of(("user:x",), NOW) is not None) == left
         assert bool(kept.bans(NOW)) == left
         kept.counters.clear()
 
 
-def test_a_refund_keeps_what_only_the_longer_window_holds() -> None:
-    for windows in (WINDOWS, WINDOWS[::-1]):
-        kept, one = store(), Charge("k", windows)
-        failed(kept, one)
-        kept.attempt(Attempt((one,)), NOW + 600)
-        kept.settle(Settlement(NOW + 600, refunded=(one,)), NOW + 600)
-        counts = kept.attempt(Attempt((one,)), NOW + 600).tallies[0].counts
-        assert sorted(counts) == [1, 2]
-
-
-def test_a_snapshot_holds_all_but_what_waits(tmp_path: Path) -> None:
+def test_a_snapshot_holds_all_but_what_is_in_flight(tmp_path: Path) -> None:
     path, kept = str(tmp_path / "state"), store()
     failed(kept, charge("plain"))
-    kept.attempt(Attempt((charge("plain"),)), NOW)
     failed(kept, charge("distinct", "m\udcff"))
-    kept.attempt(Attempt((charge("distinct", "waits"),)), NOW)
-    kept.settle(Settlement(NOW, marks=(("known", 10.0),)), NOW)
+    kept.attempt(Attempt(Flight("F1", NOW, (), ("here",))), NOW)
+    kept.settle(Settlement(marks=(("known", 10.0),)), NOW)
     kept.ban(Ban("user:bob\udcff", "rule", NOW, NOW + 100, 2, ("because",)), NOW)
     snapshot.write(kept, path, secrets=True)
     again = store()
     assert snapshot.read(again, path)
     for one in (charge("plain"), charge("distinct", "other")):
-        assert again.attempt(Attempt((one,)), NOW).tallies[0].counts == (2, 2)
+        assert failed(again, one) == (2, 2)
+    assert not again.flights
     assert again.all_bans == kept.all_bans
     assert again.marks == kept.marks
     assert os.stat(path).st_mode & 0o777 == 0o600
@@ -127,7 +119,7 @@ def test_a_snapshot_is_written_in_another_thread_while_counting_goes_on(tmp_path
         failed(kept, charge(f"distinct{number}", "m"))
     with ThreadPoolExecutor(1) as threads:
         for number in range(20):
-            done = threads.submit(snapshot.writing(kept, path, secrets=True, lock=Lock()))
+            done = threads.submit(snapshot.writing(kept.dump(secrets=True), path, Lock()))
             turn = 0
             while not done.done():
                 failed(kept, charge(f"plain{turn % 50}"))
@@ -201,3 +193,30 @@ def test_a_write_that_fails_leaves_the_old_snapshot_and_nothing_beside_it(
     assert path.read_text() == before
     assert [each.name for each in tmp_path.iterdir()] == ["state"]
     assert json.loads(before)["v"] == 1
+
+
+def test_an_attempt_flies_at_once_where_nothing_has_failed_and_there_is_room() -> None:
+    kept = store()
+    tries = Budget("known", "tries", 2, 10.0)
+
+    def flies(name: str, places: tuple[str, ...], *rooms: tuple[str, int]) -> Answer | None:
+        one = Attempt(Flight(name, NOW, (), places), budgets=(tries,))
+        return kept.flies_at_once(one, ["k"], rooms, NOW)
+
+    assert flies("F1", ("here", "there"), ("here", 1), ("there", 2))
+    assert not flies("F2", ("here",), ("here", 1))
+    assert flies("F3", ("there",), ("there", 2))
+    kept.settle(Settlement(Flight("F1", NOW, (), ("here", "there"))), NOW)
+    failed(kept, charge("k"))
+    assert not flies("F1", ("here",), ("here", 1))
+    assert set(kept.flights) == {"there"}
+    kept.counters.clear()
+    # Welcome clients fly so as long as no try of theirs is spent or in flight.
+    kept.settle(Settlement(marks=(("known", 100.0),)), NOW)
+    answer = flies("F4", ("here",), ("here", 1))
+    assert answer is not None
+    assert answer.budget == 0
+    assert set(kept.flights) == {"there", "tries"}
+    assert not flies("F5", ("here",), ("here", 1))
+    kept.settle(Settlement(Flight("F4", NOW, (), ("tries",)), spent=tries), NOW)
+    assert not flies("F6", ("here",), ("here", 1))

@@ -14,14 +14,14 @@ from tests.integration.servers import serving
 from tests.integration.stub import PASSWORD, StubServer
 from tests.proxy.live import PATIENCE, Proxy, running, until
 
-from .redisserver import KEY, RedisServer, running_redis
+from .redisserver import KEY, SERVERS, RedisServer, running_redis
 
 BAN = 'name = "guessing", counts = "passwords", action = "ban", limits = [{ count = 3, seconds = 600 }]'
 
 
-@pytest.fixture
-def server() -> Iterator[RedisServer]:
-    with running_redis() as server:
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    with running_redis(program=request.param) as server:
         yield server
 
 

@@ -1,6 +1,7 @@
-"""What any store of counts and bans does; further stores take part by a row in `STORES`."""
+"""What any store of counts, flights and bans does; further stores take part by a row in `STORES`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 
 import pytest
 from hypothesis import given, settings
@@ -12,14 +13,18 @@ from pop3proxy.hooks.policy.store import (
     Answer,
     Attempt,
     Ban,
+    Budget,
     Charge,
+    Fate,
+    Flight,
+    Settled,
     Settlement,
     Store,
     Window,
 )
 
 from .redisserver import STORES as REDIS
-from .redisserver import at_once_or_later
+from .redisserver import at_once_or_later, passes
 
 WAITS = True
 
@@ -27,16 +32,21 @@ NOW = 1_764_000_000.0
 
 STORES: dict[str, Callable[[], Store]] = {
     "memory": lambda: MemoryStore(1000, 100, 1000.0),
-    "redis": REDIS,
+    **REDIS,
 }
 
 WINDOWS = (Window(60.0, 3), Window(3600.0, 5))
+
+FLIES, REFUSED, HELD = Fate
+
+IDS = count()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _redis_ends() -> Iterator[None]:
     yield
-    REDIS.end()
+    for stores in REDIS.values():
+        stores.end()
 
 
 @pytest.fixture(params=STORES)
@@ -44,132 +54,290 @@ def store(request: pytest.FixtureRequest) -> Store:
     return STORES[request.param]()
 
 
-def got(answer: object) -> Answer:
-    """Return an answer that is there at once, or comes."""
-    found = at_once_or_later(answer)
-    assert isinstance(found, Answer)
-    return found
-
-
 def plain(key: str = "k", enforced: bool = True, waived: bool = True) -> Charge:
-    return Charge(key, WINDOWS, enforced=enforced, waived=waived)
+    return Charge(key, WINDOWS, "", enforced, waived, f"at {key}", -1, 3)
 
 
 def distinct(member: str, enforced: bool = True) -> Charge:
-    return Charge("d", WINDOWS, member, enforced)
+    return Charge("d", WINDOWS, member, enforced, True, "at d", 0, 3)
 
 
-def attempt(store: Store, charge: Charge, now: float = NOW, welcome: str = "") -> Answer:
-    return got(store.attempt(Attempt((charge,), welcome), now))
+def trying(*charges: Charge, welcome: str = "") -> Attempt:
+    places = tuple(dict.fromkeys(charge.place for charge in charges))
+    member = next((charge.member for charge in charges if charge.member), "")
+    return Attempt(Flight(f"F{next(IDS)}", NOW, (member,), places), charges, welcome)
 
 
-def test_attempts_up_to_the_limit_are_charged_and_no_more(store: Store) -> None:
-    answers = [attempt(store, plain()) for _ in range(6)]
-    assert [answer.refused for answer in answers] == [False] * 3 + [True] * 3
-    assert [answer.charged for answer in answers] == [True] * 3 + [False] * 3
-    assert answers[-1].tallies[0].counts == (4, 4)
-    assert answers[-1].tallies[0].pending == 4
+def ask(store: Store, attempt: Attempt, now: float = NOW) -> Answer:
+    """Ask about an attempt at a time."""
+    attempt = attempt._replace(flight=attempt.flight._replace(at=now))
+    answer = at_once_or_later(store.attempt(attempt, now))
+    assert isinstance(answer, Answer)
+    return answer
+
+
+def settle(store: Store, settlement: Settlement, now: float = NOW) -> Settled:
+    settled = at_once_or_later(store.settle(settlement, now))
+    assert isinstance(settled, Settled)
+    return settled
+
+
+def fail(store: Store, charge: Charge, now: float = NOW) -> tuple[int, ...]:
+    """Count a failure whose attempt was not seen; return how the count stands."""
+    return settle(store, Settlement(charges=(charge,)), now).tallies[0].counts
+
+
+def fate(store: Store, *charges: Charge, now: float = NOW, welcome: str = "") -> Fate:
+    """Try something that stays in flight if it may."""
+    return ask(store, trying(*charges, welcome=welcome), now).fate
+
+
+# --- in flight --------------------------------------------------------------------------------------------
+
+
+def test_attempts_up_to_the_limit_fly_and_further_ones_are_held(store: Store) -> None:
+    assert [fate(store, plain()) for _ in range(5)] == [FLIES] * 3 + [HELD] * 2
+    answer = ask(store, trying(plain("other"), plain()))
+    assert (answer.fate, answer.held_by, answer.place) == (HELD, 1, "at k")
+    assert answer.possible.counts == (4, 4)
+    # In ten seconds those in flight are overdue; Redis may be asked before.
+    assert NOW < answer.again <= NOW + 10
+    # A held one is in flight nowhere.
+    assert [fate(store, plain("other")) for _ in range(4)] == [FLIES] * 3 + [HELD]
+
+
+def test_what_has_failed_refuses_and_what_may_yet_fail_holds(store: Store) -> None:
+    for _ in range(2):
+        fail(store, plain())
+    flies = trying(plain())
+    assert ask(store, flies).fate is FLIES
+    assert fate(store, plain()) is HELD
+    settle(store, Settlement(flies.flight, (plain(),)))
+    answer = ask(store, trying(plain()))
+    assert (answer.fate, answer.over[0].number) == (REFUSED, 0)
+    assert answer.over[0].tally.counts == (4, 4)
+
+
+def test_a_flight_that_ends_makes_room_and_those_who_wait_hear_of_it(store: Store) -> None:
+    heard: list[str] = []
+    store.on_settled = heard.extend
+    flying = [trying(plain()) for _ in range(3)]
+    for each in flying:
+        ask(store, each)
+    held = trying(plain())
+    assert ask(store, held).fate is HELD
+    settle(store, Settlement(flying[0].flight), NOW + 1)
+    passes(lambda: "at k" in heard)
+    assert ask(store, held, NOW + 1).fate is FLIES
+    assert fate(store, plain(), now=NOW + 1) is HELD
 
 
 def test_each_window_has_its_limit(store: Store) -> None:
     # Three, and two more when the minute has gone by: the hour holds no sixth.
     for now in (NOW, NOW, NOW, NOW + 120, NOW + 120):
-        assert not attempt(store, plain(), now).refused
-    assert attempt(store, plain(), NOW + 240).refused
-    assert not attempt(store, plain(), NOW + 3600 * 1.1 + 240).refused
-
-
-def test_a_refund_makes_room(store: Store) -> None:
-    for _ in range(3):
-        attempt(store, plain())
-    store.settle(Settlement(NOW, refunded=(plain(),)), NOW + 1)
-    assert not attempt(store, plain(), NOW + 1).refused
-    assert attempt(store, plain(), NOW + 1).refused
-
-
-def test_what_is_kept_is_pending_no_longer(store: Store) -> None:
-    attempt(store, plain())
-    attempt(store, plain())
-    answer = got(store.settle(Settlement(NOW, kept=(plain(),)), NOW + 1))
-    assert (answer.tallies[0].counts, answer.tallies[0].pending) == ((2, 2), 1)
+        one = trying(plain())
+        assert ask(store, one, now).fate is FLIES
+        settle(store, Settlement(one.flight, (plain(),)), now)
+    assert fate(store, plain(), now=NOW + 240) is REFUSED
+    assert fate(store, plain(), now=NOW + 3600 * 1.1 + 240) is FLIES
 
 
 def test_different_members_are_counted_once_each(store: Store) -> None:
-    for member in ("a", "b", "a", "c", "a"):
-        assert not attempt(store, distinct(member)).refused
-    assert attempt(store, distinct("d")).refused
-    assert not attempt(store, distinct("b")).refused
+    assert [fate(store, distinct(member)) for member in "abacad"] == [FLIES] * 5 + [HELD]
+    assert fate(store, distinct("b")) is FLIES
+    for member in "aab":
+        fail(store, distinct(member))
+    assert fail(store, distinct("c")) == (3, 3)
+    assert fate(store, distinct("d")) is REFUSED
+    assert fate(store, distinct("c")) is FLIES
 
 
 def test_members_age(store: Store) -> None:
     for member in "abc":
-        attempt(store, distinct(member))
-    assert attempt(store, distinct("d"), NOW + 59).refused
-    answer = attempt(store, distinct("d"), NOW + 61)
-    assert not answer.refused
-    assert answer.tallies[0].counts == (1, 4)
-
-
-def test_a_member_that_failed_before_is_not_refunded(store: Store) -> None:
-    attempt(store, distinct("a"))
-    store.settle(Settlement(NOW, kept=(distinct("a"),)), NOW)
-    attempt(store, distinct("a"))
-    store.settle(Settlement(NOW, refunded=(distinct("a"),)), NOW)
-    assert attempt(store, distinct("b")).tallies[0].counts == (2, 2)
-
-
-def test_a_member_that_waits_is_refunded(store: Store) -> None:
-    attempt(store, distinct("a"))
-    store.settle(Settlement(NOW, refunded=(distinct("a"),)), NOW)
-    assert attempt(store, distinct("b")).tallies[0].counts == (1, 1)
+        fail(store, distinct(member))
+    assert fate(store, distinct("d"), now=NOW + 59) is REFUSED
+    assert fate(store, distinct("d"), now=NOW + 61) is FLIES
+    assert fail(store, distinct("e"), NOW + 61) == (1, 4)
 
 
 def test_no_more_members_are_kept_than_the_highest_limit_asks_for(store: Store) -> None:
     for number in range(50):
-        answer = attempt(store, distinct(str(number), enforced=False))
-    assert answer.tallies[0].counts[1] <= WINDOWS[1].limit + 2
-    answer = got(store.settle(Settlement(NOW, kept=(distinct("49"),)), NOW))
-    assert answer.tallies[0].counts == (6, 6)
+        counts = fail(store, distinct(str(number)))
+    assert counts == (6, 6)
 
 
-def test_nothing_is_charged_where_one_limit_refuses(store: Store) -> None:
+def test_an_attempt_flies_nowhere_where_one_limit_holds_it(store: Store) -> None:
     for _ in range(3):
-        attempt(store, plain("full"))
-    answer = got(store.attempt(Attempt((plain("empty"), plain("full"))), NOW))
-    assert answer.refused
-    assert attempt(store, plain("empty")).tallies[0].counts == (1, 1)
+        fate(store, plain("full"))
+    for _ in range(5):
+        assert fate(store, plain("empty"), plain("full")) is HELD
+    assert [fate(store, plain("empty")) for _ in range(4)] == [FLIES] * 3 + [HELD]
 
 
-def test_who_is_welcome_is_not_refused_by_what_is_waived(store: Store) -> None:
-    store.settle(Settlement(NOW, marks=(("known", 100.0),)), NOW)
+def test_a_charge_that_is_not_enforced_only_says_that_it_is_over(store: Store) -> None:
     for _ in range(3):
-        attempt(store, plain())
-    assert not attempt(store, plain(), welcome="known").refused
-    assert attempt(store, plain(waived=False), welcome="known").refused
-    assert attempt(store, plain(), NOW + 3, welcome="other").refused
-    assert attempt(store, plain(), NOW + 3, welcome="known").welcome
-    assert not attempt(store, plain(), NOW + 101, welcome="known").welcome
+        fail(store, plain())
+    answer = ask(store, trying(plain(enforced=False)))
+    assert (answer.fate, answer.over[0].number) == (FLIES, 0)
+
+
+def test_welcome_clients_are_not_refused_or_held_by_what_is_waived(store: Store) -> None:
+    settle(store, Settlement(marks=(("known", 100.0),)))
+    for _ in range(3):
+        fail(store, plain())
+    assert fate(store, plain(), welcome="known") is FLIES
+    assert fate(store, plain(waived=False), welcome="known") is REFUSED
+    assert fate(store, plain(), now=NOW + 3, welcome="other") is REFUSED
+    assert ask(store, trying(welcome="known"), NOW + 3).welcome
+    assert not ask(store, trying(welcome="known"), NOW + 101).welcome
+    for _ in range(3):
+        fate(store, plain("held"))
+    assert fate(store, plain("held"), welcome="known") is FLIES
+    assert fate(store, plain("held")) is HELD
 
 
 def test_home_is_a_mark_too(store: Store) -> None:
-    assert not got(store.settle(Settlement(NOW, home="h"), NOW)).home
-    assert got(store.settle(Settlement(NOW, marks=(("h", 10.0),), home="h"), NOW)).home
-
-
-def test_a_repetition_charges_nothing(store: Store) -> None:
-    repeat = Charge("r", (Window(100.0, 1),))
-    first = got(store.attempt(Attempt((plain(),), repeat=repeat), NOW))
-    assert (first.repeats, first.charged) == (0, True)
-    store.settle(Settlement(NOW, kept=(plain(),), charges=(repeat,)), NOW)
-    again = got(store.attempt(Attempt((plain(),), repeat=repeat), NOW))
-    assert (again.repeats, again.charged, again.refused) == (1, False, False)
-    assert attempt(store, plain()).tallies[0].counts == (2, 2)
+    assert not settle(store, Settlement(home="h")).home
+    assert settle(store, Settlement(marks=(("h", 10.0),), home="h")).home
 
 
 def test_what_is_cleared_begins_anew(store: Store) -> None:
-    attempt(store, plain())
-    store.settle(Settlement(NOW, cleared=("k",)), NOW)
-    assert attempt(store, plain()).tallies[0].counts == (1, 1)
+    fail(store, plain())
+    assert settle(store, Settlement(cleared=("k",), charges=(plain(),))).tallies[0].counts == (1, 1)
+
+
+# --- without an answer ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("overdue_fail", "then"), [(True, REFUSED), (False, FLIES)])
+@pytest.mark.parametrize("charge", [plain(), distinct("x")], ids=["plain", "distinct"])
+def test_what_is_overdue_has_failed_or_counts_for_nothing(
+    store: Store, charge: Charge, overdue_fail: bool, then: Fate
+) -> None:
+    flying = [trying(distinct(each) if charge.member else plain()) for each in "abc"]
+    for each in flying:
+        ask(store, each)
+    another = trying(charge)._replace(overdue_fail=overdue_fail)
+    assert ask(store, another, NOW + 9.9).fate is HELD
+    assert ask(store, another, NOW + 10).fate is then
+    if then is REFUSED:
+        # Its answer takes the place of that.
+        settle(store, Settlement(flying[0].flight), NOW + 11)
+        assert ask(store, another, NOW + 11).fate is FLIES
+
+
+def test_an_announced_failure_is_overdue_at_once_and_heard_of(store: Store) -> None:
+    heard: list[str] = []
+    store.on_settled = heard.extend
+    flying = [trying(plain()) for _ in range(3)]
+    for each in flying:
+        ask(store, each)
+    assert fate(store, plain(), now=NOW + 1) is HELD
+    for each in flying:
+        store.announced(each.flight, 10.0)
+    passes(lambda: "at k" in heard)
+    assert fate(store, plain(), now=NOW + 1) is REFUSED
+
+
+def test_a_flight_that_has_ended_is_not_announced(store: Store) -> None:
+    flying = trying(plain())
+    ask(store, flying)
+    settle(store, Settlement(flying.flight))
+    store.announced(flying.flight, 10.0)
+    assert [fate(store, plain()) for _ in range(4)] == [FLIES] * 3 + [HELD]
+
+
+# --- the same password again ------------------------------------------------------------------------------
+
+
+REPEAT = Charge("r", (Window(100.0, 1),))
+
+
+def again(*charges: Charge) -> Attempt:
+    one = trying(*charges)
+    flight = one.flight._replace(places=(*one.flight.places, "try"))
+    return one._replace(flight=flight, repeat=REPEAT, tries="try")
+
+
+def test_one_password_is_in_flight_once(store: Store) -> None:
+    first, second = again(plain()), again(plain())
+    assert ask(store, first).fate is FLIES
+    answer = ask(store, second)
+    assert (answer.fate, answer.held_by, answer.place) == (HELD, -1, "try")
+    settle(store, Settlement(first.flight))
+    assert ask(store, second).fate is FLIES
+    # One without an answer keeps none waiting for longer than that.
+    assert ask(store, again(plain()), NOW + 9.9).fate is HELD
+    assert ask(store, again(plain()), NOW + 10).fate is FLIES
+
+
+def test_a_password_that_is_known_to_be_wrong_counts_nowhere_and_has_a_pace(store: Store) -> None:
+    first, second = again(plain()), again(plain())
+    assert ask(store, first).repeats == 0
+    marks = (("try", 2.0),)
+    settle(store, Settlement(first.flight, (plain(), REPEAT), marks=marks))
+    answer = ask(store, second)
+    assert (answer.fate, answer.repeats, answer.place) == (HELD, 1, "try")
+    assert ask(store, second, NOW + 1.99).fate is HELD
+    answer = ask(store, second, NOW + 2)
+    assert (answer.fate, answer.repeats) == (FLIES, 1)
+    assert ask(store, again(plain()), NOW + 2).fate is HELD
+    # In flight it is for its like alone, and fails for nothing else.
+    assert [fate(store, plain(), now=NOW + 2) for _ in range(3)] == [FLIES, FLIES, HELD]
+    settle(store, Settlement(second.flight._replace(places=("try",)), (REPEAT,)), NOW + 2)
+    assert fail(store, plain(), NOW + 2) == (2, 2)
+
+
+# --- tries of welcome clients -----------------------------------------------------------------------------
+
+NEAR = Budget("near", "tries nearby", 1, 50.0)
+TRIES = Budget("known", "tries", 2, 10.0)
+
+
+def welcome(*charges: Charge) -> Attempt:
+    return trying(*charges)._replace(budgets=(TRIES, NEAR))
+
+
+def test_welcome_clients_have_tries_in_place_of_all_charges(store: Store) -> None:
+    for _ in range(3):
+        fail(store, plain())
+    assert ask(store, welcome(plain())).fate is REFUSED
+    settle(store, Settlement(marks=(("known", 1000.0),)))
+    first, second, third = (welcome(plain()) for _ in range(3))
+    for each in (first, second):
+        answer = ask(store, each)
+        assert (answer.fate, answer.welcome, answer.budget) == (FLIES, True, 0)
+    answer = ask(store, third)
+    assert (answer.fate, answer.place, answer.possible.counts) == (HELD, "tries", (3,))
+    # In flight they count for nothing else.
+    assert [fate(store, plain("other")) for _ in range(4)] == [FLIES] * 3 + [HELD]
+    settle(store, Settlement(first.flight._replace(places=("tries",)), spent=TRIES))
+    assert ask(store, third).fate is HELD
+    settle(store, Settlement(second.flight._replace(places=("tries",)), spent=TRIES))
+    answer = ask(store, third)
+    assert (answer.fate, answer.budget, answer.possible.counts) == (REFUSED, 0, (3,))
+    assert ask(store, third, NOW + 9.9).fate is REFUSED
+    assert ask(store, third, NOW + 10).fate is FLIES
+    assert ask(store, welcome(plain()), NOW + 10).fate is HELD
+
+
+def test_the_first_mark_that_is_set_says_which_tries_there_are(store: Store) -> None:
+    settle(store, Settlement(marks=(("near", 1000.0),)))
+    answer = ask(store, welcome(plain()))
+    assert (answer.fate, answer.budget) == (FLIES, 1)
+    assert ask(store, welcome(plain())).place == "tries nearby"
+    settle(store, Settlement(marks=(("known", 1000.0),)))
+    assert ask(store, welcome(plain())).budget == 0
+
+
+def test_tries_that_are_spent_come_back_one_by_one_up_to_all(store: Store) -> None:
+    settle(store, Settlement(marks=(("known", 1000.0),)))
+    for _ in range(2):
+        settle(store, Settlement(spent=TRIES))
+    one = welcome()
+    assert [ask(store, each, NOW + 15).fate for each in (one, welcome())] == [FLIES, HELD]
+    settle(store, Settlement(one.flight._replace(places=("tries",))), NOW + 15)
+    assert [ask(store, welcome(), NOW + 500).fate for _ in range(3)] == [FLIES, FLIES, HELD]
 
 
 # --- bans -------------------------------------------------------------------------------------------------
@@ -191,13 +359,27 @@ def test_a_ban_is_in_force_until_its_end_and_remembered_after(store: Store) -> N
 
 def test_an_unban_clears_counts_and_gives_grace(store: Store) -> None:
     store.ban(ban(), NOW)
-    attempt(store, plain())
+    fail(store, plain())
     assert store.unban(ban().key, ("k",), NOW + 50, NOW)
     assert store.ban_of((ban().key,), NOW) is None
-    assert attempt(store, plain()).tallies[0].counts == (1, 1)
+    assert fail(store, plain()) == (1, 1)
     assert store.in_grace(ban().key, NOW + 49)
     assert not store.in_grace(ban().key, NOW + 50)
     assert not store.unban(ban().key, (), NOW + 50, NOW)
+
+
+def test_what_watches_bans_hears_of_each_that_begins_changes_or_ends_early(store: Store) -> None:
+    heard: list[str] = []
+    store.watch_bans(heard.append)
+    store.ban(ban(), NOW)
+    store.ban(ban(until=NOW + 200), NOW)
+    store.unban(ban().key, (), NOW + 50, NOW)
+    store.unban(ban().key, (), NOW + 50, NOW)
+    assert heard == [ban().key] * 3
+    # There is room for a hundred: another drives the oldest out.
+    for number in range(101):
+        store.ban(ban(f"address:{number}"), NOW)
+    assert heard[3:] == [*(f"address:{n}" for n in range(100)), "address:0", "address:100"]
 
 
 # --- against plain models ---------------------------------------------------------------------------------
@@ -216,11 +398,10 @@ def test_plain_counts_miss_nothing_of_their_window_and_hold_little_more(
     for step, _ in steps:
         now += step
         times.append(now)
-        charge = Charge("k", (window,))
-        (count,) = got(store.attempt(Attempt((charge,)), now)).tallies[0].counts
+        (found,) = fail(store, Charge("k", (window,)), now)
         least = sum(at > now - window.seconds for at in times)
         most = sum(at >= now - window.seconds * (1 + 1 / BUCKETS) for at in times)
-        assert least <= count <= most
+        assert least <= found <= most
 
 
 @pytest.mark.parametrize("kind", STORES)
@@ -234,26 +415,61 @@ def test_distinct_counts_are_exact_up_to_one_more_than_the_highest_limit(
     windows = (Window(60.0, 3), Window(200.0, 6))
     for step, member in steps:
         now += step
-        charge = Charge("d", windows, member)
-        store.attempt(Attempt((charge,)), now)
         seen[member] = now
-        counts = got(store.settle(Settlement(now, kept=(charge,)), now)).tallies[0].counts
+        counts = fail(store, Charge("d", windows, member), now)
         exact = (sum(at > now - window.seconds for at in seen.values()) for window in windows)
-        assert counts == tuple(min(count, 7) for count in exact)
+        assert counts == tuple(min(found, 7) for found in exact)
+
+
+MOVES = st.lists(
+    st.one_of(
+        st.tuples(st.just("try"), st.sampled_from("abcdef")),
+        st.tuples(st.sampled_from(["fail", "succeed", "announce"]), st.integers(0, 5)),
+    ),
+    max_size=60,
+)
 
 
 @pytest.mark.parametrize("kind", STORES)
+@pytest.mark.parametrize("different", [False, True], ids=["plain", "distinct"])
 @settings(deadline=None)  # a real Redis may be slow on a busy machine
-@given(moves=st.lists(st.sampled_from(["attempt", "keep", "refund"]), max_size=60))
-def test_no_order_of_answers_lets_more_through_than_the_limit(kind: str, moves: list[str]) -> None:
-    store, waiting, failed = STORES[kind](), 0, 0
-    for move in moves:
-        if move == "attempt":
-            refused = attempt(store, plain()).refused
-            assert refused == (waiting + failed >= 3)
-            waiting += not refused
-        elif waiting:
-            waiting -= 1
-            failed += move == "keep"
-            what = {"kept" if move == "keep" else "refunded": (plain(),)}
-            store.settle(Settlement(NOW, **what), NOW)  # type: ignore[arg-type]
+@given(moves=MOVES)
+def test_no_order_of_answers_lets_more_fly_than_the_limit(
+    kind: str, different: bool, moves: list[tuple[str, int | str]]
+) -> None:
+    """Against what has failed, what is announced and what may yet fail, as three plain lists."""
+    store = STORES[kind]()
+    failed: list[str] = []
+    announced: list[Attempt] = []
+    flying: list[Attempt] = []
+
+    def counted(*some: Iterable[str]) -> int:
+        every = [member for each in some for member in each]
+        return len(set(every)) if different else len(every)
+
+    def members(attempts: list[Attempt]) -> list[str]:
+        return [attempt.flight.members[0] for attempt in attempts]
+
+    for move, which in moves:
+        if move == "try":
+            one = trying(distinct(str(which)) if different else plain())
+            if not different:
+                one = one._replace(flight=one.flight._replace(members=(str(which),)))
+            sure = counted(failed, members(announced), [str(which)])
+            most = counted(failed, members(announced), members(flying), [str(which)])
+            expected = REFUSED if sure > 3 else HELD if most > 3 else FLIES
+            assert ask(store, one).fate is expected
+            if expected is FLIES:
+                flying.append(one)
+        elif move == "announce" and flying:
+            one = flying.pop(int(which) % len(flying))
+            announced.append(one)
+            store.announced(one.flight, one.wait)
+        elif flying or announced:
+            some = announced if announced and not (flying and int(which) % 2) else flying
+            one = some.pop(int(which) % len(some))
+            member = one.flight.members[0]
+            charge = distinct(member) if different else plain()
+            charges = (charge,) if move == "fail" else ()
+            settle(store, Settlement(one.flight, charges))
+            failed += [member] * len(charges)

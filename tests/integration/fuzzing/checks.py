@@ -2,6 +2,7 @@
 
 import binascii
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -87,9 +88,8 @@ def _unguarded(run: Run) -> Iterator[Breach]:
         bytes(run.tapped.sent), bytes(run.played.sent), True
     ):
         yield Breach(run.way, "changed bytes", "the server was not sent what the client sent")
-    if run.tapped is not None and not _same_or_cut(
-        bytes(run.tapped.answered), run.played.received, run.cut
-    ):
+    # A reset, by a server that leaves while it is spoken to, takes what was not read yet away.
+    if run.tapped is not None and not run.tapped.answered.startswith(run.played.received):
         yield Breach(run.way, "changed answers", "the client did not get what the server said")
     # Twisted's server judges clients that have logged in, which is against RFC 5034 section 4.
     first = next((n for n, one in enumerate(run.judged) if one.accepted), len(run.judged))
@@ -106,7 +106,7 @@ def _left_open(run: Run, breach: Breach) -> bool:
     """
     if breach.kind == TOLD and _SWALLOWED.search(bytes(run.played.sent)):
         # Such a line is not answered, so that the next answer is taken for its: Courier ends it at the NUL,
-        # and Twisted's server reads on to the next CR LF.
+        # Twisted's server reads on to the next CR LF, and mailutils sends a long line back instead.
         return True
     if breach.kind not in (REFUSED, ACCEPTED):
         return False
@@ -137,9 +137,11 @@ _BLANK_INSIDE = re.compile(rb"[A-Za-z0-9+/]+ +[A-Za-z0-9+/]+={0,2}\Z")
 
 
 def _differs_in_names_only(run: Run) -> bool:
+    """Return whether as many successes are told as there were, and no fewer failures."""
     outcomes = [outcome for outcome in map(_outcome, _events(run)) if outcome is not None]
-    told = [one.result for one in outcomes if one.result in ("accepted", "refused")]
-    return told == ["accepted" if one.accepted else "refused" for one in run.judged]
+    told = Counter(one.result for one in outcomes)
+    judged = Counter("accepted" if one.accepted else "refused" for one in run.judged)
+    return told["accepted"] == judged["accepted"] and told["refused"] >= judged["refused"]
 
 
 def is_murky(run: Run) -> bool:
@@ -151,7 +153,7 @@ def is_murky(run: Run) -> bool:
     return _MURKY.search(bytes(run.played.sent)) is not None
 
 
-_SWALLOWED = re.compile(rb"\0|(?<!\r)\n")
+_SWALLOWED = re.compile(rb"\0|(?<!\r)\n|[^\n]{500}")
 _MURKY = re.compile(
     rb"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n|[^\n]{254}|^ |^[A-Za-z]+  ", re.M
 )

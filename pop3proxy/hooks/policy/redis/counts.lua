@@ -1,11 +1,13 @@
--- Charges or settles one login: all that one decision reads and writes, in one call.
+-- Lets one login fly, holds or refuses it, or settles it: all that one decision reads and writes, in one call.
 --
--- A count has two keys. The first holds what counts, the second what waits for a mail server's answer: that
--- ends by itself, since a proxy that was killed will not take it back. A plain count has hashes of buckets, a
--- distinct one has sorted sets of members by the time they were last seen.
+-- A count is of what has failed: a hash of buckets, or, of different members, a sorted set of them by the time they
+-- were last seen. What is in flight at a place is a sorted set of flights by the time they took off; that ends by
+-- itself, since a proxy that was killed will not settle them. Beside it may stand a mark that somebody is held there,
+-- and is to be told when a flight ends.
 --
--- ARGV is one string of words, which is cheaper than many: operation, now, seconds that an answer may take, parts
--- of a window, then what the operation takes. The member of a plain count is "-".
+-- ARGV[1] is one string of words, which is cheaper than many: operation, now, seconds that an answer may take, parts
+-- of a window, then what the operation takes. The member of a plain count is "-". A flight is its id and its
+-- members, between colons; an empty member is "-". ARGV[2] is the channel of what is settled.
 -- Replies are integers only; the proxy knows how many.
 
 local keys, text = 0, string.gmatch(ARGV[1], '%S+')
@@ -31,25 +33,26 @@ local function bucket(seconds, at)
 end
 
 local function expire(name, seconds)
-    redis.call('PEXPIRE', name, math.ceil(seconds * (parts + 1) / parts * 1000) + 1000)
+    redis.call('PEXPIRE', name, math.ceil(seconds * 1000) + 1000)
+end
+
+local function expire_count(name, seconds)
+    expire(name, seconds * (parts + 1) / parts)
 end
 
 local function charge()
-    local c = {kept = key(), waiting = key(), member = text(), enforced = text() == '1'}
-    c.waived = text() == '1'
-    c.windows, c.longest, c.bound = {}, 0, 0
+    local c = {kept = key(), member = text(), enforced = text() == '1', waived = text() == '1'}
+    c.place, c.kind = number(), number()
+    c.windows, c.longest, c.bound, c.least = {}, 0, 0, math.huge
     for i = 1, number() do
         local window = {seconds = number(), limit = number()}
         c.windows[i] = window
-        window.life = math.min(patience, window.seconds)
-        if window.seconds > c.longest then
-            c.longest, c.index = window.seconds, i
-        end
+        c.longest = math.max(c.longest, window.seconds)
         c.bound = math.max(c.bound, window.limit)
+        c.least = math.min(c.least, window.limit)
     end
     -- One more, so that a limit is seen to be exceeded.
     c.bound = c.bound + 1
-    c.life = math.min(patience, c.longest)
     return c
 end
 
@@ -65,18 +68,18 @@ end
 
 local plain = {}
 
--- Adds up the buckets of each window, where it looks back so many seconds, and forgets those that are older.
-local function buckets(name, windows, seconds)
+-- Adds up the buckets of each window, and forgets those that are older.
+function plain.counts(c)
     local counts = {}
-    for i in ipairs(windows) do
+    for i in ipairs(c.windows) do
         counts[i] = 0
     end
-    local found = redis.call('HGETALL', name)
+    local found = redis.call('HGETALL', c.kept)
     for i = 1, #found, 2 do
         local index, which = string.match(found[i], '^(%d+):(.+)$')
-        local window = windows[tonumber(index)]
-        if not window or tonumber(which) < bucket(window[seconds], now) - parts then
-            redis.call('HDEL', name, found[i])
+        local window = c.windows[tonumber(index)]
+        if not window or tonumber(which) < bucket(window.seconds, now) - parts then
+            redis.call('HDEL', c.kept, found[i])
         else
             counts[tonumber(index)] = counts[tonumber(index)] + tonumber(found[i + 1])
         end
@@ -84,111 +87,71 @@ local function buckets(name, windows, seconds)
     return counts
 end
 
-local function change(name, windows, seconds, at, amount)
-    for i, window in ipairs(windows) do
-        local field = i .. ':' .. string.format('%.0f', bucket(window[seconds], at))
-        if redis.call('HINCRBY', name, field, amount) <= 0 then
-            redis.call('HDEL', name, field)
-        end
+-- Counts what there would be with this charge, with failures, and with all that is in flight, too.
+function plain.with(c, overdue, waiting)
+    local settled, possible = plain.counts(c), {}
+    for i, count in ipairs(settled) do
+        settled[i] = count + 1 + #overdue
+        possible[i] = settled[i] + #waiting
     end
+    return settled, possible
 end
 
-function plain.counts(c, more)
-    local counts, waiting = buckets(c.kept, c.windows, 'seconds'), buckets(c.waiting, c.windows, 'life')
-    for i in ipairs(counts) do
-        counts[i] = counts[i] + waiting[i] + more
+function plain.add(c)
+    for i, window in ipairs(c.windows) do
+        local field = i .. ':' .. string.format('%.0f', bucket(window.seconds, now))
+        redis.call('HINCRBY', c.kept, field, 1)
     end
-    return waiting[c.index] + more, counts
-end
-
-function plain.wait(c, at)
-    change(c.waiting, c.windows, 'life', at, 1)
-    expire(c.waiting, c.life)
-end
-
-function plain.add(c, at)
-    change(c.kept, c.windows, 'seconds', at, 1)
-    expire(c.kept, c.longest)
-end
-
-function plain.refund(c, at)
-    change(c.waiting, c.windows, 'life', at, -1)
-end
-
-function plain.keep(c, at)
-    -- If nothing waits, it was charged while this server was away, or cleared: it counts all the same.
-    plain.refund(c, at)
-    plain.add(c, at)
+    expire_count(c.kept, c.longest)
 end
 
 -- Counts of different members ----------------------------------------------------------------------------
 
 local distinct = {}
 
-function distinct.counts(c, more)
+function distinct.counts(c)
     redis.call('ZREMRANGEBYSCORE', c.kept, '-inf', exactly(now - c.longest))
-    redis.call('ZREMRANGEBYSCORE', c.waiting, '-inf', exactly(now - c.life))
-    local kept, waits = redis.call('ZSCORE', c.kept, c.member), redis.call('ZSCORE', c.waiting, c.member)
-    local seen = tonumber(kept or waits or nil)
     local counts = {}
     for i, window in ipairs(c.windows) do
-        local since = '(' .. exactly(now - window.seconds)
-        counts[i] = redis.call('ZCOUNT', c.kept, since, '+inf') + redis.call('ZCOUNT', c.waiting, since, '+inf')
-        if more > 0 and not (seen and seen > now - window.seconds) then
-            counts[i] = counts[i] + 1
-        end
+        counts[i] = redis.call('ZCOUNT', c.kept, '(' .. exactly(now - window.seconds), '+inf')
     end
-    local pending = redis.call('ZCARD', c.waiting)
-    if more > 0 and not seen then
-        pending = pending + 1
-    end
-    return pending, counts
+    return counts
 end
 
-local function oldest(name)
-    local found = redis.call('ZRANGE', name, 0, 0, 'WITHSCORES')
-    return found[1], tonumber(found[2] or 'inf')
+function distinct.with(c, overdue, waiting)
+    local counts, known = distinct.counts(c), {['-'] = true}
+    local function see(member)
+        if known[member] then
+            return
+        end
+        known[member] = true
+        local seen = tonumber(redis.call('ZSCORE', c.kept, member) or '-inf')
+        for i, window in ipairs(c.windows) do
+            if seen <= now - window.seconds then
+                counts[i] = counts[i] + 1
+            end
+        end
+    end
+    see(c.member)
+    for _, flight in ipairs(overdue) do
+        see(flight[c.kind + 1])
+    end
+    local settled = {unpack(counts)}
+    for _, flight in ipairs(waiting) do
+        see(flight[c.kind + 1])
+    end
+    return settled, counts
 end
 
 -- Of more members than any limit asks for, those not seen for longest go.
-local function make_room(c)
-    if redis.call('ZSCORE', c.kept, c.member) or redis.call('ZSCORE', c.waiting, c.member) then
-        return
-    end
-    while redis.call('ZCARD', c.kept) + redis.call('ZCARD', c.waiting) >= c.bound do
-        local kept, kept_at = oldest(c.kept)
-        local waits, waits_at = oldest(c.waiting)
-        if kept and kept_at <= waits_at then
-            redis.call('ZREM', c.kept, kept)
-        else
-            redis.call('ZREM', c.waiting, waits)
+function distinct.add(c)
+    if not redis.call('ZSCORE', c.kept, c.member) then
+        while redis.call('ZCARD', c.kept) >= c.bound do
+            redis.call('ZPOPMIN', c.kept)
         end
     end
-end
-
-function distinct.wait(c, at)
-    make_room(c)
-    local failed_before = redis.call('ZSCORE', c.kept, c.member)
-    local name = failed_before and c.kept or c.waiting
-    redis.call('ZADD', name, 'GT', exactly(at), c.member)
-    expire(name, failed_before and c.longest or c.life)
-end
-
-function distinct.keep(c, at)
-    make_room(c)
-    local waits = redis.call('ZSCORE', c.waiting, c.member)
-    if waits then
-        redis.call('ZREM', c.waiting, c.member)
-        at = math.max(at, tonumber(waits))
-    end
-    redis.call('ZADD', c.kept, 'GT', exactly(at), c.member)
-    expire(c.kept, c.longest)
-end
-
-distinct.add = distinct.keep
-
-function distinct.refund(c, at)
-    redis.call('ZREM', c.waiting, c.member)
+    redis.call('ZADD', c.kept, 'GT', exactly(now), c.member)
+    expire_count(c.kept, c.longest)
 end
 
 -- Both ---------------------------------------------------------------------------------------------------
@@ -197,15 +160,13 @@ local function make(c)
     return c.member == '-' and plain or distinct
 end
 
-local reply = {}
-
-local function tell(c, more)
-    local pending, counts = make(c).counts(c, more)
-    reply[#reply + 1] = pending
-    for _, count in ipairs(counts) do
-        reply[#reply + 1] = count
+local function exceeded(c, counts)
+    for i, window in ipairs(c.windows) do
+        if counts[i] > window.limit then
+            return true
+        end
     end
-    return counts
+    return false
 end
 
 local function mark(name, seconds)
@@ -225,71 +186,187 @@ local function left()
     return seconds
 end
 
-local function exceeded(c, counts)
-    for i, window in ipairs(c.windows) do
-        if counts[i] > window.limit then
-            return true
-        end
+-- Flights ------------------------------------------------------------------------------------------------
+
+local function places()
+    local all = {}
+    for i = 1, number() do
+        all[i] = key()
     end
-    return false
+    return all
 end
 
-if operation == 'attempt' then
-    -- welcome, repeats, refused, and for each charge: pending, counts
-    reply = {0, 0, 0}
-    if text() == '1' then
-        reply[1] = left()
+-- What is in flight at a place: the members of each, those that are overdue apart, and when the next will be.
+local function in_flight(name, wait)
+    redis.call('ZREMRANGEBYSCORE', name, '-inf', exactly(now - patience))
+    local overdue, waiting, again = {}, {}, math.huge
+    local found = redis.call('ZRANGE', name, 0, -1, 'WITHSCORES')
+    for i = 1, #found, 2 do
+        local members, since = {}, tonumber(found[i + 1])
+        for member in string.gmatch(string.match(found[i], ':(.*)$'), '[^:]+') do
+            members[#members + 1] = member
+        end
+        if now - since < wait then
+            waiting[#waiting + 1] = members
+            again = math.min(again, since + wait)
+        else
+            overdue[#overdue + 1] = members
+        end
     end
+    return overdue, waiting, again
+end
+
+local function take_off(flight, all)
+    for _, name in ipairs(all) do
+        redis.call('ZADD', name, exactly(now), flight)
+        expire(name, patience)
+    end
+end
+
+-- Tells the proxies that wait for something to settle at a place.
+local function tell(name)
+    if redis.call('DEL', name .. ':w') > 0 then
+        redis.call('PUBLISH', ARGV[2], name)
+    end
+end
+
+local FLIES, REFUSED, HELD = 0, 1, 2
+
+-- Returns: fate, welcome, repeats, number of the charge that holds (-1: the same password before), number of the
+-- place (0 if none, below 0 that of a budget), milliseconds until to ask again; the number of the budget that counts
+-- (-1: none); how many charges are over, and their numbers and counts; and the counts of the charge that holds, or of
+-- the budget that holds or refuses, if all that is in flight failed.
+local function attempt()
+    local wait, overdue_fail, flight = number(), text() == '1', text()
+    local all, tries = places(), number()
+    local welcome, budget, budgets = text() == '1' and left() or 0, -1, {}
+    for i = 1, number() do
+        local one = {welcome = left() > 0, place = key(), level = key()}
+        one.size, one.seconds = number(), number()
+        budgets[i] = one
+        if one.welcome and budget < 0 then
+            budget = i - 1
+        end
+    end
+
+    local function answer(fate, repeats, by, place, again, over, counts)
+        local milliseconds = again == math.huge and 0 or math.max(0, math.ceil((again - now) * 1000))
+        local reply = {fate, welcome, repeats, by, place, milliseconds, budget, #over}
+        for _, one in ipairs(over) do
+            reply[#reply + 1] = one.number
+            for _, count in ipairs(one.counts) do
+                reply[#reply + 1] = count
+            end
+        end
+        for _, count in ipairs(counts or {}) do
+            reply[#reply + 1] = count
+        end
+        if fate == HELD then
+            local name = place > 0 and all[place] or budgets[-place].place
+            redis.call('SET', name .. ':w', '1', 'PX', math.ceil(wait * 1000) + 1000)
+        end
+        return reply
+    end
+
     if text() == '1' then
         local repeated = charge()
-        local _, counts = make(repeated).counts(repeated, 0)
-        reply[2] = counts[1]
-        if counts[1] > 0 then
-            return reply
+        local repeats = make(repeated).counts(repeated)[1]
+        local pace = tries > 0 and key()
+        if pace then
+            local _, waiting, again = in_flight(all[tries], wait)
+            if #waiting == 0 then
+                again = repeats > 0 and tonumber(redis.call('GET', pace) or '0') or 0
+            end
+            if again > now then
+                return answer(HELD, repeats, -1, tries, again, {})
+            end
+        end
+        if repeats > 0 then
+            take_off(flight, pace and {all[tries]} or {})
+            return answer(FLIES, repeats, -1, 0, math.huge, {})
         end
     end
-    local all = charges()
-    for _, c in ipairs(all) do
-        local counts = tell(c, 1)
-        if c.enforced and not (c.waived and reply[1] > 0) and exceeded(c, counts) then
-            reply[3] = 1
+
+    if budget >= 0 then
+        local one = budgets[budget + 1]
+        local overdue, waiting, again = in_flight(one.place, wait)
+        local spent = math.max(0, tonumber(redis.call('GET', one.level) or '0') - now) / one.seconds
+        local failed = math.ceil(spent - 1e-6) + (overdue_fail and #overdue or 0) + 1
+        if failed > one.size then
+            return answer(REFUSED, 0, -1, 0, math.huge, {}, {failed})
+        end
+        if failed + #waiting > one.size then
+            return answer(HELD, 0, -1, -budget - 1, again, {}, {failed + #waiting})
+        end
+        take_off(flight, {one.place, tries > 0 and all[tries] or nil})
+        return answer(FLIES, 0, -1, 0, math.huge, {})
+    end
+
+    local cards, over, holds, refused = {}, {}, nil, false
+    for i, c in ipairs(charges()) do
+        local name = all[c.place]
+        cards[name] = cards[name] or redis.call('ZCARD', name)
+        if cards[name] >= c.least or redis.call('EXISTS', c.kept) > 0 then
+            local overdue, waiting, again = in_flight(name, wait)
+            local settled, possible = make(c).with(c, overdue_fail and overdue or {}, waiting)
+            local counts = c.enforced and not (c.waived and welcome > 0)
+            if exceeded(c, settled) then
+                over[#over + 1] = {number = i - 1, counts = settled}
+                refused = refused or counts
+            elseif counts and not holds and exceeded(c, possible) then
+                holds = {number = i - 1, place = c.place, counts = possible, again = again}
+            end
         end
     end
-    if reply[3] == 0 then
-        for _, c in ipairs(all) do
-            make(c).wait(c, now)
+    if refused then
+        return answer(REFUSED, 0, -1, 0, math.huge, over)
+    end
+    if holds then
+        return answer(HELD, 0, holds.number, holds.place, holds.again, over, holds.counts)
+    end
+    take_off(flight, all)
+    return answer(FLIES, 0, -1, 0, math.huge, over)
+end
+
+-- Returns: home, and for each charge its counts.
+local function settle()
+    local flight = text()
+    for _, name in ipairs(places()) do
+        redis.call('ZREM', name, flight)
+        tell(name)
+    end
+    for i = 1, number() do
+        redis.call('DEL', key())
+    end
+    local added = charges()
+    for _, c in ipairs(added) do
+        make(c).add(c)
+    end
+    for i = 1, number() do
+        mark(key(), number())
+    end
+    if text() == '1' then
+        local name, seconds = key(), number()
+        local ends = math.max(now, tonumber(redis.call('GET', name) or '0')) + seconds
+        redis.call('SET', name, exactly(ends), 'PX', math.ceil((ends - now) * 1000) + 1000)
+    end
+    local reply = {text() == '1' and left() or 0}
+    for _, c in ipairs(added) do
+        for _, count in ipairs(make(c).counts(c)) do
+            reply[#reply + 1] = count
         end
     end
     return reply
 end
 
--- A settlement: home, and for each charge that is kept or added: pending, counts
-local at = number()
-local kept, refunded = charges(), charges()
-for _, c in ipairs(kept) do
-    make(c).keep(c, at)
+-- Takes a flight for overdue.
+local function announce()
+    local since, flight = number(), text()
+    for _, name in ipairs(places()) do
+        redis.call('ZADD', name, 'XX', exactly(since), flight)
+        tell(name)
+    end
+    return {}
 end
-for _, c in ipairs(refunded) do
-    make(c).refund(c, at)
-end
-for i = 1, number() do
-    redis.call('DEL', key(), key())
-end
-local added = charges()
-for _, c in ipairs(added) do
-    make(c).add(c, now)
-end
-for i = 1, number() do
-    mark(key(), number())
-end
-reply = {0}
-if text() == '1' then
-    reply[1] = left()
-end
-for _, c in ipairs(kept) do
-    tell(c, 0)
-end
-for _, c in ipairs(added) do
-    tell(c, 0)
-end
-return reply
+
+return ({attempt = attempt, settle = settle, announce = announce})[operation]()

@@ -12,6 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.error import (
     ConnectError,
+    ConnectingCancelledError,
     ConnectionAborted,
     ConnectionClosed,
     ConnectionDone,
@@ -23,22 +24,21 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from twisted.python.failure import Failure
 
 from ..config import PolicyRedis
+from .words import RedisTrouble, in_words
 
 MAX_PASSWORD: Final = 4096
 """Bytes of a password file at the most."""
 
+COPY: Final = files(__package__).joinpath("copy.lua").read_bytes()
 COUNTS: Final = files(__package__).joinpath("counts.lua").read_bytes()
 BANS: Final = files(__package__).joinpath("bans.lua").read_bytes()
-
-
-class RedisTrouble(Exception):
-    """The server cannot be asked; the text is one line for the operator, without secrets."""
 
 
 TROUBLES: Final = (
     RedisTrouble,
     txredisapi.RedisError,
     ConnectError,
+    ConnectingCancelledError,
     ConnectionClosed,
     DNSLookupError,
     CancelledError,
@@ -49,7 +49,7 @@ TROUBLES: Final = (
 
 
 class _Connection:
-    """Remembers why it was lost: txredisapi tells nobody."""
+    """Remembers why it was lost, which txredisapi does not."""
 
     why = ""
 
@@ -59,7 +59,7 @@ class _Connection:
     def connectionLost(self, reason: Failure) -> None:
         """Take the reason, and fail all commands."""
         if not reason.check(ConnectionDone, ConnectionAborted):
-            self.why = f": {_words(reason.value)}"
+            self.why = in_words(reason.value)
         super().connectionLost(reason)  # type: ignore[misc]
 
 
@@ -99,8 +99,8 @@ class Link:
 
     @property
     def why(self) -> str:
-        """Why it was lost, behind a colon, if that is known."""
-        return self.commands.why or self.pushed.why
+        """Why it was lost."""
+        return self.commands.why or self.pushed.why or "the connection was lost"
 
     def lost(self) -> "Deferred[None]":
         """Return a Deferred that fires when one of them is lost."""
@@ -114,13 +114,33 @@ class Link:
             protocol.whenDisconnected().addCallback(fire)
         return gone
 
-    def counts(self, keys: Sequence[bytes], words: Sequence[bytes]) -> "Deferred[list[int]]":
-        """Run counts.lua. Raises RedisError if the connection is gone."""
-        return cast("Deferred[list[int]]", self.commands.eval(COUNTS, keys, [b" ".join(words)]))
+    def counts(
+        self, keys: Sequence[bytes], words: Sequence[bytes], channel: bytes
+    ) -> "Deferred[list[int]]":
+        """Run counts.lua; ``channel`` hears what is settled. Raises RedisError if the connection is gone."""
+        args = [b" ".join(words), channel]
+        return cast("Deferred[list[int]]", self.commands.eval(COUNTS, keys, args))
 
     def bans(self, keys: Sequence[bytes], args: Sequence[bytes]) -> "Deferred[Any]":
         """Run bans.lua. Raises RedisError if the connection is gone."""
         return cast("Deferred[Any]", self.commands.eval(BANS, keys, args))
+
+    def copy(self, keys: Sequence[bytes]) -> "Deferred[int]":
+        """Copy each key to that behind it, if that is not there; fires with how many were copied."""
+        return cast("Deferred[int]", self.commands.eval(COPY, keys, []))
+
+    def ask(self, *words: bytes) -> "Deferred[Any]":
+        """Send one command. Raises RedisError if the connection is gone."""
+        return cast("Deferred[Any]", self.commands.execute_command(*words))
+
+    async def time(self) -> float:
+        """Return Redis's time, in seconds since the epoch. Raises RedisTrouble for what is none."""
+        answer = await self.ask(b"TIME")
+        try:
+            seconds, microseconds = map(int, answer)
+        except (TypeError, ValueError):
+            raise RedisTrouble("it does not say its time") from None
+        return seconds + microseconds / 1e6
 
     def subscribe(self, channels: Sequence[bytes]) -> "Deferred[Any]":
         """Hear channels; fires when the server has said so."""
@@ -156,7 +176,7 @@ async def _opened(
         # Of a handshake that fails only the connection knows the reason.
         for protocol in opened:
             _abort(protocol)
-        raise RedisTrouble(f"{_words(problem)}{opened[-1].why}") from None
+        raise RedisTrouble(opened[-1].why or in_words(problem)) from None
     except BaseException:
         for protocol in opened:
             _abort(protocol)
@@ -179,13 +199,7 @@ async def _log_in(protocol: Any, config: PolicyRedis, password: str | None) -> N
             await protocol.auth(password, config.username)
         await protocol.select(database_of(config))
     except txredisapi.ResponseError as problem:
-        raise RedisTrouble(
-            f"it refuses the login: {_words(problem)}; mend [policy.redis]"
-        ) from None
-
-
-def _words(problem: BaseException | None) -> str:
-    return " ".join(str(problem).split())[:200].rstrip(".") or type(problem).__name__
+        raise RedisTrouble(in_words(problem)) from None
 
 
 def password_of(config: PolicyRedis) -> str | None:
@@ -209,7 +223,7 @@ def password_of(config: PolicyRedis) -> str | None:
         return password.decode()
     except UnicodeDecodeError:
         raise RedisTrouble(
-            f"password_file is not UTF-8; write the password into {config.password_file} anew"
+            f"password_file is not UTF-8; write the password into {config.password_file} again"
         ) from None
 
 

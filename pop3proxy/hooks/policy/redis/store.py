@@ -10,20 +10,42 @@ import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
+from txredisapi import ResponseError
 
+from ..banrecords import ban_of_row, ended, instant, row
 from ..config import Policy, PolicyRedis
 from ..memory import MemoryStore
-from ..store import BUCKETS, Answer, Attempt, Ban, Charge, Settlement, Tally
-from .link import TROUBLES, Link, RedisTrouble
+from ..store import (
+    BUCKETS,
+    Answer,
+    Attempt,
+    Ban,
+    Budget,
+    Charge,
+    Fate,
+    Flight,
+    Over,
+    Settled,
+    Settlement,
+    Tally,
+    places_of,
+)
+from .clock import SharedClock
+from .former import FormerNames
+from .link import TROUBLES, Link
+from .names import tagged, untagged
+from .words import RedisTrouble, in_words
+
+T = TypeVar("T")
 
 PATIENCE: Final = 600
 """Seconds after which an attempt without an answer ends in Redis: its proxy was killed, or had hung up."""
@@ -40,8 +62,19 @@ PAGE: Final = 500
 SAID_EVERY: Final = 60.0
 """Seconds between two lines about Redis going, if it comes and goes."""
 
+ASK_AGAIN: Final = 0.25
+"""Seconds after which a held attempt is asked about again, if no message has come before."""
+
+MAX_NAMED: Final = 4096
+"""Places that are known by their names in Redis: a message about another one is not understood."""
+
+_FATES: Final = (Fate.FLIES, Fate.REFUSED, Fate.HELD)
+
 _BEATS_UNHEARD: Final = 5
 """Own messages that may be under way at once."""
+
+_SAME: Final = 0.001
+"""Seconds that the same time may differ by."""
 
 _MARK_SECONDS: Final = 365 * 86400
 
@@ -54,7 +87,7 @@ class _Told:
     args: list[bytes]
 
 
-class _Question:
+class _Question(Generic[T]):
     """A decision that waits for Redis: made by its answer, or from memory, or no longer wanted.
 
     ``late`` gets an answer that nobody waits for any more.
@@ -64,14 +97,14 @@ class _Question:
 
     def __init__(
         self,
-        read: Callable[[list[int]], Answer],
-        alone: Callable[[], Answer],
+        read: Callable[[list[int]], T],
+        alone: Callable[[], T],
         late: Callable[[list[int]], None],
     ) -> None:
         self.read = read
         self.alone = alone
         self.late = late
-        self.decided: Deferred[Answer] = Deferred(self._forget)
+        self.decided: Deferred[T] = Deferred(self._forget)
         self.timer: Any = None
 
     @property
@@ -119,11 +152,17 @@ class RedisStore:
         self._clock = clock
         secret = policy.fingerprint_key.encode("utf-8", "surrogateescape")
         self._secret = hashlib.blake2b(secret, person=b"pop3proxy.redis").digest()
-        self._prefix = config.prefix.encode("utf-8", "surrogateescape")
-        self._channel = self._prefix + b"bans"
+        self._prefix = tagged(config.prefix)
+        self._shared = SharedClock()
+        self._time_untold = False
+        self._channel = untagged(config.prefix) + b"bans"
+        self._settled_channel = untagged(config.prefix) + b"settled"
+        self.on_settled: Callable[[Iterable[str]], None] = lambda places: None
+        self.memory.on_settled = self._settled_in_memory
+        self._named: OrderedDict[bytes, str] = OrderedDict()  # places where something is held
         self._name_here = secrets.token_hex(8)
         # On its own channel a proxy hears whether it still hears.
-        self._own_channel = self._prefix + b"beat:" + self._name_here.encode()
+        self._own_channel = untagged(config.prefix) + b"beat:" + self._name_here.encode()
         self._patience = str(PATIENCE).encode()
         self._parts = str(BUCKETS).encode()
         self._reactor: Any = None
@@ -176,50 +215,66 @@ class RedisStore:
     # --- decisions --------------------------------------------------------------------------------------
 
     def attempt(self, attempt: Attempt, now: float) -> "Answer | Deferred[Answer]":
-        """Charge an attempt in Redis and, if that lets it through, in memory."""
+        """Let an attempt fly in Redis and then in memory, hold it or refuse it."""
         if not self._may_ask():
             return self.memory.attempt(attempt, now)
         keys: list[bytes] = []
-        args = [b"attempt", _number(now), self._patience, self._parts]
-        self._put_mark(attempt.welcome, now, keys, args)
-        if attempt.repeat is None:
-            args.append(b"0")
-        else:
-            args.append(b"1")
-            self._put_charge(attempt.repeat, keys, args)
-        self._put_charges(attempt.charges, keys, args)
+        args = [b"attempt", self._at(now), self._patience, self._parts]
+        self._put_attempt(attempt, now, keys, args)
 
         def read(reply: list[int]) -> Answer:
-            answer = _attempted(attempt, reply)
-            self._learn_mark(attempt.welcome, reply[0], now)
-            if answer.charged:
+            answer = _attempted(attempt, reply, now)
+            self._learn_mark(attempt.welcome, reply[1], now)
+            if answer.fate is Fate.FLIES:
                 # Memory holds what Redis has decided.
-                charges = tuple(charge._replace(enforced=False) for charge in attempt.charges)
-                self.memory.attempt(Attempt(charges), now)
+                self.memory.take_off(attempt, answer)
+            elif answer.fate is Fate.HELD:
+                self._name_place(answer.place)
             return answer
 
         def take_back(reply: list[int]) -> None:
-            if _attempted(attempt, reply).charged:
-                self._send_only(Settlement(now, refunded=attempt.charges), now)
+            if _attempted(attempt, reply, now).fate is Fate.FLIES:
+                places = places_of(attempt, _attempted(attempt, reply, now))
+                self._send_only(Settlement(attempt.flight._replace(places=places)), now)
 
         def alone() -> Answer:
             return self.memory.attempt(attempt, now)
 
         return self._ask(keys, args, _Question(read, alone, take_back))
 
-    def settle(self, settlement: Settlement, now: float) -> "Answer | Deferred[Answer]":
+    def flies_at_once(
+        self, attempt: Attempt, keys: Iterable[str], rooms: Iterable[tuple[str, int]], now: float
+    ) -> Answer | None:
+        """Return None: only Redis knows what others have in flight."""
+        return None
+
+    def settle(self, settlement: Settlement, now: float) -> "Settled | Deferred[Settled]":
         """Take what became of an attempt, in Redis and in memory."""
         alone = self.memory.settle(settlement, now)
         if not self._may_ask():
             return alone
         keys, args = self._settling(settlement, now)
 
-        def read(reply: list[int]) -> Answer:
+        def read(reply: list[int]) -> Settled:
             self._learn_mark(settlement.home, reply[0], now)
-            asked = (*settlement.kept, *settlement.charges)
-            return Answer(_tallies(asked, iter(reply[1:])), home=bool(reply[0]))
+            return Settled(_tallies(settlement.charges, iter(reply[1:])), bool(reply[0]))
 
         return self._ask(keys, args, _Question(read, lambda: alone, lambda reply: None))
+
+    def announced(self, flight: Flight, wait: float) -> None:
+        """Take an attempt for overdue, in Redis and in memory."""
+        self.memory.announced(flight, wait)
+        if self._may_ask():
+            keys: list[bytes] = []
+            args = [b"announce", self._at(flight.at), self._patience, self._parts]
+            args.append(self._at(flight.at - wait))
+            self._put_flight(flight, keys, args)
+            self._send(keys, args)
+
+    def _settled_in_memory(self, places: Iterable[str]) -> None:
+        """Pass on that a flight has ended here, unless Redis is the one to say so."""
+        if not self._well:
+            self.on_settled(places)
 
     def _may_ask(self) -> bool:
         if not self._well:
@@ -231,7 +286,7 @@ class RedisStore:
             return False
         return True
 
-    def _ask(self, keys: list[bytes], args: list[bytes], question: _Question) -> "Deferred[Answer]":
+    def _ask(self, keys: list[bytes], args: list[bytes], question: _Question[T]) -> "Deferred[T]":
         """Ask Redis; the question has its answer in time, whatever Redis does."""
         link = self._link
         assert link is not None
@@ -239,7 +294,7 @@ class RedisStore:
         self._asked += 1
         question.timer = self._reactor.callLater(self._config.time_limit, self._too_late, question)
         try:
-            reply = link.counts(keys, args)
+            reply = link.counts(keys, args, self._settled_channel)
         except TROUBLES:
             self._failed(self._count_down(Failure()), question)
         else:
@@ -251,18 +306,20 @@ class RedisStore:
         self._asked -= 1
         return reply
 
-    def _too_late(self, question: _Question) -> None:
+    def _too_late(self, question: _Question[Any]) -> None:
         self.counts["redis_slow"] += 1
         self._ill("no answer in time")
         question.decide_alone()
 
-    def _failed(self, failure: Failure, question: _Question) -> None:
+    def _failed(self, failure: Failure, question: _Question[Any]) -> None:
         self.counts["redis_failed"] += 1
         if isinstance(failure.value, TROUBLES):
-            self._ill(_said(failure.value))
+            self._ill(in_words(failure.value))
+        elif isinstance(failure.value, (LookupError, TypeError, ValueError)):
+            self._ill("it answers what the proxy cannot read; mend policy.redis.url")
         else:
-            self._ill("an answer that makes no sense")
-            self._log.failure("Redis answered what the proxy cannot read", failure)
+            self._ill("an error in the proxy; report it")
+            self._log.failure("an answer of Redis could not be taken", failure)
         if question.open:
             question.timer.cancel()
             question.decide_alone()
@@ -273,33 +330,82 @@ class RedisStore:
         if link is None or self._asked >= MAX_ASKED:
             return  # it ends there by itself
         self.counts["redis_taken_back"] += 1
+        self._send(*self._settling(settlement, now))
+
+    def _send(self, keys: list[bytes], args: list[bytes]) -> None:
+        """Tell Redis what needs no answer, and ends there by itself if it gets lost."""
+        link = self._link
+        assert link is not None
         self._asked += 1
 
         def done(_: object) -> None:
             self._asked -= 1
 
         try:
-            link.counts(*self._settling(settlement, now)).addBoth(done)
+            link.counts(keys, args, self._settled_channel).addBoth(done)
         except TROUBLES:
             done(None)
 
     # --- how a decision is written ----------------------------------------------------------------------
 
+    def _put_attempt(
+        self, attempt: Attempt, now: float, keys: list[bytes], args: list[bytes]
+    ) -> None:
+        places = attempt.flight.places
+        args += (_number(attempt.wait), b"1" if attempt.overdue_fail else b"0")
+        self._put_flight(attempt.flight, keys, args)
+        tries = places.index(attempt.tries) + 1 if attempt.tries else 0
+        args.append(_number(tries))
+        self._put_mark(attempt.welcome, now, keys, args)
+        args.append(_number(len(attempt.budgets)))
+        for budget in attempt.budgets:
+            keys += [self._name(kind, name) for kind, name in _named(budget)]
+            args += (_number(self._left(budget.mark, now)), _number(budget.size))
+            args.append(_number(budget.seconds))
+        if attempt.repeat is None:
+            args.append(b"0")
+        else:
+            args.append(b"1")
+            self._put_charge(attempt.repeat, places, keys, args)
+            if tries:
+                keys.append(self._name(b"m:", attempt.tries))
+        self._put_charges(attempt.charges, places, keys, args)
+
+    def _put_flight(self, flight: Flight, keys: list[bytes], args: list[bytes]) -> None:
+        members = [self._name(b"", member) if member else b"-" for member in flight.members]
+        args += (b":".join((flight.id.encode(), *members, b"")), _number(len(flight.places)))
+        keys += [self._name(b"f:", place) for place in flight.places]
+
     def _settling(self, settlement: Settlement, now: float) -> tuple[list[bytes], list[bytes]]:
         keys: list[bytes] = []
-        args = [b"settle", _number(now), self._patience, self._parts, _number(settlement.at)]
-        self._put_charges(settlement.kept, keys, args)
-        self._put_charges(settlement.refunded, keys, args)
+        args = [b"settle", self._at(now), self._patience, self._parts]
+        self._put_flight(settlement.flight or _NO_FLIGHT, keys, args)
         args.append(_number(len(settlement.cleared)))
-        for cleared in settlement.cleared:
-            keys.extend(self._count_keys(cleared))
-        self._put_charges(settlement.charges, keys, args)
+        keys += [self._name(b"c:", cleared) for cleared in settlement.cleared]
+        self._put_charges(settlement.charges, (), keys, args)
         args.append(_number(len(settlement.marks)))
         for mark, seconds in settlement.marks:
             keys.append(self._name(b"m:", mark))
             args.append(_number(seconds))
+        if settlement.spent is None:
+            args.append(b"0")
+        else:
+            keys.append(self._name(b"m:", settlement.spent.key))
+            args += (b"1", _number(settlement.spent.seconds))
         self._put_mark(settlement.home, now, keys, args)
         return keys, args
+
+    def _at(self, here: float) -> bytes:
+        """Write a time as all proxies have it."""
+        return _number(self._shared.shared(here))
+
+    def _name_place(self, place: str) -> None:
+        """Know what messages about a place mean, as something is held there."""
+        name = self._name(b"f:", place)
+        self._named[name] = place
+        self._named.move_to_end(name)
+        if len(self._named) > MAX_NAMED:
+            self._named.popitem(last=False)
 
     def _put_mark(self, mark: str, now: float, keys: list[bytes], args: list[bytes]) -> None:
         """Ask for a mark, and tell what is known of it here: Redis may have lost its data."""
@@ -314,27 +420,34 @@ class RedisStore:
     def _learn_mark(self, mark: str, left: int, now: float) -> None:
         """Know here too what Redis knows, for when it is not asked."""
         if left > self._left(mark, now) + 1:
-            self.memory.settle(Settlement(now, marks=((mark, float(left)),)), now)
+            self.memory.settle(Settlement(marks=((mark, float(left)),)), now)
 
-    def _put_charges(self, charges: Sequence[Charge], keys: list[bytes], args: list[bytes]) -> None:
+    def _put_charges(
+        self,
+        charges: Sequence[Charge],
+        places: Sequence[str],
+        keys: list[bytes],
+        args: list[bytes],
+    ) -> None:
         args.append(_number(len(charges)))
         for charge in charges:
-            self._put_charge(charge, keys, args)
+            self._put_charge(charge, places, keys, args)
 
-    def _put_charge(self, charge: Charge, keys: list[bytes], args: list[bytes]) -> None:
-        keys.extend(self._count_keys(charge.key))
+    def _put_charge(
+        self, charge: Charge, places: Sequence[str], keys: list[bytes], args: list[bytes]
+    ) -> None:
+        """Write a charge; its place is a number among those of the flight, 0 if that is not asked for."""
+        keys.append(self._name(b"c:", charge.key))
         args += (
             self._name(b"", charge.member) if charge.member else b"-",
             b"1" if charge.enforced else b"0",
             b"1" if charge.waived else b"0",
+            _number(places.index(charge.place) + 1 if charge.place in places else 0),
+            _number(charge.kind),
             _number(len(charge.windows)),
         )
         for window in charge.windows:
             args += (_number(window.seconds), _number(window.limit))
-
-    def _count_keys(self, key: str) -> tuple[bytes, bytes]:
-        name = self._name(b"c:", key)
-        return name, name + b":w"
 
     def _name(self, kind: bytes, text: str) -> bytes:
         """Hash what names people or comes from passwords: all names are short, and none can be read there."""
@@ -362,9 +475,9 @@ class RedisStore:
     def unban(self, key: str, cleared: Sequence[str], grace_until: float, now: float) -> bool:
         """End a ban here at once, and at the other proxies as soon as Redis can be told."""
         was = self.memory.unban(key, cleared, grace_until, now)
-        record: list[Any] = ["unban", key, grace_until, []]
+        record: list[Any] = ["unban", key, self._shared.shared(grace_until), []]
         message = [*record[:3], list(cleared)]
-        names = [name for each in cleared for name in self._count_keys(each)]
+        names = [self._name(b"c:", each) for each in cleared]
         self._tell(key, record, message, grace_until, now, names)
         return was
 
@@ -376,8 +489,13 @@ class RedisStore:
         """List the bans in force."""
         return self.memory.bans(now)
 
+    def watch_bans(self, changed: Callable[[str], None]) -> None:
+        """Call this with the key of each ban that begins, is replaced, or ends before its time."""
+        self.memory.watch_bans(changed)
+
     def _tell_ban(self, ban: Ban, now: float) -> None:
-        record = ["ban", ban.key, ban.rule, ban.since, ban.until, ban.times, list(ban.evidence)]
+        since, until = self._shared.shared(ban.since), self._shared.shared(ban.until)
+        record = ["ban", *row(replace(ban, since=since, until=until))]
         self._tell(ban.key, record, record, ban.until + self._policy.ban_memory, now, [])
 
     def _tell(
@@ -394,8 +512,8 @@ class RedisStore:
             b"put",
             key.encode("utf-8", "surrogateescape"),
             json.dumps(record).encode(),
-            _number(forget),
-            _number(now),
+            self._at(forget),
+            self._at(now),
             _number(self._policy.max_bans),
             self._channel,
             json.dumps([self._name_here, *message]).encode(),
@@ -435,11 +553,15 @@ class RedisStore:
         self._telling -= 1
         # What was said of the key since is newer.
         self._untold.setdefault(key, told)
-        self._ill(_said(failure.value))
+        self._ill(in_words(failure.value))
 
     def _heard(self, channel: bytes, message: bytes) -> None:
         if channel == self._own_channel:
             self._heard_beats += 1
+        elif channel == self._settled_channel:
+            place = self._named.get(message)
+            if place is not None:
+                self.on_settled((place,))
         else:
             self._learn(message, pushed=True)
 
@@ -476,15 +598,21 @@ class RedisStore:
     def _take(self, key: str, record: list[Any]) -> None:
         now = self._clock()
         if record[0] == "ban":
-            _, _, rule, since, until, times, why = record
-            ban = Ban(key, str(rule), float(since), float(until), int(times), tuple(map(str, why)))
-            if self.memory.all_bans.get(key) != ban:
+            shared = ban_of_row(record[1:])
+            since, until = self._shared.here(shared.since), self._shared.here(shared.until)
+            ban = replace(shared, since=since, until=until)
+            if not _same(self.memory.all_bans.get(key), ban):
                 self.memory.ban(ban, now)
                 self.counts["redis_bans_heard"] += 1
                 self.on_ban(ban)
         elif record[0] == "unban":
-            until = float(record[2])
+            until = self._shared.here(instant(record[2]))
+            was = self.memory.past(key, now)
             self.memory.unban(key, [str(each) for each in record[3]], until, now)
+            if was is not None:
+                # So that it can be asked about; one that this proxy has ended says more.
+                over = ended(was, now, "removed at another proxy") if was.times else was
+                self.memory.ban(over, now)
             if until > now:
                 self._grace(key, until)
         else:
@@ -506,12 +634,12 @@ class RedisStore:
             try:
                 await self._take_part()
             except (*TROUBLES, TookTooLong) as problem:
-                self._ill(_said(problem))
+                self._ill(in_words(problem))
             except Exception:
                 # Whatever it is, Redis is to take part again when it is over.
                 self._ill("an error in the proxy; report it")
                 if not self._stopped:
-                    self._log.failure("the store in Redis begins anew")
+                    self._log.failure("taking part in Redis failed; it begins again")
             finally:
                 self._hang_up()
             if not self._stopped:
@@ -542,13 +670,13 @@ class RedisStore:
         opening = Link.open(self._config, self._reactor, self._heard)
         link = self._link = await self._timed(opening)
         link.lost().addCallback(self._wake)
-        await self._timed(link.subscribe([self._channel, self._own_channel]))
+        await self._timed(link.subscribe([self._channel, self._own_channel, self._settled_channel]))
         await self._catch_up(link)
         self._recovered()
         while not self._stopped:
             await self._wait()
             if not link.alive:
-                raise RedisTrouble("the connection was lost" + link.why)
+                raise RedisTrouble(link.why)
             await self._beat(link)
 
     # --- well or not ------------------------------------------------------------------------------------
@@ -574,7 +702,7 @@ class RedisStore:
             self._log.warn(
                 "Redis at {url} is not asked any more: {why}; until it is well this proxy counts for itself",
                 url=self._config.url,
-                why=why.rstrip("."),
+                why=why,
             )
 
     def _recovered(self) -> None:
@@ -606,14 +734,65 @@ class RedisStore:
             raise RedisTrouble("it no longer pushes what is banned")
         if self._reactor.seconds() - began > self._config.time_limit:
             self._ill("no answer in time")
-        elif not self._well:
+            return
+        await self._look_at_clock(link)
+        if await self._timed(link.ask(b"GET", self._ban_keys[2])) != self._mark:
+            self._data_is_lost()
+            await self._catch_up(link)
+        if not self._well:
             self._recovered()
+
+    def _data_is_lost(self) -> None:
+        self.counts["redis_data_lost"] += 1
+        self._log.warn(
+            "Redis at {url} has lost its data; it is told again of {bans} bans, and counts begin again",
+            url=self._config.url,
+            bans=len(self.memory.bans(self._clock())),
+        )
+
+    async def _look_at_clock(self, link: Link) -> None:
+        """Compare the clock here with Redis's."""
+        asked = self._clock()
+        try:
+            there = await self._timed(Deferred.fromCoroutine(link.time()))
+        except ResponseError as problem:
+            if not self._time_untold:
+                self._time_untold = True
+                self._log.warn(
+                    "the clock cannot be compared with Redis's: {why}", why=in_words(problem)
+                )
+            return
+        said = self._shared.measured(there, asked, self._clock())
+        if said is not None:
+            self.counts["redis_clock"] += 1
+            level = LogLevel.warn if self._shared.ahead else LogLevel.info
+            self._log.emit(level, "{said}", said=said)
+
+    async def _read_former_names(self, link: Link) -> None:
+        """Read once what former versions wrote, before anything is under the names of this one."""
+        if await self._timed(link.ask(b"EXISTS", self._ban_keys[2])):
+            return
+        former = FormerNames(untagged(self._config.prefix), self._prefix, self._timed)
+        try:
+            found = await former.read(link)
+        except ResponseError as problem:
+            self._log.info("names of former versions are not read: {why}", why=in_words(problem))
+            return
+        if found is not None:
+            self._log.info(
+                "read under the names of former versions: {bans} bans and {marks} welcomes;"
+                " counts begin again",
+                bans=found.bans,
+                marks=found.marks,
+            )
 
     async def _catch_up(self, link: Link) -> None:
         """Read all bans, and find out which of those here are no longer there."""
         self._touched = set()
         self._beats = self._heard_beats = 0
         try:
+            await self._look_at_clock(link)
+            await self._read_former_names(link)
             keys = list(self._ban_keys)
             fresh = secrets.token_hex(8).encode()
             mark = await self._timed(link.bans(keys, [b"mark", fresh, _number(_MARK_SECONDS)]))
@@ -637,40 +816,59 @@ class RedisStore:
             if key in seen or key in self._untold:
                 continue
             if mark == self._mark:
-                del self.memory.all_bans[key]
+                self.memory.drop_ban(key)
             else:
                 self._tell_ban(ban, self._clock())
 
 
-def _said(problem: BaseException | None) -> str:
-    """Say in one line what is wrong; replies of Redis name no secrets."""
-    if isinstance(problem, TookTooLong):
-        return "no answer in time"
-    return " ".join(str(problem).split())[:200] or type(problem).__name__
+def _same(known: Ban | None, ban: Ban) -> bool:
+    """Return whether two bans are one, though their times went through another clock."""
+    if known is None or abs(known.since - ban.since) + abs(known.until - ban.until) > _SAME:
+        return False
+    return replace(known, since=ban.since, until=ban.until) == ban
 
 
 def _number(value: float) -> bytes:
     return repr(value).encode()
 
 
+def _named(budget: Budget) -> tuple[tuple[bytes, str], ...]:
+    return (b"m:", budget.mark), (b"f:", budget.key), (b"m:", budget.key)
+
+
+_NO_FLIGHT: Final = Flight("-", 0.0)
+
+
+def _tally(charge: Charge, numbers: Iterator[int]) -> Tally:
+    """Read a tally. Raises ValueError if there are too few numbers."""
+    found = tuple(islice(numbers, len(charge.windows)))
+    if len(found) < len(charge.windows):
+        raise ValueError("too few numbers")
+    return Tally(found)
+
+
 def _tallies(charges: Sequence[Charge], numbers: Iterator[int]) -> tuple[Tally, ...]:
-    """Read tallies. Raises ValueError if there are too few numbers."""
-    tallies = []
-    for charge in charges:
-        found = tuple(islice(numbers, len(charge.windows) + 1))
-        if len(found) <= len(charge.windows):
+    return tuple([_tally(charge, numbers) for charge in charges])
+
+
+def _attempted(attempt: Attempt, reply: list[int], now: float) -> Answer:
+    """Read the answer about an attempt. Raises ValueError or IndexError if it makes no sense."""
+    fate, welcome, repeats, held_by, place, again, budget, over, *numbers = reply
+    rest = iter(numbers)
+    found = []
+    for _ in range(over):
+        number = next(rest, -1)
+        if number < 0:
             raise ValueError("too few numbers")
-        tallies.append(Tally(found[1:], found[0]))
-    return tuple(tallies)
-
-
-def _attempted(attempt: Attempt, reply: list[int]) -> Answer:
-    welcome, repeats, refused, *numbers = reply
-    if repeats:
-        return Answer(welcome=welcome > 0, repeats=repeats)
-    return Answer(
-        _tallies(attempt.charges, iter(numbers)),
-        refused > 0,
-        not refused and bool(attempt.charges),
-        welcome > 0,
+        found.append(Over(number, _tally(attempt.charges[number], rest)))
+    answer = Answer(_FATES[fate], tuple(found), welcome > 0 or budget >= 0, repeats, budget=budget)
+    possible = Tally(tuple(rest)) if held_by < 0 else _tally(attempt.charges[held_by], rest)
+    if answer.fate is not Fate.HELD:
+        return answer._replace(possible=possible)
+    return answer._replace(
+        place=attempt.budgets[-place - 1].key if place < 0 else attempt.flight.places[place - 1],
+        held_by=held_by,
+        possible=possible,
+        # A message may get lost, or Redis be gone by then.
+        again=now + (min(ASK_AGAIN, again / 1000) or ASK_AGAIN),
     )

@@ -1,0 +1,1 @@
+"""Hands bans of addresses and networks to programs outside, such as a firewall."""
