@@ -121,7 +121,7 @@ test-all-pythons: $(READY)
 
 .venv-%/ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/$(PIP_INSTALL) --editable '.[redis,geo,test]'
+	$(@D)/bin/$(PIP_INSTALL) --editable '.[redis,audit,geo,test]'
 	@touch $@
 
 clean:

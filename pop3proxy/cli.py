@@ -27,6 +27,8 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from . import __version__
+from .archiving import add_archive
+from .ask import add_ask, ask_capture
 from .bans import add_bans
 from .config import AnalyzerOptions, Config, ConfigError, Events, load, load_apart
 from .policycommands import add_policy
@@ -115,6 +117,7 @@ def _overrides(
 @click.option(
     "--config", "path", metavar="FILE.toml", help="A configuration, for its hooks and rules."
 )
+@click.option("--ask", "question", metavar="QUESTION", help="Answer this about the capture.")
 def replay(
     capture: str,
     events: str | None,
@@ -122,17 +125,38 @@ def replay(
     ports: tuple[int, ...],
     show_secrets: bool,
     path: str | None,
+    question: str | None,
 ) -> int:
-    """Give the events of a capture file, pcap or pcapng, gzipped or not; - is standard input.
+    """Print the events of a capture file, pcap or pcapng, gzipped or not; - is standard input.
 
-    What blocking hooks would have decided is logged.
+    With --events they are written to a file instead, and with --config the hooks hear them. What blocking
+    hooks would have decided is logged. QUESTION is one of `pop3proxy ask`.
     """
+    if question is None:
+        return _replay(capture, events, not no_data, ports, show_secrets, path)
+    if events is not None:
+        raise click.UsageError("--ask and --events exclude each other; ask the file: pop3proxy ask")
+    return ask_capture(
+        question, lambda file: _replay(capture, file, False, ports, show_secrets, path)
+    )
+
+
+def _replay(
+    capture: str,
+    events: str | None,
+    data: bool,
+    ports: tuple[int, ...],
+    show_secrets: bool,
+    path: str | None,
+) -> int:
+    """Replay a capture to a file of events, to hooks, or without either to standard output as text."""
     from .hooks.api import Hook
     from .hooks.dispatcher import HookNotStarted
     from .loading import load_hooks
     from .replay.captures import CaptureError, CaptureFile
     from .replay.run import Replay, watched
-    from .replay.writing import EventFile, WriteError
+    from .replay.showing import Printed
+    from .replay.writing import EventFile, EventWriter, WriteError
 
     hooks: Sequence[Hook] = ()
     options = AnalyzerOptions()
@@ -143,11 +167,13 @@ def replay(
         hooks = load_hooks(config, live=False)
         options = config.analyzer
     log_to(sys.stderr, "info")
-    if events is None and not hooks:
-        Logger().warn("nobody hears the events: name a file with --events, or a hook in --config")
+    file: EventWriter | None = None
     try:
         source = CaptureFile(capture)
-        file = None if events is None else EventFile(events, not no_data, show_secrets)
+        if events is not None:
+            file = EventFile(events, data, show_secrets)
+        elif not hooks:
+            file = Printed(sys.stdout, data, show_secrets)
         running = Replay(source, ports, file, hooks, options.auth_resp_code, options.table())
         frames = source.frames()
         try:
@@ -220,6 +246,8 @@ def schema() -> int:
 
 
 # These are of rooms of their own.
+add_archive(commands)
+add_ask(commands)
 add_bans(commands)
 add_policy(commands)
 

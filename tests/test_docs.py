@@ -24,6 +24,8 @@ from pop3proxy.config import Config
 from pop3proxy.hooks.api import VERDICTS, Hook, Verdict
 from pop3proxy.hooks.dispatcher import Dispatcher
 from pop3proxy.hooks.policy.config import DEFAULT_RULES
+from pop3proxy.reports.questions import GROUPS, shipped
+from pop3proxy.reports.views import VIEWS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -149,6 +151,23 @@ def _words() -> Iterator[tuple[str, ...]]:
         yield protocol, ", ".join(f"`{word}`" for word in words.split())
 
 
+def _questions() -> Iterator[tuple[str, ...]]:
+    """Yield a row for each question, in the order of `pop3proxy ask`."""
+    questions = sorted(shipped().values(), key=lambda each: (GROUPS.index(each.group), each.name))
+    for question in questions:
+        parameters = (f"`{each.name}={each.default}`" for each in question.parameters)
+        yield f"`{question.name}`", _markdown(question.says), ", ".join(parameters) or "none"
+
+
+def _views() -> Iterator[tuple[str, ...]]:
+    for view in VIEWS:
+        yield (
+            f"`{view.name}`",
+            _markdown(view.says),
+            ", ".join(f"`{name}`" for name in view.columns),
+        )
+
+
 GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
     "events": ("events.md", lambda: _table(("event", "parameters", "what it says"), _events())),
     "oddities": ("events.md", lambda: _table(("`msg`", "what it says"), _oddities())),
@@ -167,6 +186,11 @@ GENERATED: dict[str, tuple[str, Callable[[], str]]] = {
         ),
     ),
     "keys": ("operating.md", lambda: _table(("key", "default", "what it says"), _keys(Config))),
+    "questions": (
+        "auditing.md",
+        lambda: _table(("question", "what it answers", "parameters"), _questions()),
+    ),
+    "views": ("auditing.md", lambda: _table(("view", "rows", "columns"), _views())),
     "refusals": (
         "refusals.md",
         lambda: _table(("text", "`reason`", "charset", "source"), _refusals()),
@@ -325,7 +349,7 @@ def test_layout_names_every_module() -> None:
     layout = (ROOT / "docs" / "layout.md").read_text(encoding="utf-8")
     modules = [
         path.name
-        for room in ("analyzer", "hooks", "proxy", "replay")
+        for room in ("analyzer", "hooks", "proxy", "replay", "reports")
         for path in (ROOT / "pop3proxy" / room).glob("*.py")
         if not path.name.startswith("__")
     ]

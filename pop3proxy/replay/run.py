@@ -15,7 +15,7 @@ from .captures import CaptureFile, Frame
 from .flows import Flows
 from .packets import Decoder
 from .sessions import PacketClock, Sessions
-from .writing import EventFile
+from .writing import EventWriter
 
 POP3: Final = 110
 """The port of POP3 (RFC 1939 section 3)."""
@@ -33,7 +33,7 @@ class Replay:
         self,
         capture: CaptureFile,
         ports: Iterable[int],
-        file: EventFile | None,
+        file: EventWriter | None,
         hooks: Sequence[Hook],
         auth_resp_code: bool = False,
         refusals: Refusals = DEFAULT_REFUSALS,

@@ -20,7 +20,7 @@ from ..hooks.api import Deny, EndSession, Pass, Verdict
 from ..hooks.dispatcher import Dispatcher
 from ..hooks.masking import shown
 from ..proxy.uids import uid_of
-from .writing import EventFile
+from .writing import EventWriter
 
 MAX_WAITING: Final = 256 * 1024
 """Octets of a client that may wait because too many replies are owed: live, it would not be read on."""
@@ -72,7 +72,7 @@ class Sessions:
         self,
         dispatcher: Dispatcher,
         clock: PacketClock,
-        file: EventFile | None,
+        file: EventWriter | None,
         auth_resp_code: bool,
         refusals: Refusals,
     ) -> None:

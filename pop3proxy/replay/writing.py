@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Protocol
 
 from ..analyzer.events import ALL, Data, DataRun, Event
 from ..analyzer.text import decode
@@ -22,6 +22,20 @@ _MODE: Final = 0o640
 
 class WriteError(Exception):
     """The events cannot be written: one line that says why."""
+
+
+class EventWriter(Protocol):
+    """What the events of a replay are written to; each of its methods raises WriteError."""
+
+    @property
+    def wants(self) -> frozenset[type[Event]]:
+        """The types of events that it takes."""
+
+    def write(self, events: Sequence[Event]) -> None:
+        """Write events."""
+
+    def close(self) -> None:
+        """Write what is due, and take no more."""
 
 
 class EventFile:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,9 +108,87 @@ def test_a_capture_that_is_cut_off_gives_what_it_has_and_a_warning(tmp_path: Pat
     assert b"pop3_login_success" in done.stdout
 
 
-def test_that_nobody_hears_the_events_is_said(tmp_path: Path) -> None:
+def test_without_an_option_the_session_is_printed(tmp_path: Path) -> None:
     done = run(capture(tmp_path), cwd=tmp_path)
-    assert b"warn nobody hears the events" in done.stderr
+    assert done.returncode == 0
+    lines = done.stdout.decode().splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d\.\d{3} \w{6} (C:|S:|  ) pop3_\w+", line) for line in lines)
+    assert next(line.split(maxsplit=2)[2] for line in lines if "PASS" in line) == (
+        "C: pop3_request       PASS (masked)"
+    )
+    assert "pop3_data" in done.stdout.decode()
+    assert "secret" not in done.stdout.decode()
+    assert "\x1b" not in done.stdout.decode()
+
+
+def test_what_is_printed_obeys_the_options(tmp_path: Path) -> None:
+    done = run(capture(tmp_path), "--no-data", "--show-secrets", cwd=tmp_path)
+    assert b"pop3_data" not in done.stdout
+    assert b"PASS secret" in done.stdout
+
+
+def test_a_terminal_gets_colours(tmp_path: Path) -> None:
+    name = capture(tmp_path)
+    leader, terminal = pty.openpty()
+    try:
+        for environment, colours in (({}, True), ({"NO_COLOR": "1"}, False)):
+            done = subprocess.run(
+                [sys.executable, "-m", "pop3proxy", "replay", name],
+                stdout=terminal,
+                stderr=subprocess.DEVNULL,
+                timeout=60,
+                check=False,
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+            )
+            assert done.returncode == 0
+            assert (b"\x1b[1;32m" in os.read(leader, 65536)) is colours
+    finally:
+        os.close(terminal)
+        os.close(leader)
+
+
+def test_what_cannot_be_printed_is_one_line(tmp_path: Path) -> None:
+    name = capture(tmp_path)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "pop3proxy", "replay", name],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+    assert done.returncode == 1
+    assert b"pop3proxy: cannot write to standard output: No space left on device\n" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_question_is_answered_about_the_capture(tmp_path: Path) -> None:
+    done = run(capture(tmp_path), "--ask", "successful-logins", cwd=tmp_path)
+    assert done.returncode == 0
+    title, heads, *rows = done.stdout.decode().splitlines()
+    assert title == "Successful logins"
+    (row,) = rows
+    cells = dict(zip(heads.split(), row.split(), strict=False))
+    assert (cells["account"], cells["logins"], cells["without_tls"]) == ("bob", "1", "1")
+
+
+def test_a_question_about_a_damaged_capture_is_answered_as_far_as_it_goes(tmp_path: Path) -> None:
+    content = pcap(frames(SEGMENTS)) + b"\xff" * 32
+    (tmp_path / "capture").write_bytes(content)
+    done = run("capture", "--ask", "successful-logins", cwd=tmp_path)
+    assert done.returncode == 1
+    assert b"bob" in done.stdout
+    assert b"is damaged at octet" in done.stderr
+
+
+def test_a_question_about_no_capture_is_one_line(tmp_path: Path) -> None:
+    done = run("nowhere.pcap", "--ask", "sources", cwd=tmp_path)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert b"nowhere.pcap: cannot be read" in line
 
 
 @pytest.mark.parametrize(
@@ -142,6 +221,8 @@ def test_what_fails_is_status_1_and_one_line(
         ("--no-such-option",),
         ("capture", "--port", "0"),
         ("capture", "--config", "nowhere.toml"),
+        ("capture", "--ask", "no-such-question"),
+        ("capture", "--ask", "sources", "--events", "file"),
     ],
 )
 def test_wrong_usage_is_status_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
