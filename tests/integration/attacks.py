@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import BoundedSemaphore
 
 import pytest
 
@@ -35,6 +36,9 @@ SETTING = Setting("plain login cram-md5 digest-md5 scram-sha-1 scram-sha-256 apo
 
 SIDE_BY_SIDE = 20
 CROWD = 8
+
+_STARTING = BoundedSemaphore(3)
+"""Proxies that start at a time: all at once, each takes longer than a start may take."""
 
 POLICY = "[policy]\nban_jitter = 0.0  # or the table would come out differently each time\n"
 
@@ -492,15 +496,19 @@ def staged(server: Dovecot, policy: bool) -> Iterator[Stage]:
         clock = SharedClock.made(folder / "clock", MORNING)
         configuration = folder / "proxy.toml"
         configuration.write_text(POLICY if policy else "")
-        proxy = start_proxy(
-            server.port,
-            folder / "events.jsonl",
-            folder / "log",
-            *("--config", str(configuration)),
-            program=("tests.integration.turned", str(folder / "clock")),
-        )
-        with stopped_at_the_end(proxy.process), ThreadPoolExecutor(CROWD) as crowd:
-            stage = Stage(server, proxy.port, clock, None if policy else crowd)
+        with ExitStack() as running:
+            with _STARTING:
+                proxy = start_proxy(
+                    server.port,
+                    folder / "events.jsonl",
+                    folder / "log",
+                    *("--config", str(configuration)),
+                    program=("tests.integration.turned", str(folder / "clock")),
+                )
+                running.enter_context(stopped_at_the_end(proxy.process))
+                port = proxy.port
+            crowd = running.enter_context(ThreadPoolExecutor(CROWD))
+            stage = Stage(server, port, clock, None if policy else crowd)
             yield stage
             stage.wait()
         proxy.assert_untroubled()
