@@ -73,9 +73,9 @@ def _under(head: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def _refusing(count: dict[str, Any]) -> str:
-    return (
-        f"{count['key']}  {count['rule']} refuses {count['refuses']} until {_time(count['until'])}"
-    )
+    but = f" but one each {count['trickle']:g} s" if count.get("trickle") else ""
+    refuses = f"{count['rule']} refuses {count['refuses']}{but}"
+    return f"{count['key']}  {refuses} until {_time(count['until'])}"
 
 
 def _named(count: dict[str, Any]) -> str:

@@ -108,7 +108,8 @@ def _refusals() -> Iterator[tuple[str, ...]]:
 def _rules() -> Iterator[tuple[str, ...]]:
     for rule in DEFAULT_RULES:
         limits = ", ".join(f"{limit.count} in {limit.seconds:g} s" for limit in rule.limits)
-        yield f"`{rule.name}`", f"{rule.counts} by {rule.by}", limits, f"`{rule.action}`"
+        action = f"`{rule.action}`" + (f", but one each {rule.trickle:g} s" if rule.trickle else "")
+        yield f"`{rule.name}`", f"{rule.counts} by {rule.by}", limits, action
 
 
 _FORMS = {

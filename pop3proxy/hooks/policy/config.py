@@ -132,6 +132,9 @@ class PolicyRule(Table):
     """Seconds of the first `delay`; it doubles with each further count."""
     delay_max: Seconds = 30
     """Seconds of the longest `delay`."""
+    trickle: SecondsOrNone = 0
+    """With `deny` and `drop`: beyond a limit one login is let through each so many seconds, of all clients
+    together that would be refused; `0`: none is."""
     reply: DenialReply = Deny().reply
     """What a denied login is told; without it what `policy.users.server` says of a wrong password."""
     ban: Kind = "address"
@@ -220,6 +223,10 @@ def _problem_of_sense(rule: PolicyRule) -> str | None:
         return f"a count by {rule.by} is of many clients; it can deny, and ban nobody"
     if rule.counts == "handshakes_failed" and rule.by == "ja4":
         return "handshakes_failed by ja4, which is known only of those that succeed; choose another"
+    if rule.trickle and not (rule.of_failure and rule.action in ("deny", "drop")):
+        return (
+            'trickle: is for rules on failed logins whose action is "deny" or "drop"; leave it out'
+        )
     if rule.of_guess and rule.by != "user":
         return 'likely_guessed is counted by user; write by = "user"'
     if rule.of_occurrence:
@@ -259,6 +266,9 @@ MINUTE: Final = 60
 HOUR: Final = 3600
 DAY: Final = 86400
 
+# Beyond an account's limit strangers share one try each 15 minutes: its owner, at a new address, may get it.
+_ONE_A_QUARTER: Final = {"action": "deny", "trickle": 15 * MINUTE}
+
 DEFAULT_RULES: Final = (
     _rule(
         "slow-down", "failures", "pair", [(3, 5 * MINUTE)], action="delay", delay=1, delay_max=10
@@ -270,7 +280,11 @@ DEFAULT_RULES: Final = (
     _rule("neighbours", "passwords", "network", [(100, HOUR), (300, DAY)], action="deny"),
     # One who has a /48 has 65,536 addresses, and by CRAM-MD5, say, shows no password in any.
     _rule("hidden-neighbours", "failures", "network", [(200, HOUR), (600, DAY)], action="deny"),
-    _rule("distributed", "addresses", "user", [(10, HOUR), (30, DAY)], action="deny"),
+    _rule("distributed", "addresses", "user", [(10, HOUR), (30, DAY)], **_ONE_A_QUARTER),
+    # More wrong passwords than a user tries where they have not logged in yet, and more failures than two
+    # devices make that try an outdated password each quarter of an hour at changing addresses.
+    _rule("guesses", "passwords", "user", [(20, HOUR), (60, DAY)], **_ONE_A_QUARTER),
+    _rule("hidden-guesses", "failures", "user", [(60, HOUR), (200, DAY)], **_ONE_A_QUARTER),
     _rule("common-password", "users", "password", [(10, HOUR), (30, DAY)], action="deny"),
     _rule("many-places", "success_networks", "user", [(10, DAY)], action="log"),
     _rule("likely-guessed", "likely_guessed", "user", [(5, DAY)], action="log"),

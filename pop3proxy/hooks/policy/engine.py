@@ -473,6 +473,8 @@ class Engine:
             self._end(flight)
             self.penalties.turned_away(decision, event, ban, self._denial)
             return
+        if any(asked.charged[number].charge.enforced for number in answer.trickled):
+            self.counts["trickled"] += 1
         if answer.over:
             self.penalties.would_refuse(decision, event, asked.charged, answer)
         flying = Flying(

@@ -12,7 +12,7 @@ from .engine import Engine
 from .penalties import MISCONFIGURED
 from .rules import Rule
 from .standings import reading
-from .store import SECRET, Ban, Window
+from .store import SECRET, Ban, Window, trickle_mark
 from .subjects import Subject, overlap
 
 MAX_SHOWN: Final = 1000
@@ -41,7 +41,8 @@ SAME: Final = "failures with the same password"
 class Standing(NamedTuple):
     """How one count of a rule stands; ``until`` is when all windows are below their limits, 0 if they are.
 
-    ``refuses`` is whether logins are refused because of it.
+    ``refuses`` is whether logins are refused because of it; but one each ``trickle`` seconds is not, the next
+    one at ``next_try``.
     """
 
     rule: str
@@ -54,6 +55,8 @@ class Standing(NamedTuple):
     until: float
     refuses: bool
     dry_run: bool = False
+    trickle: float = 0.0
+    next_try: float = 0.0
 
     def shown(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -70,6 +73,8 @@ class Standing(NamedTuple):
             "until": self.until,
             "refuses": _SCOPES[self.counted] if self.refuses else "",
             "dry_run": self.dry_run,
+            "trickle": self.trickle if self.refuses else 0.0,
+            "next_try": self.next_try if self.refuses else 0.0,
         }
 
 
@@ -207,7 +212,8 @@ class Explanations:
         spared = engine.store.in_grace(ban_key, now) or self._is_allowed(ban_key, now)
         refuses = until > 0 and _is_enforced(rule) and not spared
         found = (config.name, config.action, config.by, shown, config.counts, counts)
-        return Standing(*found, rule.windows, until, refuses, rule.dry)
+        next_try = max(now, engine.store.memory.marks.get(trickle_mark(key), 0.0))
+        return Standing(*found, rule.windows, until, refuses, rule.dry, rule.trickle, next_try)
 
     def _in_flight(self, subject: Subject) -> Iterator[dict[str, Any]]:
         """Yield how many logins wait for the mail server's answer, and are held for these."""
@@ -294,6 +300,8 @@ def _remedies(bans: list[Ban], refusing: list[Standing], subject: Subject) -> It
         yield f"at once: pop3proxy bans remove '{key}'"
     for each in refusing:
         key = shown_name(each.key)
+        if each.trickle:
+            yield f"{time_of(each.next_try)}: {each.rule} lets one login of {key} through"
         yield f"{time_of(each.until)}: {key} is below the limits of {each.rule}, if no more fail"
         if each.by != "password":
             yield f"at once: pop3proxy bans remove '{key}'"

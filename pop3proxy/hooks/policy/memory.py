@@ -23,6 +23,7 @@ from .store import (
     Window,
     exceeded,
     places_of,
+    trickle_mark,
 )
 
 _LOOKED_AT: Final = 8
@@ -184,6 +185,7 @@ class MemoryStore:
 
     def _by_charges(self, attempt: Attempt, welcome: bool, now: float) -> Answer:
         over: list[Over] = []
+        trickled: list[int] = []
         held = refused = -1
         at_most = Tally(())
         for number, charge in enumerate(attempt.charges):
@@ -192,20 +194,25 @@ class MemoryStore:
             if counter is None and len(flights) < charge.least:
                 continue
             settled, possible = self._with(charge, counter, flights.values(), attempt, now)
-            counts = charge.enforced and not (charge.waived and welcome)
-            if exceeded(charge, settled):
+            spared = charge.waived and welcome
+            counts = charge.enforced and not spared
+            if not exceeded(charge, settled):
+                if counts and held < 0 and exceeded(charge, possible):
+                    held, at_most = number, possible
+            elif charge.trickle and not spared and not self._marked(trickle_mark(charge.key), now):
+                trickled.append(number)
+            else:
                 over.append(Over(number, settled))
                 refused = number if counts else refused
-            elif counts and held < 0 and exceeded(charge, possible):
-                held, at_most = number, possible
         if refused >= 0:
             return Answer(Fate.REFUSED, tuple(over), welcome)
         if held >= 0:
             place = attempt.charges[held].place
             again = self._next_overdue(place, attempt.wait, now)
             return Answer(Fate.HELD, tuple(over), welcome, 0, place, held, at_most, again)
-        self.take_off(attempt, _FLIES)
-        return Answer(Fate.FLIES, tuple(over), True) if welcome else _flies(over)
+        answer = _flies(over, trickled, welcome)
+        self.take_off(attempt, answer)
+        return answer
 
     def _welcomed(self, attempt: Attempt, now: float) -> int:
         """Return the number of the first budget whose clients are welcome, -1 if none is."""
@@ -294,6 +301,9 @@ class MemoryStore:
                 flights[place] = {flight.id: flight}
             else:
                 there[flight.id] = flight
+        for number in answer.trickled:
+            charge = attempt.charges[number]
+            self._mark(trickle_mark(charge.key), flight.at + charge.trickle)
 
     def _lands(self, flight: Flight) -> None:
         flights, number = self.flights, flight.id
@@ -509,8 +519,10 @@ def _unheard(places: Iterable[str]) -> None:
     """Take a notice that nobody waits for."""
 
 
-def _flies(over: Sequence[Over]) -> Answer:
-    return Answer(Fate.FLIES, tuple(over)) if over else _FLIES
+def _flies(over: Sequence[Over], trickled: Sequence[int], welcome: bool) -> Answer:
+    if not (over or trickled or welcome):
+        return _FLIES
+    return Answer(Fate.FLIES, tuple(over), welcome, trickled=tuple(trickled))
 
 
 def _in_force(ban: Ban, now: float) -> bool:

@@ -70,7 +70,7 @@ class Rule:
 
     __slots__ = (
         *("by", "conditional", "config", "dry", "enforced", "key_prefix", "least"),
-        *("prefix", "reasons", "windows", "_member", "_waived"),
+        *("prefix", "reasons", "trickle", "windows", "_member", "_waived"),
     )
 
     def __init__(self, config: PolicyRule, policy: Policy) -> None:
@@ -79,6 +79,7 @@ class Rule:
         self.dry = policy.dry_run or config.dry_run
         # What is about a success refuses no attempt.
         about_success = config.of_success or config.of_guess
+        self.trickle = config.trickle
         self.enforced = config.action in ("deny", "drop", "ban") and not about_success
         self.reasons = frozenset(map(Reason, config.reasons or policy.reasons))
         # Counts of a rule that was changed otherwise than in its limits are not taken for its own.
@@ -112,7 +113,10 @@ class Rule:
         place = key if self.conditional else places[self.by]
         enforced = self.enforced and not self.dry
         # Made so in half the time, and each login makes many.
-        what = (key, self.windows, seen, enforced, self._waived, place, self._member, self.least)
+        what = (
+            *(key, self.windows, seen, enforced, self._waived, place, self._member, self.least),
+            self.trickle,
+        )
         return Charged(self, Charge._make(what), value)
 
     def _applies(self, who: Who, c: Connection) -> bool:

@@ -40,7 +40,8 @@ class Charge(NamedTuple):
     windows, and no more are kept; without it each charge counts. An ``enforced`` charge that would exceed a
     limit refuses the attempt, unless it is ``waived`` for welcome clients. ``place`` is where the attempts
     are in flight that may fail and be counted, too; ``kind`` is which of their members would be (see
-    ``Flight``), -1 of a count without members. ``least`` is the lowest limit of the windows.
+    ``Flight``), -1 of a count without members. ``least`` is the lowest limit of the windows. If ``trickle``
+    is not 0, an attempt beyond the limit is let through all the same, unless one was in so many seconds.
     """
 
     key: str
@@ -51,6 +52,7 @@ class Charge(NamedTuple):
     place: str = ""
     kind: int = -1
     least: int = 0
+    trickle: float = 0.0
 
 
 class Budget(NamedTuple):
@@ -85,6 +87,12 @@ class Tally(NamedTuple):
     """A count in each window of its charge."""
 
     counts: tuple[int, ...]
+
+
+def trickle_mark(key: str) -> str:
+    """Return the mark that is set while a count lets no further attempt through beyond its limit."""
+    # It begins as the count's key does, which says whether it comes from passwords.
+    return f"{key}|trickle"
 
 
 def exceeded(charge: Charge, tally: Tally) -> bool:
@@ -157,7 +165,8 @@ class Over(NamedTuple):
 class Answer(NamedTuple):
     """What a store says to an Attempt.
 
-    ``over`` are the charges that would exceed a limit by what has failed, whether they are enforced or not.
+    ``over`` are the charges that would exceed a limit by what has failed, whether they are enforced or not;
+    ``trickled`` are the numbers of those that let the attempt through all the same.
     ``repeats`` is the count of ``repeat``. Of a held attempt, ``place`` is where something must settle first,
     ``held_by`` the number of the charge that asks for it (-1 if it is ``tries``), ``possible`` how that would
     stand if all failed, and ``again`` the time at which to ask about it again if no notice comes before.
@@ -173,6 +182,7 @@ class Answer(NamedTuple):
     possible: Tally = Tally(())
     again: float = 0.0
     budget: int = -1
+    trickled: tuple[int, ...] = ()
 
 
 def places_of(attempt: Attempt, answer: Answer) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The engine over a store in memory, with a time that is turned by hand."""
 
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import count, cycle, pairwise, repeat
 from typing import Any
 
 import pytest
@@ -597,7 +598,8 @@ def test_one_guess_from_each_of_many_addresses_is_found_and_the_owner_stays_welc
     world = World()
     assert world.log_in("bob", "right", "203.0.113.7") is PASS
     verdicts = [world.guess("bob", f"guess{n}", f"10.{n}.0.1") for n in range(100)]
-    assert verdicts == [PASS] * 10 + [Deny()] * 90
+    # Ten, and the one that is let through in a quarter of an hour.
+    assert verdicts == [PASS] * 11 + [Deny()] * 89
     assert world.log_in("bob", "right", "203.0.113.7") is PASS
 
 
@@ -1008,3 +1010,112 @@ def test_an_announced_failure_holds_nobody_up_and_counts_once() -> None:
     world._verdict(world.engine.failure(failure))
     assert isinstance(world.attempt(world.client(), "eve", "1"), Held)
     assert not world.events
+
+
+# --- guesses at one account, from anywhere ---------------------------------------------------------------
+
+
+def guesses_seen(world: World, each: float, hosts: Iterator[str], tries: int, mech: str) -> int:
+    """Guess at bob from one address after another; return how many the server saw."""
+    seen = 0
+    for number in range(tries):
+        password = "" if mech == "CRAM-MD5" else f"guess{number}"
+        seen += not isinstance(world.guess("bob", password, next(hosts), mech=mech), Deny)
+        world.turn(each)
+    return seen
+
+
+def changing(times: int) -> Iterator[str]:
+    """Thirty addresses of networks of their own, each so many times in a row, again and again."""
+    while True:
+        for number in range(30):
+            yield from [f"10.{number}.0.1"] * times
+
+
+def ever_new() -> Iterator[str]:
+    for number in count():
+        yield f"10.{number // 250 % 250}.{number % 250}.{number // 62500}"
+
+
+def test_thirty_changing_addresses_get_a_stated_number_of_guesses() -> None:
+    world = World()
+    # An hour's limit, and then one each fifteen minutes.
+    assert guesses_seen(world, 60.0, changing(15), 600, "PLAIN") == 91
+    assert {event.rule for event in world.events if event.action == "deny"} <= {
+        *("guesses", "distributed"),
+    }
+
+
+@pytest.mark.parametrize("mech", ["PLAIN", "CRAM-MD5"])
+@pytest.mark.parametrize("each", [30.0, 240.0, 900.0])
+def test_no_number_of_addresses_gets_more_than_a_day_has_quarters_of_hours(
+    mech: str, each: float
+) -> None:
+    world, hosts = World(), ever_new()
+    day = int(86400 / each)
+    first = guesses_seen(world, each, hosts, day, mech)
+    assert first <= 30 + 97
+    assert guesses_seen(world, each, hosts, day, mech) <= 97
+    # What remains for a patient attacker.
+    assert first >= 96 if each == 900.0 else first > 30
+
+
+def test_a_guess_each_forty_minutes_passes_every_limit() -> None:
+    world = World()
+    assert guesses_seen(world, 2400.0, repeat(HOST), 72, "PLAIN") == 72
+
+
+def test_what_shows_no_password_has_a_limit_from_few_addresses_too() -> None:
+    world = World()
+    # Eight addresses are not too many different ones, and each may fail forty times a day.
+    hosts = cycle(f"10.{number}.0.1" for number in range(8))
+    assert guesses_seen(world, 90.0, hosts, 960, "CRAM-MD5") == 276
+
+
+def test_beyond_the_limit_the_next_stranger_is_let_through_and_then_none_for_a_time() -> None:
+    world = World([rule("failures", "user", 2, "deny", trickle=900.0)])
+    world.guess("bob", "1")
+    world.guess("bob", "2", "192.0.2.2")
+    assert world.guess("bob", "3", "192.0.2.3") is PASS
+    assert world.engine.counts["trickled"] == 1
+    assert world.log_in("bob", "right", "192.0.2.4") == Deny()
+    world.turn(899.9)
+    assert world.log_in("bob", "right", "192.0.2.4") == Deny()
+    world.turn(0.1)
+    assert world.log_in("bob", "right", "192.0.2.4") is PASS
+    # The address is welcome now, and takes no try of strangers; and its success clears nothing for them.
+    assert world.log_in("bob", "right", "192.0.2.4") is PASS
+    assert world.guess("bob", "4", "192.0.2.5") == Deny()
+    world.turn(900.0)
+    assert world.guess("bob", "5", "192.0.2.5") is PASS
+    assert world.engine.counts["trickled"] == 3
+
+
+def test_of_many_at_once_beyond_the_limit_one_is_let_through() -> None:
+    world = World([rule("failures", "user", 2, "deny", trickle=900.0)])
+    clients = [world.client(f"192.0.2.{number}") for number in range(50)]
+    met = [world.attempt(c, "bob", f"guess{number}") for number, c in enumerate(clients)]
+    assert met[:2] == [PASS, PASS]
+    for number in range(2):
+        world.fail(clients[number], "bob", f"guess{number}")
+    later = [verdict.later for verdict in met[2:]]
+    assert (later[0], set(later[1:])) == (PASS, {Deny()})
+
+
+def test_a_welcome_client_uses_up_nothing_of_strangers() -> None:
+    world = World()
+    world.log_in("bob", "right")
+    for number in range(300):
+        world.guess("bob", f"typo{number}")
+        world.turn(300.0)
+    counted = {key.partition(".")[0].lstrip("~") for key in world.engine.store.memory.counters}
+    assert not counted & {"distributed", "guesses", "hidden-guesses"}
+    assert world.guess("bob", "guess", "203.0.113.1") is PASS
+
+
+def test_a_rule_on_trial_says_what_it_would_refuse_and_not_what_it_would_let_through() -> None:
+    world = World([rule("failures", "user", 1, "deny", trickle=900.0, dry_run=True)])
+    for number in range(4):
+        assert world.guess("bob", f"guess{number}") is PASS
+    assert world.actions() == ["deny", "deny"]
+    assert world.engine.counts["trickled"] == 0

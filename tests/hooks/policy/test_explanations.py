@@ -11,6 +11,7 @@ from pop3proxy.analyzer.events import LoginAttempt
 from pop3proxy.analyzer.events import Policy as PolicyEvent
 from pop3proxy.hooks.api import PASS, Deny
 from pop3proxy.hooks.policy import explanations
+from pop3proxy.hooks.policy.banrecords import time_of
 from pop3proxy.hooks.policy.byhand import ByHand
 from pop3proxy.hooks.policy.control import Control
 from pop3proxy.hooks.policy.decisions import MAX_EACH, MAX_KEYS, Decisions
@@ -148,6 +149,38 @@ def test_a_rule_on_trial_or_that_only_slows_down_refuses_nothing() -> None:
         world.guess("bob", "x")
         (count,) = Desk(world).why(HOST)["counts"]
         assert (count["refuses"], count["until"] > world.now) == ("", True)
+
+
+def test_of_a_rule_that_lets_one_through_it_is_said_when_the_next_is() -> None:
+    world = World([rule("failures", "user", 2, "deny", trickle=900.0)])
+    guessed(world, 2)
+    desk = Desk(world)
+
+    def next_try() -> float:
+        (count,) = desk.why("bob")["counts"]
+        assert count["trickle"] == 900.0
+        return float(count["next_try"])
+
+    assert next_try() == world.now
+    assert world.guess("bob", "a", "192.0.2.9") is PASS
+    taken = world.now
+    assert next_try() == taken + 900.0
+    world.turn(899.0)
+    assert next_try() == taken + 900.0
+    assert isinstance(world.guess("bob", "b", "192.0.2.9"), Deny)
+    world.turn(1.0)
+    why = desk.why("bob")
+    at = time_of(world.now)
+    assert f"{at}: r lets one login of user:bob through" in why["lets_in"]
+    assert "r refuses every login but one each 900 s until 20" in "\n".join(why_in_words(why))
+    assert world.guess("bob", "b", "192.0.2.9") is PASS
+
+
+def test_a_rule_that_refuses_nothing_lets_nothing_through() -> None:
+    world = World([rule("failures", "user", 2, "deny", trickle=900.0)])
+    guessed(world, 1)
+    (count,) = Desk(world).why("bob")["counts"]
+    assert (count["refuses"], count["trickle"], count["next_try"]) == ("", 0.0, 0.0)
 
 
 def test_what_is_welcome_is_named_and_that_it_is_not_refused() -> None:

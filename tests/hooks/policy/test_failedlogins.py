@@ -516,6 +516,11 @@ def test_an_empty_table_protects(tmp_path: Path) -> None:
         ('[[policy.rules]]\nname = "a"\ncounts = "users"\nby = "user"', "always 1"),
         ('[[policy.rules]]\nname = "a"\naction = "ban"\nban = "user"', "lock a user out"),
         ('[[policy.rules]]\nname = "a"\nreply = "+OK"', "begins with -ERR"),
+        ('[[policy.rules]]\nname = "a"\naction = "ban"\ntrickle = 9', 'whose action is "deny"'),
+        (
+            '[[policy.rules]]\nname = "a"\ncounts = "successes"\naction = "deny"\ntrickle = 9',
+            "trickle: is for rules on failed logins",
+        ),
         ('[[policy.rules]]\nname = "a"\nactoin = "ban"', "did you mean policy.rules.action"),
         ('[policy]\nallow = ["office"]', "is no network"),
         ("[policy]\nipv4_prefix = 20", "fewer bits"),
@@ -641,7 +646,8 @@ def test_rules_that_a_log_says_too_little_for_are_named(tmp_path: Path) -> None:
     result = judged(tmp_path, source)
     assert result.return_value == 1
     assert (
-        "brute-force, neighbours, common-password, misconfigured cannot be judged" in result.stderr
+        "brute-force, neighbours, guesses, common-password, misconfigured cannot be judged"
+        in result.stderr
     )
     result = judged(tmp_path, source, "--partial")
     assert result.return_value == 0

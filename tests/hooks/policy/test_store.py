@@ -217,6 +217,44 @@ def test_welcome_clients_are_not_refused_or_held_by_what_is_waived(store: Store)
     assert fate(store, plain("held")) is HELD
 
 
+def slow(charge: Charge) -> Charge:
+    """Let one attempt a hundred seconds through beyond the limit."""
+    return charge._replace(trickle=100.0)
+
+
+@pytest.mark.parametrize("different", [False, True], ids=["plain", "distinct"])
+def test_beyond_the_limit_one_attempt_a_time_is_let_through(store: Store, different: bool) -> None:
+    def charge(number: int) -> Charge:
+        return slow(distinct(str(number)) if different else plain())
+
+    for number in range(5):
+        fail(store, charge(number))
+    late = NOW + 30
+    first = ask(store, trying(plain("other"), charge(5)), late)
+    assert (first.fate, first.over, first.trickled) == (FLIES, (), (1,))
+    # It is in flight, and has not failed; then it has, and the time runs since it took off.
+    second = ask(store, trying(charge(6)), late)
+    assert (second.fate, second.trickled, second.over[0].number) == (REFUSED, (), 0)
+    fail(store, charge(5), late + 1)
+    assert fate(store, charge(6), now=late + 99.9) is REFUSED
+    assert ask(store, trying(charge(6)), late + 100).trickled == (0,)
+    assert fate(store, charge(7), now=late + 101) is REFUSED
+
+
+def test_what_is_refused_or_held_elsewhere_leaves_the_next_try(store: Store) -> None:
+    for _ in range(3):
+        fail(store, slow(plain()))
+        fail(store, plain("other"))
+        fate(store, plain("full"))
+    assert fate(store, slow(plain()), plain("other")) is REFUSED
+    held = ask(store, trying(slow(plain()), plain("full")))
+    assert (held.fate, held.held_by) == (HELD, 1)
+    settle(store, Settlement(marks=(("known", 100.0),)))
+    assert ask(store, trying(slow(plain()), welcome="known")).trickled == ()
+    assert ask(store, trying(slow(plain()))).trickled == (0,)
+    assert fate(store, slow(plain())) is REFUSED
+
+
 def test_home_is_a_mark_too(store: Store) -> None:
     assert not settle(store, Settlement(home="h")).home
     assert settle(store, Settlement(marks=(("h", 10.0),), home="h")).home

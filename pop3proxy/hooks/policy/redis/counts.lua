@@ -42,7 +42,10 @@ end
 
 local function charge()
     local c = {kept = key(), member = text(), enforced = text() == '1', waived = text() == '1'}
-    c.place, c.kind = number(), number()
+    c.place, c.kind, c.trickle = number(), number(), number()
+    if c.trickle > 0 then
+        c.paced = key()
+    end
     c.windows, c.longest, c.bound, c.least = {}, 0, 0, math.huge
     for i = 1, number() do
         local window = {seconds = number(), limit = number()}
@@ -243,7 +246,8 @@ local FLIES, REFUSED, HELD = 0, 1, 2
 
 -- Returns: fate, welcome, repeats, number of the charge that holds (-1: the same password before), number of the
 -- place (0 if none, below 0 that of a budget), milliseconds until to ask again; the number of the budget that counts
--- (-1: none); how many charges are over, and their numbers and counts; and the counts of the charge that holds, or of
+-- (-1: none); how many charges let it through beyond their limit; how many are over; the numbers of the first, and
+-- the numbers and counts of the second; and the counts of the charge that holds, or of
 -- the budget that holds or refuses, if all that is in flight failed.
 local function attempt()
     local wait, overdue_fail, flight = number(), text() == '1', text()
@@ -258,9 +262,13 @@ local function attempt()
         end
     end
 
-    local function answer(fate, repeats, by, place, again, over, counts)
+    local function answer(fate, repeats, by, place, again, over, counts, trickled)
+        trickled = trickled or {}
         local milliseconds = again == math.huge and 0 or math.max(0, math.ceil((again - now) * 1000))
-        local reply = {fate, welcome, repeats, by, place, milliseconds, budget, #over}
+        local reply = {fate, welcome, repeats, by, place, milliseconds, budget, #trickled, #over}
+        for _, c in ipairs(trickled) do
+            reply[#reply + 1] = c.number
+        end
         for _, one in ipairs(over) do
             reply[#reply + 1] = one.number
             for _, count in ipairs(one.counts) do
@@ -311,19 +319,25 @@ local function attempt()
         return answer(FLIES, 0, -1, 0, math.huge, {})
     end
 
-    local cards, over, holds, refused = {}, {}, nil, false
+    local cards, over, trickled, holds, refused = {}, {}, {}, nil, false
     for i, c in ipairs(charges()) do
+        c.number = i - 1
         local name = all[c.place]
         cards[name] = cards[name] or redis.call('ZCARD', name)
         if cards[name] >= c.least or redis.call('EXISTS', c.kept) > 0 then
             local overdue, waiting, again = in_flight(name, wait)
             local settled, possible = make(c).with(c, overdue_fail and overdue or {}, waiting)
-            local counts = c.enforced and not (c.waived and welcome > 0)
-            if exceeded(c, settled) then
+            local spared = c.waived and welcome > 0
+            local counts = c.enforced and not spared
+            if not exceeded(c, settled) then
+                if counts and not holds and exceeded(c, possible) then
+                    holds = {number = i - 1, place = c.place, counts = possible, again = again}
+                end
+            elseif c.paced and not spared and tonumber(redis.call('GET', c.paced) or '0') <= now then
+                trickled[#trickled + 1] = c
+            else
                 over[#over + 1] = {number = i - 1, counts = settled}
                 refused = refused or counts
-            elseif counts and not holds and exceeded(c, possible) then
-                holds = {number = i - 1, place = c.place, counts = possible, again = again}
             end
         end
     end
@@ -334,7 +348,10 @@ local function attempt()
         return answer(HELD, 0, holds.number, holds.place, holds.again, over, holds.counts)
     end
     take_off(flight, all)
-    return answer(FLIES, 0, -1, 0, math.huge, over)
+    for _, c in ipairs(trickled) do
+        mark(c.paced, c.trickle)
+    end
+    return answer(FLIES, 0, -1, 0, math.huge, over, nil, trickled)
 end
 
 -- Returns: home, and for each charge, and each that is only asked for, its counts.

@@ -38,6 +38,7 @@ from ..store import (
     Settlement,
     Tally,
     places_of,
+    trickle_mark,
 )
 from .clock import SharedClock
 from .former import FormerNames
@@ -450,8 +451,11 @@ class RedisStore:
             b"1" if charge.waived else b"0",
             _number(places.index(charge.place) + 1 if charge.place in places else 0),
             _number(charge.kind),
+            _number(charge.trickle),
             _number(len(charge.windows)),
         )
+        if charge.trickle:
+            keys.append(self._name(b"m:", trickle_mark(charge.key)))
         for window in charge.windows:
             args += (_number(window.seconds), _number(window.limit))
 
@@ -863,15 +867,18 @@ def _tallies(charges: Sequence[Charge], numbers: Iterator[int]) -> tuple[Tally, 
 
 def _attempted(attempt: Attempt, reply: list[int], now: float) -> Answer:
     """Read the answer about an attempt. Raises ValueError or IndexError if it makes no sense."""
-    fate, welcome, repeats, held_by, place, again, budget, over, *numbers = reply
-    rest = iter(numbers)
+    fate, welcome, repeats, held_by, place, again, budget, let_through, over, *numbers = reply
+    trickled, rest = tuple(numbers[:let_through]), iter(numbers[let_through:])
+    if len(trickled) < let_through:
+        raise ValueError("too few numbers")
     found = []
     for _ in range(over):
         number = next(rest, -1)
         if number < 0:
             raise ValueError("too few numbers")
         found.append(Over(number, _tally(attempt.charges[number], rest)))
-    answer = Answer(_FATES[fate], tuple(found), welcome > 0 or budget >= 0, repeats, budget=budget)
+    known = welcome > 0 or budget >= 0
+    answer = Answer(_FATES[fate], tuple(found), known, repeats, budget=budget, trickled=trickled)
     possible = Tally(tuple(rest)) if held_by < 0 else _tally(attempt.charges[held_by], rest)
     if answer.fate is not Fate.HELD:
         return answer._replace(possible=possible)
