@@ -107,7 +107,8 @@ def _decision(decided: dict[str, Any]) -> str:
             f"{decided['count']} of {decided['limit']} {decided['counted']}"
             f" in {decided['window']:g} s; session {decided['session']}"
         )
-    lasting = f" for {decided['seconds']:g} s" if decided["seconds"] else ""
+    word = "each" if decided["action"] == "log" else "for"
+    lasting = f" {word} {decided['seconds']:g} s" if decided["seconds"] else ""
     action = f"{decided['action']}{lasting}{' (dry run)' if decided['dry_run'] else ''}"
     return f"{_time(decided['at'])} {action} by {decided['rule']}: {decided['key']} {evidence}"
 

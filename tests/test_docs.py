@@ -109,7 +109,8 @@ def _rules() -> Iterator[tuple[str, ...]]:
     for rule in DEFAULT_RULES:
         limits = ", ".join(f"{limit.count} in {limit.seconds:g} s" for limit in rule.limits)
         action = f"`{rule.action}`" + (f", but one each {rule.trickle:g} s" if rule.trickle else "")
-        yield f"`{rule.name}`", f"{rule.counts} by {rule.by}", limits, action
+        regular = "regular " if rule.regular is not None else ""
+        yield f"`{rule.name}`", f"{regular}{rule.counts} by {rule.by}", limits, action
 
 
 _FORMS = {

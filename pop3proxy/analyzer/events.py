@@ -475,7 +475,7 @@ class Policy(Event):
     ``action`` is ``log``, ``delay``, ``deny``, ``drop``, ``ban``, ``busy`` (held for too long, or
     refused because too many are held) or ``banned`` (a ban was in force). ``key`` is who it is about, such as
     ``address:192.0.2.1``; ``count`` of ``counted`` reached ``limit`` in ``window`` seconds. ``seconds`` is
-    how long the delay or ban lasts, or 0.
+    how long the delay or ban lasts, of regular failures that are logged their median interval, or 0.
 
     What an operator commanded has the rule ``manual``, no session (``uid`` is empty), and besides ``by``
     (such as ``uid:0``) and ``reason``. Its ``action`` is ``ban``, ``remove``, ``allow`` or ``disallow``, and

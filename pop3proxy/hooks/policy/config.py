@@ -69,6 +69,10 @@ MIN_KEY: Final = 16
 """Letters of a `fingerprint_key` at the least: who can guess the key can guess passwords by it."""
 
 
+LEAST_REGULAR: Final = 5
+"""Failures, at the least, of which a rule can ask whether they are regular."""
+
+
 class PolicyLimit(Table):
     """So many in so long a time."""
 
@@ -76,6 +80,15 @@ class PolicyLimit(Table):
     """How many are let through; with distinct things, how many different ones."""
     seconds: Annotated[float, Strict(), Field(ge=1, allow_inf_nan=False)] = 3600
     """The time that is looked back on."""
+
+
+class PolicyRegular(Table):
+    """How regular failures have to be, for a rule to say so."""
+
+    interval: Annotated[float, Strict(), Field(ge=120, allow_inf_nan=False)] = 600
+    """The median interval between failures has at least so many seconds; those within a minute are one."""
+    spread: Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)] = 0.3
+    """Half of the intervals differ from the median by at most this part of it; `0`: by nothing."""
 
 
 class PolicyRule(Table):
@@ -125,6 +138,8 @@ class PolicyRule(Table):
     """Only clients of autonomous systems of these numbers by `geo_files`."""
     reasons: tuple[ReasonName, ...] | None = None
     """The reasons of failures that count; without it those of the whole policy."""
+    regular: PolicyRegular | None = None
+    """Only failures that come at regular intervals; for the action `log`."""
     action: Literal["log", "delay", "deny", "drop", "ban"] = "log"
     """`log`: only the event; `delay`: the reply to a failed login waits; `deny`: logins are refused without
     asking the server; `drop`: the session ends; `ban`: refused, and banned once so many have failed."""
@@ -223,6 +238,8 @@ def _problem_of_sense(rule: PolicyRule) -> str | None:
         return f"a count by {rule.by} is of many clients; it can deny, and ban nobody"
     if rule.counts == "handshakes_failed" and rule.by == "ja4":
         return "handshakes_failed by ja4, which is known only of those that succeed; choose another"
+    if rule.regular is not None:
+        return _problem_of_regular(rule)
     if rule.trickle and not (rule.of_failure and rule.action in ("deny", "drop")):
         return (
             'trickle: is for rules on failed logins whose action is "deny" or "drop"; leave it out'
@@ -236,6 +253,16 @@ def _problem_of_sense(rule: PolicyRule) -> str | None:
         return "a count by password can ban an address or network, no user"
     if rule.action == "ban" and rule.ban == "user" and rule.by in ("address", "network", "pair"):
         return 'one address must not lock a user out; ban "pair", or count by user'
+    return None
+
+
+def _problem_of_regular(rule: PolicyRule) -> str | None:
+    if rule.counts != "failures" or rule.action != "log":
+        return 'regular: is for rules that count "failures" and whose action is "log"; leave it out'
+    if min(limit.count for limit in rule.limits) < LEAST_REGULAR:
+        return (
+            f"limits: a count below {LEAST_REGULAR} says nothing of regularity; write a higher one"
+        )
     return None
 
 
@@ -286,6 +313,9 @@ DEFAULT_RULES: Final = (
     _rule("guesses", "passwords", "user", [(20, HOUR), (60, DAY)], **_ONE_A_QUARTER),
     _rule("hidden-guesses", "failures", "user", [(60, HOUR), (200, DAY)], **_ONE_A_QUARTER),
     _rule("common-password", "users", "password", [(10, HOUR), (30, DAY)], action="deny"),
+    # What passes every limit above, and is no human: too slow for them, and too regular.
+    _rule("slow-address", "failures", "address", [(20, 7 * DAY)], regular=PolicyRegular()),
+    _rule("slow-account", "failures", "user", [(20, 7 * DAY)], regular=PolicyRegular()),
     _rule("many-places", "success_networks", "user", [(10, DAY)], action="log"),
     _rule("likely-guessed", "likely_guessed", "user", [(5, DAY)], action="log"),
 )

@@ -6,7 +6,7 @@ follows.
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -31,7 +31,7 @@ from .banrecords import LATEST
 from .config import Policy
 from .geo import NOWHERE, Geo
 from .penalties import Decision, Penalties
-from .rules import Charged, Rules, Who, charged, counted
+from .rules import Charged, Rules, Who, at_minute, charged, counted
 from .store import (
     SECRET,
     Answer,
@@ -510,7 +510,7 @@ class Engine:
         """Return what counts of a failure: of a password that is known to be wrong nothing."""
         if flying is not None and (flying.repeated or flying.budget is not None):
             return []
-        found = counted(self.rules.failing, who, _NO_PLACES, event.c)
+        found = self._failing(event, who)
         # What another reading of the same name is counted for is no second failure.
         at = None if flying is None else set(flying.flight.places)
         return [
@@ -518,6 +518,11 @@ class Engine:
             for each in found
             if event.reason in each.rule.reasons and (at is None or _is_at(each, at))
         ]
+
+    def _failing(self, event: Event, who: Who) -> Sequence[Charged]:
+        """Return what rules count of a failure."""
+        found = counted(self.rules.failing, who, _NO_PLACES, event.c)
+        return at_minute(found, event.ts) if self.rules.any_regular else found
 
     def _paced(self, flying: Flying, now: float) -> tuple[tuple[str, float], ...]:
         """Return the mark while which the same wrong password waits."""
@@ -548,7 +553,7 @@ class Engine:
         at = set(flying.flight.places)
         found = [
             each
-            for each in counted(self.rules.failing, who, _NO_PLACES, event.c)
+            for each in self._failing(event, who)
             if not self._reasons.isdisjoint(each.rule.reasons) and _is_at(each, at)
         ]
         if flying.repeated or flying.budget is not None:
@@ -685,7 +690,7 @@ def _welcome(who: Who) -> str:
 
 def _is_new_in(each: Charged) -> bool:
     """Return whether a charge counts of a part of another failure, too: it is of a member or a password."""
-    return bool(each.charge.member) or each.rule.config.by == "password"
+    return bool(each.charge.member and not each.charge.timed) or each.rule.config.by == "password"
 
 
 def _home(who: Who) -> str:

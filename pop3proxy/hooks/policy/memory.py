@@ -372,7 +372,10 @@ class MemoryStore:
         counter = self.counters.get(charge.key)
         if counter is None:
             return Tally((0,) * len(charge.windows))
-        return Tally(counter.counts(charge.windows, now))
+        counts = counter.counts(charge.windows, now)
+        if charge.timed and isinstance(counter, DistinctCount):
+            return Tally(counts, tuple([now - seen for seen in counter.members.values()]))
+        return Tally(counts)
 
     def _add(self, charge: Charge, at: float) -> None:
         counter = self.counters.get(charge.key)

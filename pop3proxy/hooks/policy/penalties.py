@@ -11,7 +11,8 @@ from ...analyzer.events import Policy as PolicyEvent
 from ..api import PASS, Delay, Deny, Drop, Verdict
 from ..masking import shown_name
 from .banrecords import time_of
-from .config import Policy
+from .config import Policy, PolicyRegular
+from .rhythm import Rhythm, rhythm_of
 from .rules import Charged, Who
 from .sessions import OpenSessions
 from .store import Answer, Ban, Budget, Charge, Fate, Store, Tally, Window
@@ -187,12 +188,18 @@ class Penalties:
                 decision.verdict = Drop() if rule.action == "drop" else Deny(rule.reply)
 
     def logged(self, decision: Decision, event: Event, each: Charged, tally: Tally) -> None:
-        """Say, once a window, that so many have failed."""
+        """Say, once a window, that so many have failed, if that was as regular as the rule asks for."""
         reached = _reached(each.charge, tally)
-        if reached is not None and not self._was_said(
-            each.charge.key, event.ts, reached[1].seconds
-        ):
-            self._say(decision, event, each, tally, "log")
+        if reached is None:
+            return
+        interval, window = 0.0, reached[1]
+        if (regular := each.rule.config.regular) is not None:
+            rhythm = rhythm_of(age for age in tally.ages if age < window.seconds)
+            if rhythm is None or not _is_met(regular, rhythm):
+                return
+            interval = rhythm.interval
+        if not self._was_said(each.charge.key, event.ts, window.seconds):
+            self._say(decision, event, each, tally, "log", seconds=interval)
 
     def _was_said(self, key: str, now: float, seconds: float) -> bool:
         """Return whether this was said less than ``seconds`` ago; from now on it was."""
@@ -297,6 +304,10 @@ def _reached(charge: Charge, tally: Tally) -> tuple[int, Window] | None:
         if count >= window.limit:
             return count, window
     return None
+
+
+def _is_met(regular: PolicyRegular, rhythm: Rhythm) -> bool:
+    return rhythm.interval >= regular.interval and rhythm.spread <= regular.spread
 
 
 def _slow(decision: Decision, seconds: float) -> None:

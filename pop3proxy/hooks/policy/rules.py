@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from ...analyzer.events import Connection, Reason
 from .config import Policy, PolicyRule
+from .rhythm import minute_of
 from .store import SECRET, Charge, Window
 
 _MEMBERS: Final = {
@@ -84,6 +85,7 @@ class Rule:
         self.reasons = frozenset(map(Reason, config.reasons or policy.reasons))
         # Counts of a rule that was changed otherwise than in its limits are not taken for its own.
         shape = f"{config.counts} {config.by} {[limit.seconds for limit in config.limits]}"
+        shape += " regular" if config.regular is not None else ""
         mark = SECRET if config.secret else ""
         self.prefix = f"{mark}{config.name}.{hashlib.sha256(shape.encode()).hexdigest()[:6]}|"
         # Worked out once, since each login asks every rule.
@@ -115,7 +117,7 @@ class Rule:
         # Made so in half the time, and each login makes many.
         what = (
             *(key, self.windows, seen, enforced, self._waived, place, self._member, self.least),
-            self.trickle,
+            *(self.trickle, False),
         )
         return Charged(self, Charge._make(what), value)
 
@@ -142,12 +144,14 @@ class Rules:
 
     ``failing`` count failures, and ``succeeding`` successes; ``judging`` are those of the first that can
     refuse an attempt, or would if they were not on trial; they are ``plain`` if none has conditions.
+    ``any_regular`` is whether one of the first asks how regular failures are.
     """
 
     def __init__(self, policy: Policy) -> None:
         self.all = tuple(Rule(rule, policy) for rule in policy.rules_in_force)
         self.failing = tuple(rule for rule in self.all if rule.config.of_failure)
         self.succeeding = tuple(rule for rule in self.all if rule.config.of_success)
+        self.any_regular = any(rule.config.regular is not None for rule in self.failing)
         self.judging = tuple(rule for rule in self.failing if rule.enforced)
         self._by_pair = tuple(rule for rule in self.failing if rule.config.by == "pair")
         self.plain = not any(rule.conditional for rule in self.judging)
@@ -189,6 +193,17 @@ class Rules:
 def counted(rules: Iterable[Rule], who: Who, places: Places, c: Connection) -> tuple[Charged, ...]:
     """Return what rules count of a login that was judged."""
     return tuple([each for rule in rules if (each := rule.charge(who, places, c)) is not None])
+
+
+def at_minute(found: Iterable[Charged], at: float) -> list[Charged]:
+    """Charge the minute of a failure, where a rule asks how regular failures are."""
+    member = minute_of(at)
+    return [
+        each
+        if each.rule.config.regular is None
+        else each._replace(charge=each.charge._replace(member=member, timed=True))
+        for each in found
+    ]
 
 
 def charged(

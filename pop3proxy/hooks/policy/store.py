@@ -41,7 +41,8 @@ class Charge(NamedTuple):
     limit refuses the attempt, unless it is ``waived`` for welcome clients. ``place`` is where the attempts
     are in flight that may fail and be counted, too; ``kind`` is which of their members would be (see
     ``Flight``), -1 of a count without members. ``least`` is the lowest limit of the windows. If ``trickle``
-    is not 0, an attempt beyond the limit is let through all the same, unless one was in so many seconds.
+    is not 0, an attempt beyond the limit is let through all the same, unless one was in so many seconds. Of a
+    ``timed`` charge, which has members, the tally says when each was last seen.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Charge(NamedTuple):
     kind: int = -1
     least: int = 0
     trickle: float = 0.0
+    timed: bool = False
 
 
 class Budget(NamedTuple):
@@ -84,9 +86,10 @@ class Flight(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """A count in each window of its charge."""
+    """A count in each window of its charge; ``ages``, of a timed one, how long ago members were seen."""
 
     counts: tuple[int, ...]
+    ages: tuple[float, ...] = ()
 
 
 def trickle_mark(key: str) -> str:

@@ -516,6 +516,22 @@ def test_an_empty_table_protects(tmp_path: Path) -> None:
         ('[[policy.rules]]\nname = "a"\ncounts = "users"\nby = "user"', "always 1"),
         ('[[policy.rules]]\nname = "a"\naction = "ban"\nban = "user"', "lock a user out"),
         ('[[policy.rules]]\nname = "a"\nreply = "+OK"', "begins with -ERR"),
+        (
+            '[[policy.rules]]\nname = "a"\naction = "deny"\nregular = {}',
+            'regular: is for rules that count "failures"',
+        ),
+        (
+            '[[policy.rules]]\nname = "a"\ncounts = "users"\nregular = {}',
+            'regular: is for rules that count "failures"',
+        ),
+        (
+            '[[policy.rules]]\nname = "a"\nlimits = [{ count = 4 }]\nregular = {}',
+            "a count below 5 says nothing of regularity",
+        ),
+        (
+            '[[policy.rules]]\nname = "a"\nregular = { interval = 60 }',
+            "policy.rules[0].regular.interval: ",
+        ),
         ('[[policy.rules]]\nname = "a"\naction = "ban"\ntrickle = 9', 'whose action is "deny"'),
         (
             '[[policy.rules]]\nname = "a"\ncounts = "successes"\naction = "deny"\ntrickle = 9',

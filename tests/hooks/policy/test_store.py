@@ -181,6 +181,24 @@ def test_a_count_of_which_all_is_undone_is_none(store: Store) -> None:
     assert fail(store, plain()) == (1, 1)
 
 
+def test_a_timed_count_says_when_each_member_was_last_seen(store: Store) -> None:
+    def timed(member: str) -> Charge:
+        return distinct(member)._replace(timed=True)
+
+    for now, member in ((0, "a"), (30, "b"), (40, "a")):
+        settle(store, Settlement(charges=(timed(member),)), NOW + now)
+    settlement = Settlement(charges=(plain(), timed("c")), asked=(plain(), timed("c")))
+    found = settle(store, settlement, NOW + 95).tallies
+    assert [each.counts for each in found] == [(1, 1), (2, 3), (1, 1), (2, 3)]
+    assert [sorted(each.ages) for each in found[::2]] == [[], []]
+    assert [sorted(each.ages) for each in found[1::2]] == [pytest.approx([0, 55, 65])] * 2
+    for number in range(20):
+        settle(store, Settlement(charges=(timed(str(number)),)), NOW + 200 + number)
+    (last,) = settle(store, Settlement(asked=(timed("c"),)), NOW + 300).tallies
+    # No more of them than the highest limit asks for.
+    assert sorted(last.ages) == pytest.approx([81, 82, 83, 84, 85, 86])
+
+
 def test_no_more_members_are_kept_than_the_highest_limit_asks_for(store: Store) -> None:
     for number in range(50):
         counts = fail(store, distinct(str(number)))

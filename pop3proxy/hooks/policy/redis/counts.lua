@@ -42,7 +42,7 @@ end
 
 local function charge()
     local c = {kept = key(), member = text(), enforced = text() == '1', waived = text() == '1'}
-    c.place, c.kind, c.trickle = number(), number(), number()
+    c.place, c.kind, c.trickle, c.timed = number(), number(), number(), text() == '1'
     if c.trickle > 0 then
         c.paced = key()
     end
@@ -153,6 +153,16 @@ function distinct.with(c, overdue, waiting)
         see(flight[c.kind + 1])
     end
     return settled, counts
+end
+
+-- Milliseconds since each member was last seen.
+function distinct.ages(c)
+    local ages = {}
+    local found = redis.call('ZRANGE', c.kept, 0, -1, 'WITHSCORES')
+    for i = 2, #found, 2 do
+        ages[#ages + 1] = math.floor((now - tonumber(found[i])) * 1000)
+    end
+    return ages
 end
 
 -- Of more members than any limit asks for, those not seen for longest go.
@@ -354,7 +364,8 @@ local function attempt()
     return answer(FLIES, 0, -1, 0, math.huge, over, nil, trickled)
 end
 
--- Returns: home, and for each charge, and each that is only asked for, its counts.
+-- Returns: home, and for each charge, and each that is only asked for, its counts; and, of a timed one, how many
+-- members it has, and their ages.
 local function settle()
     local flight = text()
     for _, name in ipairs(places()) do
@@ -385,6 +396,13 @@ local function settle()
         for _, c in ipairs(some) do
             for _, count in ipairs(make(c).counts(c)) do
                 reply[#reply + 1] = count
+            end
+            if c.timed then
+                local ages = distinct.ages(c)
+                reply[#reply + 1] = #ages
+                for _, age in ipairs(ages) do
+                    reply[#reply + 1] = age
+                end
             end
         end
     end

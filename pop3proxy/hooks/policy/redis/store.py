@@ -452,6 +452,7 @@ class RedisStore:
             _number(places.index(charge.place) + 1 if charge.place in places else 0),
             _number(charge.kind),
             _number(charge.trickle),
+            b"1" if charge.timed else b"0",
             _number(len(charge.windows)),
         )
         if charge.trickle:
@@ -858,7 +859,13 @@ def _tally(charge: Charge, numbers: Iterator[int]) -> Tally:
     found = tuple(islice(numbers, len(charge.windows)))
     if len(found) < len(charge.windows):
         raise ValueError("too few numbers")
-    return Tally(found)
+    if not charge.timed:
+        return Tally(found)
+    seen = next(numbers, -1)
+    ages = tuple([milliseconds / 1000 for milliseconds in islice(numbers, max(0, seen))])
+    if len(ages) != seen:
+        raise ValueError("too few numbers")
+    return Tally(found, ages)
 
 
 def _tallies(charges: Sequence[Charge], numbers: Iterator[int]) -> tuple[Tally, ...]:
