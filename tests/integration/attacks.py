@@ -7,6 +7,7 @@ Each scenario is a function of a Stage. What is counted: the wrong passwords of 
 happened to logins with right ones. What the policy decides is pop3proxy's; nothing is judged here.
 """
 
+import json
 import re
 import sys
 import tempfile
@@ -60,6 +61,8 @@ class Outcome:
     tried: int
     seen: int
     honest: dict[str, Logins]
+    said: set[str]
+    """The rules that decided or logged something."""
 
     @property
     def refused(self) -> dict[str, Logins]:
@@ -83,6 +86,7 @@ class Stage:
     tried: int = 0
     honest: dict[str, Logins] = field(default_factory=dict)
     users: set[str] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)
     _guesses: list[Future[bool]] = field(default_factory=list)
 
     def account(self) -> Account:
@@ -543,6 +547,8 @@ def staged(server: Dovecot, policy: bool) -> Iterator[Stage]:
             yield stage
             stage.wait()
         proxy.assert_untroubled()
+        records = map(json.loads, (folder / "events.jsonl").read_text("utf-8").splitlines())
+        stage.said |= {each["rule"] for each in records if each["event"] == "pop3_policy"}
         clock.close()
 
 
@@ -550,7 +556,7 @@ def outcome(server: Dovecot, play: Play, policy: bool) -> Outcome:
     """Play a scenario."""
     with staged(server, policy) as stage:
         play(stage)
-    return Outcome(stage.tried, _failures(server, stage.users), stage.honest)
+    return Outcome(stage.tried, _failures(server, stage.users), stage.honest, stage.said)
 
 
 def outcomes(server: Dovecot, scenarios: Sequence[Scenario]) -> Iterator[tuple[Outcome, Outcome]]:

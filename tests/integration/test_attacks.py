@@ -47,3 +47,13 @@ def test_nobody_is_refused_where_somebody_logged_in_before(outcomes: Outcomes) -
     for name in {*outcomes} - {"lock_out_inside"}:
         refused = outcomes[name][1].refused
         assert not {"the owner", "others"} & {*refused}, name
+
+
+def test_what_is_slow_and_regular_is_said_of_guessers_and_of_no_stale_phone(
+    outcomes: Outcomes,
+) -> None:
+    slow = {"slow-address", "slow-account"}
+    assert outcomes["slower"][1].said == slow
+    harmless = [each.name for each in attacks.SCENARIOS if each.title.startswith("No attack")]
+    for name in (*harmless, "stale_phone", "stale_cram_phone"):
+        assert not outcomes[name][1].said & slow, name
