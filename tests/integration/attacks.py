@@ -36,7 +36,7 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 SETTING = Setting("plain login cram-md5 digest-md5 scram-sha-1 scram-sha-256 apop")
 """The server that all is played to."""
 
-SIDE_BY_SIDE = 20
+SIDE_BY_SIDE = 10
 CROWD = 8
 
 _STARTING = BoundedSemaphore(3)

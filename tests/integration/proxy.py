@@ -18,6 +18,9 @@ from .servers import serving
 from .tap import Conversation, Tap
 from .transcript import Transcript, read
 
+START_LIMIT = 60
+"""Seconds in which a proxy listens, however busy the machine is."""
+
 CHECKOUT = Path(pop3proxy.__file__).parents[1]
 READY = re.compile(rb"listening on 127\.0\.0\.1:(\d+)\b.*\n")
 LINE = re.compile(rb"[^\n]*\n|[^\n]+\Z")
@@ -46,6 +49,7 @@ class Proxy:
         eventually(
             lambda: len(announced()) >= count or self.process.poll() is not None,
             "the proxy listens",
+            START_LIMIT,
         )
         assert len(announced()) == count, self._log.read_text()
         return [int(port) for port in announced()]

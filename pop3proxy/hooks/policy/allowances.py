@@ -1,6 +1,7 @@
 """Addresses and networks that are allowed for a time, by command; what is allowed always is configured."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final, NamedTuple
@@ -10,6 +11,10 @@ from .users import Addresses
 
 MAX_ALLOWANCES: Final = 1000
 """Allowances at a time; who needs more names networks in the configuration."""
+
+
+_WIDEST: Final = {4: 8, 6: 16}
+"""The shortest prefix that can be allowed by command, by the version of IP."""
 
 
 class Allowance(NamedTuple):
@@ -97,7 +102,9 @@ class Allowances:
     def apply(self, change: list[Any], now: float) -> None:
         """Take what ``on_change`` was called with. Raises TypeError or ValueError for anything else."""
         if change[0] == "allow":
-            self.allow(_allowance(change[1:]), now)
+            # Where the clock was set back, some that were over are in force again.
+            with suppress(AllowancesFull):
+                self.allow(_allowance(change[1:]), now)
         else:
             _, key = change
             self.end(text(key), now)
@@ -140,6 +147,11 @@ def allowance_key(addresses: Addresses, name: str) -> str:
         raise ValueError(
             f"{name} cannot be allowed; write an address or a network, such as 192.0.2.0/24"
         ) from None
+    if network.prefixlen < _WIDEST[network.version]:
+        raise ValueError(
+            f"{name} is too wide to be allowed by command; write a network of"
+            f" /{_WIDEST[network.version]} or smaller, or dry_run = true under [policy]"
+        )
     if "/" not in plain:
         return f"address:{addresses.address(plain)}"
     return f"network:{network}"

@@ -1,6 +1,8 @@
 """Bans as rows of JSON, as snapshots, journals and other proxies have them; impossible values are refused."""
 
+import re
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from typing import Any, Final
 
 from .store import Ban
@@ -24,7 +26,7 @@ def ban_of_row(found: Any) -> Ban:
     if not isinstance(evidence, list):
         raise TypeError("the evidence is no list")
     return Ban(
-        text(key),
+        ban_key(key),
         text(rule),
         instant(since),
         instant(until),
@@ -54,10 +56,35 @@ def instant(found: Any) -> float:
 
 
 def text(found: Any) -> str:
-    """Read a text. Raises TypeError for anything else."""
+    """Read a text. Raises TypeError or ValueError for what cannot be one."""
     if not isinstance(found, str):
         raise TypeError("a text is none")
+    if not is_text(found):
+        raise ValueError("a text has half a character")
     return found
+
+
+def is_text(found: str) -> bool:
+    """Return whether a text can be written: bytes may stand in it as surrogates, halves of others may not."""
+    return _HALF.search(found) is None
+
+
+_HALF: Final = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
+def ban_key(found: Any) -> str:
+    """Read the key of a ban. Raises TypeError or ValueError for what cannot be one."""
+    key = text(found)
+    kind, _, value = key.partition(":")
+    if kind not in BAN_KINDS or not value:
+        raise ValueError("a ban is of nothing")
+    if kind in ("address", "network") and ("%" in value or not ip_network(value).prefixlen):
+        raise ValueError("a ban is of all addresses, or of one of an interface")
+    return key
+
+
+BAN_KINDS: Final = frozenset({"address", "network", "user", "pair"})
+"""What can be banned."""
 
 
 def whole(found: Any, least: int = 0) -> int:

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory, connectionDone
@@ -35,7 +35,7 @@ from twisted.python.failure import Failure
 
 from ..masking import shown_name
 from .allowances import Allowance, AllowancesFull, allowance_key
-from .banrecords import time_of
+from .banrecords import is_text, time_of
 from .byhand import ByHand, Operator, Removed
 from .engine import Engine
 from .explanations import Explanations, Listed, shown_ban
@@ -156,13 +156,16 @@ class Control:
     def _answered(self, line: bytes, by: str) -> "Deferred[Any]":
         try:
             asked = json.loads(line)
+        except (ValueError, RecursionError):
+            return succeed({"error": "a request is one line of JSON"})
+        try:
             if not isinstance(asked, dict):
                 raise Refused("a request is an object")
             return self._do(asked, by)
         except Refused as problem:
             return succeed({"error": str(problem)})
-        except (ValueError, RecursionError):
-            return succeed({"error": "a request is one line of JSON"})
+        except Exception:
+            return fail()
 
     def _do(self, asked: dict[str, Any], by: str) -> "Deferred[Any]":
         what = asked.get("do")
@@ -281,6 +284,8 @@ def _name(asked: dict[str, Any]) -> str:
     name = asked.get("what")
     if not isinstance(name, str) or not name:
         raise Refused("it lacks what it is about")
+    if not is_text(name):
+        raise Refused("a name cannot have half a character (a lone surrogate); write it in UTF-8")
     return name
 
 

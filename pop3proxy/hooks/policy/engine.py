@@ -31,6 +31,7 @@ from .banrecords import LATEST
 from .config import Policy
 from .geo import NOWHERE, Geo
 from .penalties import Decision, Penalties
+from .rightpasswords import RightPasswords
 from .rules import Charged, Rules, Who, at_minute, charged, counted
 from .store import (
     SECRET,
@@ -135,6 +136,7 @@ class Engine:
         self.before_success: Callable[[LoginSuccess, Who], None] | None = None
         self._denial = Deny(policy.users.denial)
         self._banned = Drop() if policy.banned == "drop" else Deny(policy.banned_reply)
+        self._right = RightPasswords()
         self._paces = 0 if policy.dry_run else policy.misconfigured_delay
         # They stand in place of the rules by pair: where there are none, nothing is said about pairs.
         self._budgeted = any(
@@ -173,6 +175,9 @@ class Engine:
             return decision
         self.tries.goes_on(who.pair, now, self.policy.wait)
         self.attempts.opened(c.uid)
+        if self._is_right(who, now):
+            self._flies_freely(event, who)
+            return Decision()
         if ban is None and self.rules.plain and self._flies_at_once(event, who):
             return Decision()
         asked = self._asked(event, who, ban)
@@ -209,6 +214,8 @@ class Engine:
         charges = tuple((now, each.charge) for each in found if not each.charge.member)
         outcome = self.tries.failed(who.pair, failed, charges, now)
         repeat = self._repeat(who)
+        if repeat is not None:
+            self._right.was_wrong(repeat.key)
         return then(outcome, partial(self._failed, event, who, flying, found, repeat))
 
     def _failed(
@@ -261,6 +268,8 @@ class Engine:
         flying = self._landed(event)
         who = self._who(event) if flying is None else flying.who
         self.tries.forget(who.pair)
+        if who.password and who.pair:
+            self._right.was_right(_repeat_key(who), now)
         if self.before_success is not None:
             self.before_success(event, who)
         found = counted(self.rules.succeeding, who, _NO_PLACES, c)
@@ -358,6 +367,18 @@ class Engine:
 
     # --- an attempt -------------------------------------------------------------------------------------
 
+    def _is_right(self, who: Who, now: float) -> bool:
+        """Return whether a client at this address has logged in with this password lately."""
+        known = bool(_welcome(who) and who.password)
+        return known and self._right.has(_repeat_key(who), now)
+
+    def _flies_freely(self, event: LoginAttempt, who: Who) -> None:
+        """Let an attempt fly that guesses nothing, and that nothing waits for."""
+        self._flights += 1
+        flight = Flight(f"{event.c.uid}.{self._flights}", event.ts, who)
+        flying = Flying(flight, who, event.attempt, event.user, "", False, None)
+        self.attempts.takes_off(event.c.uid, flying)
+
     def _flies_at_once(self, event: LoginAttempt, who: Who) -> bool:
         """Let an attempt fly if nothing is known that could refuse or hold it, which is most of the time."""
         uid, number = event.c.uid, event.attempt
@@ -428,6 +449,10 @@ class Engine:
 
     def _ask(self, attempt: Attempt, now: float) -> "Answer | Deferred[Answer]":
         """Ask the store about an attempt, as it is now."""
+        who = attempt.flight.members
+        if isinstance(who, Who) and self._is_right(who, now):
+            # Held behind another of its kind, which has logged in meanwhile.
+            return Answer(welcome=True)
         silent = now - self._answered_at >= self.policy.wait
         if silent or now != attempt.flight.at:
             flight = attempt.flight._replace(at=now)

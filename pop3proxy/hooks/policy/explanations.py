@@ -212,7 +212,9 @@ class Explanations:
         spared = engine.store.in_grace(ban_key, now) or self._is_allowed(ban_key, now)
         refuses = until > 0 and _is_enforced(rule) and not spared
         found = (config.name, config.action, config.by, shown, config.counts, counts)
-        next_try = max(now, engine.store.memory.marks.get(trickle_mark(key), 0.0))
+        next_try = engine.store.memory.marks.get(trickle_mark(key), 0.0)
+        if not now < next_try <= now + rule.trickle:
+            next_try = now
         return Standing(*found, rule.windows, until, refuses, rule.dry, rule.trickle, next_try)
 
     def _in_flight(self, subject: Subject) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from .store import (
     Answer,
     Attempt,
     Ban,
+    Budget,
     Charge,
     Fate,
     Flight,
@@ -45,6 +46,10 @@ class PlainCount:
     def of_one(cls, windows: tuple[Window, ...], at: float) -> "PlainCount":
         """Begin with one."""
         return cls([{_bucket(window, at): 1} for window in windows])
+
+    def fits(self, charge: Charge) -> bool:
+        """Return whether it can be the count of a charge."""
+        return not charge.member and len(self.windows) == len(charge.windows)
 
     def total(self) -> int:
         """Return how much is in it, to compare with others."""
@@ -90,6 +95,10 @@ class DistinctCount:
     def __init__(self) -> None:
         self.members: dict[str, float] = {}
 
+    def fits(self, charge: Charge) -> bool:
+        """Return whether it can be the count of a charge."""
+        return charge.kind >= 0 or bool(charge.member)
+
     def total(self) -> int:
         """Return how much is in it, to compare with others."""
         return len(self.members)
@@ -130,6 +139,9 @@ _FLIES: Final = Answer()
 
 _ROUNDING: Final = 1e-6
 """Tries that a time since the epoch may be off by."""
+
+_CLOCK: Final = 1.0
+"""Seconds that a mark may be further ahead than it can be."""
 
 _NOWHERE: Final[dict[str, Flight]] = {}
 
@@ -189,7 +201,7 @@ class MemoryStore:
         held = refused = -1
         at_most = Tally(())
         for number, charge in enumerate(attempt.charges):
-            counter = self.counters.get(charge.key)
+            counter = self._counter(charge)
             flights = self.flights.get(charge.place, _NOWHERE)
             if counter is None and len(flights) < charge.least:
                 continue
@@ -199,7 +211,7 @@ class MemoryStore:
             if not exceeded(charge, settled):
                 if counts and held < 0 and exceeded(charge, possible):
                     held, at_most = number, possible
-            elif charge.trickle and not spared and not self._marked(trickle_mark(charge.key), now):
+            elif charge.trickle and not spared and not self._paced(charge, now):
                 trickled.append(number)
             else:
                 over.append(Over(number, settled))
@@ -227,7 +239,7 @@ class MemoryStore:
         flights = self.flights.get(budget.key, _NOWHERE).values()
         waiting = sum(now - flight.at < attempt.wait for flight in flights)
         overdue = len(flights) - waiting if attempt.overdue_fail else 0
-        spent = max(0.0, self.marks.get(budget.key, 0.0) - now) / budget.seconds
+        spent = self._spent(budget, now)
         failed = math.ceil(spent - _ROUNDING) + overdue + 1
         answer = Answer(welcome=True, budget=number)
         if failed > budget.size:
@@ -238,6 +250,15 @@ class MemoryStore:
             return answer._replace(fate=Fate.HELD, place=budget.key, possible=possible, again=again)
         self.take_off(attempt, answer)
         return answer
+
+    def _spent(self, budget: Budget, now: float) -> float:
+        """Return how many tries of a budget are spent."""
+        ahead = self.marks.get(budget.key, 0.0) - now
+        if ahead > (budget.size + 1) * budget.seconds:
+            # More than a budget holds: the clock was set back. One try is left, and more come with time.
+            ahead = (budget.size - 1) * budget.seconds
+            self.marks[budget.key] = now + ahead
+        return max(0.0, ahead) / budget.seconds
 
     def flies_at_once(
         self, attempt: Attempt, keys: Iterable[str], rooms: Iterable[tuple[str, int]], now: float
@@ -359,6 +380,20 @@ class MemoryStore:
             Tally(distinct.counts_with(windows, now, more)),
         )
 
+    def _paced(self, charge: Charge, now: float) -> bool:
+        """Return whether one beyond the limit was let through a short time ago."""
+        left = self.marks.get(trickle_mark(charge.key), 0.0) - now
+        # What is further ahead was let through before the clock was set back.
+        return 0 < left <= charge.trickle + _CLOCK
+
+    def _counter(self, charge: Charge) -> Counter | None:
+        """Return the count of a charge; one of another shape, which a damaged snapshot had, is dropped."""
+        counter = self.counters.get(charge.key)
+        if counter is None or counter.fits(charge):
+            return counter
+        del self.counters[charge.key]
+        return None
+
     def _mark(self, mark: str, until: float) -> None:
         self.marks[mark] = until
         self.marks.move_to_end(mark)
@@ -369,7 +404,7 @@ class MemoryStore:
         return bool(mark) and self.marks.get(mark, 0.0) > now
 
     def _standing(self, charge: Charge, now: float) -> Tally:
-        counter = self.counters.get(charge.key)
+        counter = self._counter(charge)
         if counter is None:
             return Tally((0,) * len(charge.windows))
         counts = counter.counts(charge.windows, now)
@@ -378,7 +413,7 @@ class MemoryStore:
         return Tally(counts)
 
     def _add(self, charge: Charge, at: float) -> None:
-        counter = self.counters.get(charge.key)
+        counter = self._counter(charge)
         if counter is None:
             if len(self.counters) >= self._max_keys:
                 self._evict()
@@ -394,7 +429,7 @@ class MemoryStore:
             counter.add(charge.windows, at)
 
     def _undo(self, charge: Charge, at: float) -> None:
-        counter = self.counters.get(charge.key)
+        counter = self._counter(charge)
         if isinstance(counter, PlainCount):
             counter.take(charge.windows, at)
             if not counter.total():

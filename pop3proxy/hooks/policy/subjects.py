@@ -32,13 +32,22 @@ def keys_of(engine: Engine, name: str) -> list[str]:
     key = engine.addresses.ban_key(f"pair:{name}" if _is_pair(name) else name)
     kind, _, value = key.partition(":")
     if kind == "user":
-        return [f"user:{engine.users.key(value)}"]
+        return [f"user:{_account(engine, value)}"]
     if kind == "pair":
         host, _, user = value.partition("|")
-        return [f"pair:{host}|{engine.users.key(user)}"]
+        return [f"pair:{host}|{_account(engine, user)}"]
     if kind == "address":
         return [key, f"network:{engine.addresses.network(value.partition('/')[0])}"]
     return [key]
+
+
+def _account(engine: Engine, user: str) -> str:
+    account = engine.users.key(user)
+    if not account:
+        raise ValueError(
+            "nothing is left of the user's name once it is normalised; name an account"
+        )
+    return account
 
 
 def subject_of(engine: Engine, name: str) -> Subject:

@@ -85,6 +85,20 @@ def test_the_wider_of_two_lasts_when_the_other_is_over() -> None:
     assert allowances.all(NOW + 100) == []
 
 
+@pytest.mark.parametrize("name", ["0.0.0.0/0", "::/0", "10.0.0.0/7", "2001::/15"])
+def test_what_is_too_wide_is_not_allowed(name: str) -> None:
+    desk = Desk(World())
+    assert "too wide" in desk.ask(do="allow", what=name, seconds=60)["error"]
+    assert not desk.world.engine.allowances.all(NOW)
+
+
+def test_of_kept_allowances_those_beyond_the_bound_are_left_out() -> None:
+    allowances = Allowances()
+    for number in range(MAX_ALLOWANCES + 1):
+        allowances.apply(["allow", *allowance(f"address:10.1.{number // 256}.{number % 256}")], NOW)
+    assert len(allowances.all(NOW)) == MAX_ALLOWANCES
+
+
 def test_allowances_are_bounded() -> None:
     allowances = Allowances()
     for number in range(MAX_ALLOWANCES):

@@ -25,6 +25,7 @@ from pop3proxy.hooks.policy.config import Policy
 from pop3proxy.hooks.policy.engine import Engine
 from pop3proxy.hooks.policy.memory import MemoryStore
 from pop3proxy.hooks.policy.penalties import Decision
+from pop3proxy.hooks.policy.rightpasswords import MOST, REMEMBERED, RightPasswords
 from pop3proxy.hooks.policy.store import Answer, Attempt
 from pop3proxy.hooks.policy.waiting import HELD_AT_ONE, HELD_IN_ALL
 
@@ -1010,6 +1011,48 @@ def test_an_announced_failure_holds_nobody_up_and_counts_once() -> None:
     world._verdict(world.engine.failure(failure))
     assert isinstance(world.attempt(world.client(), "eve", "1"), Held)
     assert not world.events
+
+
+# --- passwords that were right lately ---------------------------------------------------------------------
+
+
+def test_one_right_password_in_many_sessions_at_once_waits_for_its_first_answer_only() -> None:
+    world = World(misconfigured_delay=10.0)
+    clients = [world.client() for _ in range(16)]
+    verdicts = [world.attempt(c, "bob", "right") for c in clients]
+    assert [verdict is PASS for verdict in verdicts] == [True] + [False] * 15
+    assert world.succeed(clients[0], "bob", "right") is PASS
+    assert all(held.later is PASS for held in verdicts[1:])
+    for c in clients[1:]:
+        world.succeed(c, "bob", "right")
+    assert [world.attempt(world.client(), "bob", "right") for _ in range(16)] == [PASS] * 16
+
+
+def test_a_password_that_was_right_once_waits_again_when_it_has_failed() -> None:
+    world = World(misconfigured_delay=10.0)
+    world.log_in("bob", "old")
+    assert world.guess("bob", "old") is PASS
+    world.turn(10)
+    assert world.attempt(world.client(), "bob", "old") is PASS
+    assert isinstance(world.attempt(world.client(), "bob", "old"), Held)
+
+
+def test_the_passwords_that_were_right_are_bounded_and_forgotten() -> None:
+    right = RightPasswords()
+    for number in range(MOST + 1):
+        right.was_right(f"{number}", NOW)
+    assert not right.has("0", NOW)
+    assert right.has("1", NOW)
+    assert not right.has("1", NOW + REMEMBERED)
+    assert not right.has("1", NOW - 1)  # the clock was set back
+
+
+def test_a_clock_that_is_set_back_leaves_a_welcome_client_a_try() -> None:
+    world = World()
+    world.log_in("bob", "right")
+    assert world.guess("bob", "typo") is PASS
+    world.turn(-3600)
+    assert world.log_in("bob", "right") is PASS
 
 
 # --- guesses at one account, from anywhere ---------------------------------------------------------------

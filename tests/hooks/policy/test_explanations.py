@@ -138,6 +138,7 @@ def test_all_that_counts_at_an_address_is_listed_with_its_limits() -> None:
     counts = {(each["rule"], each["key"]) for each in Desk(world).why(HOST)["counts"]}
     assert counts == {
         *((name, f"address:{HOST}") for name in ("brute-force", "hidden-password", "spraying")),
+        ("slow-address", f"address:{HOST}"),
         *((name, "network:192.0.2.0/24") for name in ("neighbours", "hidden-neighbours")),
         *((name, f"pair:{HOST}|bob") for name in ("slow-down", "guessing", "misconfigured")),
     }

@@ -299,6 +299,15 @@ def test_bans_by_hand_are_added_listed_explained_and_removed() -> None:
         (b'{"do":"why","what":"pair:bob|bob"}', "is no pair"),
         (b'{"do":"why","what":"192.0.0.0/16"}', "write 192.0.0.0/24"),
         (b'{"do":"remove","what":"192.0.2.1"}', "nothing is held against"),
+        *(
+            (b'{"do":"%b","what":"user:%b","seconds":1}' % (do, name), error)
+            for do in (b"add", b"remove", b"why")
+            for name, error in (
+                (rb"\ud800x", "half a character"),
+                (b" ", "nothing is left"),
+                (rb"\u0000", "nothing is left"),
+            )
+        ),
         (b'{"do":"add","what":"192.0.2.1"}', "number of seconds"),
         (b'{"do":"add","what":"192.0.2.1","seconds":true}', "number of seconds"),
         (b'{"do":"add","what":"192.0.2.1","seconds":NaN}', "number of seconds"),

@@ -5,6 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import pytest
 
@@ -94,6 +95,13 @@ def test_a_clock_that_was_ahead_leaves_nothing_behind(member: str) -> None:
         kept.counters.clear()
 
 
+@pytest.mark.parametrize(("kind", "held"), [("plain", [[[5, 1]]] * 3), ("distinct", [["m", NOW]])])
+def test_a_count_of_another_shape_than_its_rule_is_none(kind: str, held: list[Any]) -> None:
+    kept = store()
+    kept.load({"counters": [["k", kind, held]], "marks": [], "graces": [], "bans": []})
+    assert failed(kept, charge("k")) == (1, 1)
+
+
 def test_a_snapshot_holds_all_but_what_is_in_flight(tmp_path: Path) -> None:
     path, kept = str(tmp_path / "state"), store()
     failed(kept, charge("plain"))
@@ -156,8 +164,15 @@ def test_what_comes_from_passwords_is_left_out_if_their_key_is_not_kept(tmp_path
         '{"v":1,"counters":5,"marks":[],"graces":[],"bans":[]}',
         '{"v":1,"counters":[["k","plain",[[[1e999,1]]]]],"marks":[],"graces":[],"bans":[]}',
         '{"v":1,"counters":[["k","plain",[]]],"marks":[],"graces":[],"bans":[]}',
+        *(
+            f'{{"v":1,"counters":[],"marks":[],"graces":[],"bans":[["{key}","r",1,2,1,[]]]}}'
+            for key in (
+                *("zzz", "user:", "network:0.0.0.0/0", "network:::/0", "address:1.2.3.4 }"),
+                *("address:fe80::1%eth0", "address:5.6.7.9/30", r"user:\ud800x"),
+            )
+        ),
     ],
-    ids=range(14),
+    ids=range(22),
 )
 def test_a_broken_snapshot_is_refused_and_changes_nothing(tmp_path: Path, text: str) -> None:
     path, kept = tmp_path / "state", store()

@@ -259,6 +259,14 @@ def test_beyond_the_limit_one_attempt_a_time_is_let_through(store: Store, differ
     assert fate(store, charge(7), now=late + 101) is REFUSED
 
 
+def test_a_clock_that_is_set_back_keeps_no_next_try_away(store: Store) -> None:
+    for _ in range(5):
+        fail(store, slow(plain()), NOW - 1000)
+    assert ask(store, trying(slow(plain()))).trickled == (0,)
+    assert ask(store, trying(slow(plain())), NOW - 10).trickled == (0,)
+    assert fate(store, slow(plain()), now=NOW - 9) is REFUSED
+
+
 def test_what_is_refused_or_held_elsewhere_leaves_the_next_try(store: Store) -> None:
     for _ in range(3):
         fail(store, slow(plain()))

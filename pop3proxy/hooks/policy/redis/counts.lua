@@ -195,6 +195,13 @@ local function mark(name, seconds)
     redis.call('SET', name, exactly(now + seconds), 'PX', math.ceil(seconds * 1000) + 1000)
 end
 
+-- Whether one beyond the limit was let through a short time ago. What is further ahead was let through before the
+-- clock was set back.
+local function paced(c)
+    local seconds = tonumber(redis.call('GET', c.paced) or '0') - now
+    return seconds > 0 and seconds <= c.trickle + 1
+end
+
 -- Seconds that a mark has left. What the proxy knows of it is put back if this server has lost it; the second
 -- between is what rounding may have added there.
 local function left()
@@ -343,7 +350,7 @@ local function attempt()
                 if counts and not holds and exceeded(c, possible) then
                     holds = {number = i - 1, place = c.place, counts = possible, again = again}
                 end
-            elseif c.paced and not spared and tonumber(redis.call('GET', c.paced) or '0') <= now then
+            elseif c.paced and not spared and not paced(c) then
                 trickled[#trickled + 1] = c
             else
                 over[#over + 1] = {number = i - 1, counts = settled}
