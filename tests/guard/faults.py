@@ -120,10 +120,10 @@ def _goes_on_out_of_step(lose: Any) -> Any:
 
 
 def _loses_the_name(attempt: Any) -> Any:
-    def faulty(self: Any, user: str, password: str, mechanism: str) -> Any:
+    def faulty(self: Any, user: str, password: str, mechanism: str, *more: Any) -> Any:
         if mechanism != USER_PASS:
             self._named, self._named_last = None, ""
-        return attempt(self, user, password, mechanism)
+        return attempt(self, user, password, mechanism, *more)
 
     return faulty
 

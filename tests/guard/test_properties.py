@@ -75,4 +75,4 @@ def test_a_planted_fault_is_noticed(
 ) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError, match=NOTICED):
-        hunt(rule, known_encounters(), 2000, (Phase.generate,))
+        hunt(rule, known_encounters(), 20_000, (Phase.generate,))

@@ -349,7 +349,7 @@ def test_an_interruption_ends_a_question_at_once(folder: Path) -> None:
         while b"%" not in shown:
             shown += os.read(leader, 4096)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=10)
+        out, _ = process.communicate(timeout=60)
     finally:
         process.kill()
         os.close(leader)
