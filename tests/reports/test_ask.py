@@ -337,7 +337,11 @@ def test_an_interruption_ends_a_question_at_once(folder: Path) -> None:
     """A terminal shows a bar as soon as the engine works; then Ctrl-C comes."""
     leader, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "pop3proxy", "ask", "--sql", ENDLESS, "events.jsonl"],
+        # What starts the tests may ignore the signal, as a shell does for what it runs behind.
+        [
+            *("env", "--default-signal=INT", sys.executable, "-m", "pop3proxy"),
+            *("ask", "--sql", ENDLESS, "events.jsonl"),
+        ],
         stdout=subprocess.PIPE,
         stderr=terminal,
         cwd=folder,
