@@ -301,7 +301,7 @@ def _counted() -> Iterator[str]:
 
 def test_first_screen_of_the_readme_says_that_stls_hides_logins() -> None:
     first = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:24]
-    assert "With STLS passed through nobody sees the logins." in "\n".join(first)
+    assert "The proxy cannot see logins inside a passed-through STLS session." in "\n".join(first)
 
 
 def test_session_of_the_readme_has_the_parameters_of_its_events() -> None:
