@@ -4,7 +4,7 @@ import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from ...analyzer.events import Event
 from ...analyzer.events import Policy as PolicyEvent
@@ -64,11 +64,9 @@ class Penalties:
         """Refuse a client or login because of a ban."""
         self.counts["banned"] += 1
         decision.verdict = verdict
-        decision.events.append(
-            PolicyEvent(
-                *(event.c, event.ts, ban.rule, "banned", self._shown(ban.key), "bans"),
-                *(ban.times, 0, 0.0, round(ban.until - event.ts, 3), False),
-            )
+        _report(
+            *(decision, event, ban.rule, "banned", self._shown(ban.key), "bans"),
+            *(ban.times, 0, 0.0, round(ban.until - event.ts, 3), False),
         )
 
     def refuse(
@@ -94,11 +92,9 @@ class Penalties:
         self.counts["busy" if held else "deny"] += 1
         decision.verdict = self._busy if held else Deny()
         key, (count,) = self._shown(f"pair:{who.pair}"), answer.possible.counts
-        decision.events.append(
-            PolicyEvent(
-                *(event.c, event.ts, WELCOME, "busy" if held else "deny", key, "failures"),
-                *(count, budget.size, budget.size * budget.seconds, 0.0, False),
-            )
+        _report(
+            *(decision, event, WELCOME, "busy" if held else "deny", key, "failures"),
+            *(count, budget.size, budget.size * budget.seconds, 0.0, False),
         )
 
     def busy(
@@ -116,11 +112,9 @@ class Penalties:
             self._say(decision, event, charged[answer.held_by], answer.possible, "busy")
             return
         key = self._shown(f"pair:{who.pair}")
-        decision.events.append(
-            PolicyEvent(
-                *(event.c, event.ts, MISCONFIGURED, "busy", key, "failures"),
-                *(answer.repeats + 1, 1, self.policy.misconfigured_delay, 0.0, False),
-            )
+        _report(
+            *(decision, event, MISCONFIGURED, "busy", key, "failures"),
+            *(answer.repeats + 1, 1, self.policy.misconfigured_delay, 0.0, False),
         )
 
     def would_refuse(
@@ -144,11 +138,9 @@ class Penalties:
         seconds = min(policy.misconfigured_delay * (count - 1), policy.misconfigured_delay_max)
         key = self._shown(f"pair:{who.pair}")
         window = policy.misconfigured_memory
-        decision.events.append(
-            PolicyEvent(
-                *(event.c, event.ts, MISCONFIGURED, "delay", key, "failures"),
-                *(count, 1, window, seconds, policy.dry_run),
-            )
+        _report(
+            *(decision, event, MISCONFIGURED, "delay", key, "failures"),
+            *(count, 1, window, seconds, policy.dry_run),
         )
         if not policy.dry_run:
             _slow(decision, seconds)
@@ -322,3 +314,8 @@ def _slow(decision: Decision, seconds: float) -> None:
 def _target(who: Who, kind: str) -> str:
     value = "" if kind == "pair" and not who.address else who.value(kind)
     return f"{kind}:{value}" if value else ""
+
+
+def _report(decision: Decision, event: Event, *found: Any) -> None:
+    """Add an event about what was decided; ``found`` are its parameters."""
+    decision.events.append(PolicyEvent(event.c, event.ts, *found))
